@@ -1,0 +1,47 @@
+"""MISS (arXiv 2111.15068) on any FuxiCTR model. The public names; everything loads on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fuxictr_miss import data, losses
+    from fuxictr_miss.enhancer import enhance
+    from fuxictr_miss.registry import (
+        get_model,
+        list_methods,
+        list_models,
+        register_method,
+        register_model,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "data",
+    "enhance",
+    "get_model",
+    "list_methods",
+    "list_models",
+    "losses",
+    "register_method",
+    "register_model",
+]
+
+_HOME = {
+    "enhance": "enhancer",
+    "get_model": "registry",
+    "list_methods": "registry",
+    "list_models": "registry",
+    "register_method": "registry",
+    "register_model": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import late (PEP 562): `--help` must not wait for torch."""
+    if name in ("data", "losses"):
+        return importlib.import_module(f"fuxictr_miss.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"fuxictr_miss.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'fuxictr_miss' has no attribute {name!r}")

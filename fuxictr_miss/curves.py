@@ -1,0 +1,54 @@
+"""The picture beside the log: losses, similarity of the pairs (Fig. 5), validation metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PANELS = {
+    "label loss": ("label_loss",),
+    "contrastive losses": ("ssl_loss", "ssl_feature_loss", "held_out_ssl"),
+    "similarity of the drawn pairs": ("similarity",),
+}
+_NOT_METRICS = {"phase", "epoch", "seconds"}.union(*_PANELS.values())
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Plot the epochs of a run, one panel a quantity, and mark where a phase begins.
+
+    Args:
+        rows: what `fuxictr_miss.training.fit` returned.
+        path: the PNG to write.
+        title: shown above.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    panels: dict[str, Sequence[str]] = {**_PANELS}
+    panels.update({f"validation {name}": (name,) for name in names if name not in _NOT_METRICS})
+    panels = {label: [k for k in keys if k in names] for label, keys in panels.items()}
+    panels = {label: keys for label, keys in panels.items() if keys}
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(4 * len(panels), 3.2), squeeze=False, layout="constrained"
+    )
+    starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
+    for axis, (label, keys) in zip(axes[0], panels.items(), strict=True):
+        for key in keys:
+            points = [(i + 1, row[key]) for i, row in enumerate(rows) if key in row]
+            axis.plot(*zip(*points, strict=True), label=key, marker="." if len(points) < 3 else "")
+        for start in starts:
+            axis.axvline(start + 1, color="0.8", linewidth=1, zorder=0)
+            axis.annotate(
+                rows[start]["phase"], (start + 1, 1), xycoords=("data", "axes fraction"), fontsize=7
+            )
+        axis.set_xlabel("epoch")
+        axis.set_title(label, pad=14)
+        if len(keys) > 1:
+            axis.legend(fontsize=7)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

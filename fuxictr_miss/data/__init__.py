@@ -1,0 +1,6 @@
+"""From canonical splits to batches."""
+
+from fuxictr_miss.data.build import build_dataset
+from fuxictr_miss.data.loader import TensorDataLoader
+
+__all__ = ["TensorDataLoader", "build_dataset"]

@@ -1,0 +1,174 @@
+"""One experiment: config -> encoded data -> model -> training -> metrics -> a row of results."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import seed_everything
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from fuxictr_miss.checkpoint import load
+from fuxictr_miss.config import misspelt
+from fuxictr_miss.curves import draw
+from fuxictr_miss.data import TensorDataLoader, build_dataset
+from fuxictr_miss.enhancer import check_method_keys
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.registry import get_model
+from fuxictr_miss.training import fit
+from fuxictr_miss.traits import adapt_feature_map, traits_of
+
+log = logging.getLogger(__name__)
+
+_SHARED_BATCH = 1024  # rows from which several threads pay
+_EVALUATION_BATCH = 4096  # without gradients there is room for more rows at once
+# Where a run happens, not what it computes: these may change between a run and its resume.
+_NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command"}
+
+
+def run(params: dict[str, Any], resume: bool = False) -> dict[str, Any]:
+    """Run one experiment to its test metrics.
+
+    Args:
+        params: as `load_params` gives them, with `gpu`.
+        resume: continue an interrupted run of the same `model_id`.
+
+    Returns:
+        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`.
+
+    Raises:
+        InputError: something in the config, the data or the machine does not fit.
+    """
+    started = time.perf_counter()
+    log_file = set_logger(params, append=resume)
+    with logging_redirect_tqdm(), without_fuxictr_info():
+        model, loaders = build(params)
+        rows = fit(
+            model,
+            loaders["train"],
+            epochs=params["epochs"],
+            validation_data=loaders["valid"],
+            max_gradient_norm=params.get("max_gradient_norm", 10.0),
+            resume=resume,
+            settings=_settings(params),
+        )
+        result: dict[str, Any] = {"expid": params["model_id"], "seed": params["seed"]}
+        for split in ("valid", "test"):
+            if loaders[split] is not None:
+                metrics = model.evaluate(loaders[split], metrics=params["metrics"])
+                result.update({f"{split}_{name}": float(v) for name, v in metrics.items()})
+    draw(rows, log_file.with_suffix(".png"), title=params["model_id"])
+    result["epochs"] = len(rows)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    return result
+
+
+def _use_threads(batch_size: int) -> None:
+    """One thread for small batches, unless OMP_NUM_THREADS says otherwise.
+
+    A batch of 128 is too little work to share, and the numbers then depend on no core count.
+    """
+    if batch_size < _SHARED_BATCH and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
+    """The untrained model of an experiment and the loaders of its splits."""
+    _check_device(params.get("gpu", -1))
+    _use_threads(params["batch_size"])
+    check_method_keys(params)
+    model_class = get_model(params["model"], params.get("model_zoo_path"))
+    for sentence in misspelt(params, _arguments(model_class)):
+        log.warning(sentence)
+    paths = dict(zip(("train", "valid", "test"), build_dataset(params), strict=True))
+    folder = os.path.dirname(str(paths["train"]))
+    feature_map = FeatureMap(params["dataset_id"], folder)
+    feature_map.load(os.path.join(folder, "feature_map.json"), params)
+    feature_map = adapt_feature_map(feature_map, model_class)
+    seed_everything(params["seed"])
+    model = model_class(feature_map, **params)
+    size = sum(p.numel() for p in model.parameters())
+    log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
+    loaders: dict[str, Any] = {}
+    for split, path in paths.items():
+        rows = params["batch_size"]
+        loaders[split] = path and TensorDataLoader(
+            feature_map,
+            path,
+            split=split,
+            batch_size=rows if split == "train" else max(rows, _EVALUATION_BATCH),
+            shuffle=params.get("shuffle", True),
+            seed=params["seed"],
+            trim_history=traits_of(model_class).trim,
+        )
+    return model, loaders
+
+
+def load_trained(params: dict[str, Any]) -> BaseModel:
+    """The model of a finished experiment, with its best weights, in `eval()`.
+
+    Raises:
+        InputError: it has not been trained here, or the checkpoint is another model's.
+    """
+    model, _ = build(params)
+    path = Path(model.checkpoint)
+    if not path.exists():
+        raise InputError(f"{path} is not there: train it first with run_expid.py.")
+    state = load(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(
+            f"{path} is a checkpoint of another model than {params['model']}: {reason}"
+        ) from error
+    return model.eval()
+
+
+def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Path) -> None:
+    """Add a row to a CSV: the result, then every parameter. New columns widen the table."""
+    row = {"time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), **result}
+    for key, value in sorted(params.items()):
+        if key not in row:
+            row[key] = value if isinstance(value, int | float | str) else json.dumps(value)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        table = pd.DataFrame([row])
+        if path.exists():
+            table = pd.concat([pd.read_csv(path, dtype=object), table.astype(object)])
+        unfinished = path.with_name(path.name + ".tmp")
+        table.to_csv(unfinished, index=False)
+        unfinished.replace(path)
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in params.items() if k not in _NOT_SETTINGS}
+
+
+def _check_device(gpu: int) -> None:
+    count = torch.cuda.device_count()
+    if gpu >= count:
+        have = f"has {count} CUDA device(s)" if count else "has no CUDA device"
+        raise InputError(f"GPU {gpu} is not there: this machine {have}. Use --gpu -1 for the CPU.")
+
+
+def _arguments(model_class: type) -> set[str]:
+    """Every argument that the model's class and its parents name."""
+    return {
+        name
+        for each in model_class.__mro__
+        if each is not object and "__init__" in vars(each)
+        for name in inspect.signature(vars(each)["__init__"]).parameters
+    }

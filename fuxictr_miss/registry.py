@@ -1,0 +1,160 @@
+"""Names to classes: "DIN" is a backbone, "DIN_MISS" a backbone with a self-supervised method.
+
+A method is an `nn.Module` with a dataclass `Settings`; its config keys are the method's name in
+lower case, "_", and the field's name. It is built as
+
+    Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
+
+and called as `method(behavior: Behavior) -> SSLLosses`. It draws from `generator` alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor
+
+from fuxictr_miss.errors import InputError, unknown
+
+DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
+
+_models: dict[str, type[BaseModel]] = {}
+_methods: dict[str, Any] = {}
+
+ClassT = TypeVar("ClassT", bound=type)
+
+
+class SSLLosses(NamedTuple):
+    """What a method returns for a batch, each a scalar tensor."""
+
+    ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
+    feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
+    similarity: Tensor  # mean cosine similarity of the positive pairs (Fig. 5), detached
+
+
+def register_model(name: str) -> Callable[[ClassT], ClassT]:
+    """Class decorator: make a backbone of your own known under `name`."""
+
+    def register(model: ClassT) -> ClassT:
+        _models[name] = model
+        return model
+
+    return register
+
+
+def register_method(name: str) -> Callable[[ClassT], ClassT]:
+    """Class decorator: make a self-supervised method known as the ending `_<name>`."""
+
+    def register(method: ClassT) -> ClassT:
+        _methods[name] = method
+        return method
+
+    return register
+
+
+def list_methods() -> list[str]:
+    """Names of all self-supervised methods, sorted."""
+    _import_own_methods()
+    return sorted(_methods)
+
+
+def list_models(zoo: str | Path | None = None) -> list[str]:
+    """Names of all backbones and their enhanced variants, sorted."""
+    backbones = _backbone_names(zoo)
+    enhanced = [f"{name}_{method}" for name in backbones for method in list_methods()]
+    return sorted([*backbones, *enhanced, *DEFAULT_MODELS])
+
+
+def get_method(name: str) -> Any:
+    """The class of a self-supervised method.
+
+    Raises:
+        InputError: there is none of this name; lists those there are.
+    """
+    _import_own_methods()
+    if name not in _methods:
+        raise unknown("method", name, _methods)
+    return _methods[name]
+
+
+def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
+    """The class of a model: "DIN", "DIN_MISS", "MISS" (which is DIN_MISS), ...
+
+    Args:
+        name: a backbone, or a backbone, "_" and a method.
+        zoo: folder or importable package in which backbones are looked up before our own; a
+            checkout of FuxiCTR's `model_zoo` will do.
+
+    Raises:
+        InputError: no such model; names the closest and all valid ones.
+    """
+    wanted = DEFAULT_MODELS.get(name, name)
+    backbone = _find_backbone(wanted, zoo)
+    if backbone is not None:
+        return backbone
+    stem, _, ending = wanted.rpartition("_")
+    if ending in list_methods():
+        backbone = _find_backbone(stem, zoo)
+        if backbone is not None:
+            from fuxictr_miss.enhancer import enhance
+
+            return enhance(backbone, ending)
+    raise unknown("model", name, list_models(zoo))
+
+
+def _import_own_methods() -> None:
+    import fuxictr_miss.methods
+
+    for module in pkgutil.iter_modules(fuxictr_miss.methods.__path__):
+        importlib.import_module(f"fuxictr_miss.methods.{module.name}")
+
+
+def _backbone_names(zoo: str | Path | None) -> list[str]:
+    import model_zoo
+
+    names = {module.name for module in pkgutil.iter_modules(model_zoo.__path__) if module.ispkg}
+    if zoo is not None:
+        names.update(_zoo_files(zoo))
+    return sorted(names | set(_models))
+
+
+def _find_backbone(name: str, zoo: str | Path | None) -> type[BaseModel] | None:
+    if name in _models:
+        return _models[name]
+    if zoo is not None and name in (files := _zoo_files(zoo)):
+        return _class_from_file(name, files[name])
+    if importlib.util.find_spec(f"model_zoo.{name}") is None:
+        return None
+    return getattr(importlib.import_module(f"model_zoo.{name}"), name)
+
+
+def _zoo_files(zoo: str | Path) -> dict[str, Path]:
+    """Class name -> file, for every `<Name>.py` below a folder or package of models."""
+    folder = Path(zoo)
+    if not folder.is_dir():
+        spec = importlib.util.find_spec(str(zoo)) if str(zoo).isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"The model zoo {str(zoo)!r} is neither a folder nor a package.")
+        folder = Path(spec.submodule_search_locations[0])
+    found: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*.py")):
+        name = file.stem
+        is_class = name.isidentifier() and f"class {name}(" in file.read_text(encoding="utf-8")
+        if is_class and "tensorflow" not in file.read_text(encoding="utf-8"):
+            found.setdefault(name, file)
+    return found
+
+
+def _class_from_file(name: str, file: Path) -> type[BaseModel]:
+    spec = importlib.util.spec_from_file_location(f"fuxictr_miss._zoo.{name}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)

@@ -1,0 +1,96 @@
+"""The `ssl_` and method keys of a model config, read into checked dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from fuxictr_miss.errors import InputError, unknown
+
+STRATEGIES = ("joint", "pretrain", "pretrain_joint")
+
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclasses.dataclass(frozen=True)
+class SSLSettings:
+    """What every self-supervised method shares. A key is `ssl_` and the field's name."""
+
+    weight: float = 0.5  # α1 of Eq. 17
+    feature_weight: float | None = None  # α2 of Eq. 17; None is α1
+    temperature: float = 0.1  # τ of Eq. 15
+    training: str = "joint"  # one of STRATEGIES
+    pretrain_epochs: int = 30  # at most; the held-out contrastive loss may stop it earlier
+    embedding_lr_scale: float = 1.0  # of all tables in the phase after a pretraining; 0 freezes
+    sequences: list[str] | None = None  # None: all sequence features of one length and dimension
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "ssl_weight", self.weight, "0 or more")
+        require((self.feature_weight or 0) >= 0, "ssl_feature_weight", self.feature_weight, ">= 0")
+        require(self.temperature > 0, "ssl_temperature", self.temperature, "positive")
+        require(self.pretrain_epochs >= 1, "ssl_pretrain_epochs", self.pretrain_epochs, ">= 1")
+        scale = self.embedding_lr_scale
+        require(scale >= 0, "ssl_embedding_lr_scale", scale, "0 or more")
+        if self.training not in STRATEGIES:
+            raise unknown("ssl_training", self.training, STRATEGIES)
+
+    @property
+    def alpha(self) -> tuple[float, float]:
+        """α1 and α2."""
+        second = self.weight if self.feature_weight is None else self.feature_weight
+        return self.weight, second
+
+
+def require(holds: bool, key: str, value: object, rule: str) -> None:
+    """Raise an `InputError` that names the key and the rule unless the rule holds."""
+    if not holds:
+        raise InputError(f"{key} must be {rule}, got {value!r}.")
+
+
+def read_settings(kind: type[SettingsT], prefix: str, params: Mapping[str, Any]) -> SettingsT:
+    """Build `kind` from the keys of `params` that start with `prefix`.
+
+    Raises:
+        InputError: a value has the wrong type or breaks a rule of `kind`.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        key = prefix + field.name
+        if key in params:
+            values[field.name] = _checked(key, params[key], str(field.type))
+    return kind(**values)
+
+
+def keys_of(kind: type, prefix: str) -> list[str]:
+    """The config keys of a settings class."""
+    return [prefix + field.name for field in dataclasses.fields(kind)]
+
+
+def check_keys(params: Mapping[str, Any], prefixes: Iterable[str], valid: Iterable[str]) -> None:
+    """Refuse a key that starts like one of ours but is none.
+
+    Raises:
+        InputError: names the key and the closest valid one.
+    """
+    starts, valid = tuple(prefixes), set(valid)
+    for key in params:
+        if str(key).startswith(starts) and key not in valid:
+            raise unknown("key", key, valid)
+
+
+def _checked(key: str, value: Any, annotation: str) -> Any:
+    """`value` as the annotated type, or an error that says what was expected."""
+    allowed = [each.strip() for each in annotation.split("|")]
+    if value is None and "None" in allowed:
+        return None
+    if type(value).__name__ in allowed:
+        return value
+    if type(value) is int and "float" in allowed:
+        return float(value)
+    if isinstance(value, list | tuple):
+        for each in allowed:
+            if each.startswith("list["):
+                inner = each[5:-1]
+                return [_checked(f"an entry of {key}", entry, inner) for entry in value]
+    raise InputError(f"{key} must be of type {annotation.replace('|', 'or')}, got {value!r}.")

@@ -1,0 +1,3 @@
+from model_zoo.AutoInt.model import AutoInt
+
+__all__ = ["AutoInt"]

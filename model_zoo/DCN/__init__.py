@@ -1,0 +1,3 @@
+from model_zoo.DCN.model import DCN
+
+__all__ = ["DCN"]

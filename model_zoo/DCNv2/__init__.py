@@ -1,0 +1,3 @@
+from model_zoo.DCNv2.model import DCNv2
+
+__all__ = ["DCNv2"]

@@ -1,0 +1,3 @@
+from model_zoo.DIEN.model import DIEN
+
+__all__ = ["DIEN"]

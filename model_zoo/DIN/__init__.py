@@ -1,0 +1,3 @@
+from model_zoo.DIN.model import DIN
+
+__all__ = ["DIN"]

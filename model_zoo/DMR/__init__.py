@@ -1,0 +1,3 @@
+from model_zoo.DMR.model import DMR
+
+__all__ = ["DMR"]

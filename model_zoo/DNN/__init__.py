@@ -1,0 +1,3 @@
+from model_zoo.DNN.model import DNN
+
+__all__ = ["DNN"]

@@ -1,0 +1,3 @@
+from model_zoo.DeepFM.model import DeepFM
+
+__all__ = ["DeepFM"]

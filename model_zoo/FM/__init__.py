@@ -1,0 +1,3 @@
+from model_zoo.FM.model import FM
+
+__all__ = ["FM"]

@@ -1,0 +1,3 @@
+from model_zoo.FiGNN.model import FiGNN
+
+__all__ = ["FiGNN"]

@@ -1,0 +1,3 @@
+from model_zoo.LR.model import LR
+
+__all__ = ["LR"]

@@ -1,0 +1,3 @@
+from model_zoo.PNN.model import PNN
+
+__all__ = ["PNN"]

@@ -1,0 +1,3 @@
+from model_zoo.SIM.model import SIM
+
+__all__ = ["SIM"]

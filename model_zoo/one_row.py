@@ -1,0 +1,40 @@
+"""Batch normalisation that survives a batch of one row.
+
+A batch of one has no variance, and PyTorch refuses to train on it; loaders that keep the last
+batch end an epoch on one row whenever rows % batch_size == 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def tolerate_one_row(model: nn.Module) -> None:
+    """Let every `BatchNorm1d` of the model use its running statistics where it sees one value.
+
+    The model's parameters, `state_dict` and larger batches are as before.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            pause = _Pause()
+            module.register_forward_pre_hook(pause.begin)
+            module.register_forward_hook(pause.end, always_call=True)
+
+
+class _Pause:
+    """Takes one `BatchNorm1d` out of training for the length of one call."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def begin(self, norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        if norm.training and inputs[0].shape[0] <= 1:
+            self.on = True
+            norm.eval()
+
+    def end(self, norm: nn.Module, *_: Any) -> None:
+        if self.on:
+            self.on = False
+            norm.train()

@@ -1,0 +1,3 @@
+from model_zoo.xDeepFM.model import xDeepFM
+
+__all__ = ["xDeepFM"]

@@ -1,0 +1,70 @@
+"""Run one experiment of `config/`: data, training, metrics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fuxictr_miss.config import list_expids, load_params, override
+from fuxictr_miss.errors import InputError, run_command
+
+EXAMPLES = """examples:
+  python run_expid.py --list                                 what there is to run
+  python run_expid.py --expid DIN_MISS_demo                  train, and print test AUC and logloss
+  python run_expid.py --expid DIN_MISS_demo --seed 2         the same with other random numbers
+  python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
+  python run_expid.py --expid DIN_MISS_demo --resume         go on where a killed run stopped
+  python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR/model_zoo
+
+Checkpoint, log and training curves go to <model_root>/<dataset_id>/<expid>.{model,log,png}; a row
+with the metrics and every parameter is added to the CSV named after the config folder."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="./config/", help="config folder (default: %(default)s)"
+    )
+    parser.add_argument("--expid", help="the experiment to run, e.g. DIN_MISS_demo")
+    parser.add_argument("--gpu", type=int, default=-1, help="GPU index, -1 for the CPU (default)")
+    parser.add_argument("--list", action="store_true", help="print all expids and stop")
+    parser.add_argument("--seed", type=int, help="instead of the config's; kept apart by its name")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a parameter; may be given several times",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--zoo", help="folder or package with backbones, e.g. FuxiCTR's model_zoo")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(list_expids(arguments.config)))
+        return
+    if not arguments.expid:
+        raise InputError("Which experiment? Give --expid, or --list to see what there is.")
+    params = load_params(arguments.config, arguments.expid)
+    params = override(params, arguments.set, arguments.seed)
+    params["gpu"] = arguments.gpu
+    if arguments.zoo:
+        params["model_zoo_path"] = arguments.zoo
+
+    from fuxictr_miss.experiment import append_result, run  # late: --help must not wait for torch
+
+    result = run(params, resume=arguments.resume)
+    table = Path(Path(arguments.config).resolve().name + ".csv")
+    append_result({"command": " ".join(sys.argv), **result}, params, table)
+    for split in ("valid", "test"):
+        metrics = [
+            f"{k[len(split) + 1 :]}: {v:.6f}" for k, v in result.items() if k.startswith(split)
+        ]
+        if metrics:
+            print(f"[{split}] {' - '.join(metrics)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,30 @@
+"""Packaging of fuxictr_miss: the ranges below are what it needs, requirements.txt what was tested."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="fuxictr_miss",
+    version="0.1.0",
+    description="MISS (arXiv 2111.15068) for every FuxiCTR model: multi-interest self-supervision",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["fuxictr_miss*", "model_zoo*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "fuxictr>=2.3.10,<2.4",
+        "torch>=2.4",
+        "polars<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
+        "pandas>=2",
+        "numpy>=1.26",
+        "pyarrow>=15",
+        "h5py>=3.8",
+        "PyYAML>=6.0.1",
+        "filelock>=3.12",
+        "tqdm>=4.60",
+        "matplotlib>=3.7",
+    ],
+    extras_require={"dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"]},
+)

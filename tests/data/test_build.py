@@ -1,0 +1,181 @@
+"""From splits to what FuxiCTR reads: whole, by its own processor, and only when needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from fuxictr.features import FeatureMap
+from fuxictr.preprocess import FeatureProcessor
+
+from fuxictr_miss.data import build, build_dataset
+from fuxictr_miss.errors import InputError
+
+
+def encoded(params: dict[str, Any]) -> Path:
+    return Path(params["data_root"]) / params["dataset_id"]
+
+
+def tokens(params: dict[str, Any], feature: str) -> dict[str, int]:
+    vocabulary = json.loads((encoded(params) / "feature_vocab.json").read_text())
+    return vocabulary[feature]
+
+
+def test_fuxictr_opens_what_was_built(params):
+    build_dataset(params)
+    feature_map = FeatureMap("small", str(encoded(params)))
+    feature_map.load(str(encoded(params) / "feature_map.json"), params)
+    assert list(feature_map.features) == [
+        "user_id", "item_id", "cate_id", "item_history", "cate_history"
+    ]  # fmt: skip
+    assert feature_map.features["item_history"]["max_len"] == 9
+    processor = FeatureProcessor(**params).load_pickle()
+    assert processor.data_dir == str(encoded(params))
+
+
+def test_every_encoded_row_decodes_to_its_split_with_the_newest_of_its_history(params, splits):
+    paths = build_dataset(params)
+    for path, name in zip(paths, ("train", "valid", "test"), strict=True):
+        raw, rows = pl.read_parquet(splits / f"{name}.parquet"), pl.read_parquet(path)
+        assert rows["label"].to_list() == raw["label"].to_list()
+        for feature in ("user_id", "item_id", "cate_id", "item_history", "cate_history"):
+            back = {number: token for token, number in tokens(params, feature).items()}
+            for ids, text in zip(rows[feature].to_list(), raw[feature].to_list(), strict=True):
+                if isinstance(ids, int):
+                    assert back[ids] == text
+                else:
+                    assert len(ids) == 9
+                    newest = text.split("^")[-9:]
+                    assert [back[i] for i in ids if i] == newest
+
+
+@pytest.mark.parametrize(("scope", "knows_test_items"), [("all", True), ("train", False)])
+def test_vocabulary_covers_all_splits_or_the_training_split(
+    params, splits, scope, knows_test_items
+):
+    params["vocab_scope"] = scope
+    build_dataset(params)
+    seen = {name: _items(splits / f"{name}.parquet") for name in ("train", "valid", "test")}
+    vocabulary = tokens(params, "item_id")
+    wanted = set.union(*seen.values()) if knows_test_items else seen["train"]
+    assert set(vocabulary) - {"__PAD__", "__OOV__"} == wanted
+
+
+def _items(path: Path) -> set[str]:
+    rows = pl.read_parquet(path)
+    history = {token for text in rows["item_history"] for token in text.split("^")}
+    return history | set(rows["item_id"])
+
+
+def test_vocabulary_includes_the_item_table(params, tmp_path):
+    """An item that only ever fell out of cut histories still counts as a feature (Table II)."""
+    items = tmp_path / "items.parquet"
+    pl.DataFrame({"item_id": ["i1", "only_here"], "cate_id": ["c1", "c_new"]}).write_parquet(items)
+    params["vocab_data"] = str(items)
+    build_dataset(params)
+    assert "only_here" in tokens(params, "item_id")
+    assert "c_new" in tokens(params, "cate_id")
+    assert not {None, "None", "null", ""} & set(tokens(params, "item_history"))
+
+
+def test_csv_splits_give_the_same_data_as_parquet(params, splits, tmp_path):
+    paths = build_dataset(params)
+    for name in ("train", "valid", "test"):
+        pl.read_parquet(splits / f"{name}.parquet").write_csv(tmp_path / f"{name}.csv")
+        params[f"{name}_data"] = str(tmp_path / f"{name}.csv")
+    params.update(data_format="csv", dataset_id="small_csv")
+    for path, other in zip(paths, build_dataset(params), strict=True):
+        assert pl.read_parquet(path).equals(pl.read_parquet(other))
+
+
+def _time(params: dict[str, Any]) -> int:
+    return (encoded(params) / "train.parquet").stat().st_mtime_ns
+
+
+def test_nothing_is_built_again_for_equal_input(params, splits, tmp_path):
+    copies = shutil.copytree(splits, tmp_path / "copy")
+    for name in ("train", "valid", "test"):
+        params[f"{name}_data"] = str(copies / f"{name}.parquet")
+    build_dataset(params)
+    built = _time(params)
+    os.utime(copies / "train.parquet")  # touched, not changed
+    build_dataset({**params, "batch_size": 1, "seed": 9})  # no key that encoding reads
+    assert _time(params) == built
+
+
+@pytest.mark.parametrize("change", ["content", "setting", "columns"])
+def test_changed_input_or_settings_build_again(params, splits, tmp_path, change):
+    copies = shutil.copytree(splits, tmp_path / "copy")
+    params["train_data"] = str(copies / "train.parquet")
+    build_dataset(params)
+    built = _time(params)
+    if change == "content":
+        pl.read_parquet(copies / "train.parquet").reverse().write_parquet(copies / "train.parquet")
+    elif change == "setting":
+        params["vocab_scope"] = "train"
+    else:
+        params["feature_cols"] = params["feature_cols"][:2]
+    build_dataset(params)
+    assert _time(params) != built
+
+
+def test_an_interrupted_build_is_not_mistaken_for_a_finished_one(params, monkeypatch):
+    def dies(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_write_stamp", dies)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(params)
+    assert not encoded(params).exists()
+    assert not [p for p in encoded(params).parent.iterdir() if p.name.endswith("building")]
+    monkeypatch.undo()
+    build_dataset(params)
+    assert (encoded(params) / "build.json").exists()
+
+
+def test_leftovers_of_a_killed_build_do_no_harm(params):
+    left = encoded(params).with_name(".small.building")
+    left.mkdir(parents=True)
+    (left / "train.parquet").write_bytes(b"half")
+    encoded(params).mkdir()
+    (encoded(params) / "feature_map.json").write_text("{}")  # no stamp: never finished
+    build_dataset(params)
+    assert not left.exists()
+    assert pl.read_parquet(encoded(params) / "train.parquet").height
+
+
+def test_a_missing_split_names_the_command_that_makes_it(params):
+    params.update(train_data="nowhere/train.parquet", preprocess_command="python make_it.py")
+    with pytest.raises(InputError, match=r"nowhere/train\.parquet.*python make_it\.py"):
+        build_dataset(params)
+
+
+def test_a_missing_column_is_named_with_those_there_are(params):
+    params["feature_cols"].append(
+        {"name": "price", "active": True, "dtype": "float", "type": "numeric"}
+    )
+    with pytest.raises(InputError, match=r"no column price.*item_history"):
+        build_dataset(params)
+
+
+def test_an_unknown_vocab_scope_is_refused(params):
+    params["vocab_scope"] = "everything"
+    with pytest.raises(InputError, match="vocab_scope"):
+        build_dataset(params)
+
+
+def test_building_starts_no_ray(params):
+    code = (
+        "import sys, json, ray\n"
+        "from fuxictr_miss.data import build_dataset\n"
+        "build_dataset(json.loads(sys.argv[1]))\n"
+        "assert not ray.is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(params)], check=True)

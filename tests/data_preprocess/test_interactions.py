@@ -1,0 +1,421 @@
+"""The paper's protocol (Section VI.A), one rule a test, and all of it against plain Python."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from coded_log import CodedLog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import interactions
+from fuxictr_miss.errors import InputError
+from interactions import Protocol, filter_log, report, split_frames, statistics, write_splits
+
+Row = tuple[str, str, int]  # user, item, time
+SCHEMA = {"user_id": pl.String, "item_id": pl.String, "time": pl.Int64}
+
+
+def log_of(rows: list[Row], attribute: bool = False, shards: int = 1) -> CodedLog:
+    log = CodedLog(["cate_id"] if attribute else [], shards)
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    log.add(frame.with_columns(pl.format("c{}", pl.col("item_id").str.head(2)).alias("cate_id")))
+    return log
+
+
+def splits_of(
+    rows: list[Row], protocol: Protocol, attribute: bool = False, shards: int = 1
+) -> dict[str, list[dict]]:
+    record = filter_log(log_of(rows, attribute, shards), protocol.k_core)
+    splits: dict[str, list[dict]] = {name: [] for name in interactions.SPLITS}
+    for part in record.parts():
+        for name, frame in split_frames(record, part, protocol):
+            splits[name] += frame.to_dicts()
+    return splits
+
+
+# --- the same protocol, written for reading ---------------------------------------------------
+
+
+def plain_core(rows: list[Row], of_user: int, of_item: int) -> list[Row]:
+    while True:
+        users, items = Counter(u for u, _, _ in rows), Counter(i for _, i, _ in rows)
+        left = [r for r in rows if users[r[0]] >= of_user and items[r[1]] >= of_item]
+        if left == rows:
+            return rows
+        rows = left
+
+
+def plain_splits(rows: list[Row], protocol: Protocol) -> dict[str, list[dict]]:
+    first_seen = {u: n for n, u in reversed(list(enumerate(u for u, _, _ in rows)))}
+    item_seen = {i: n for n, i in reversed(list(enumerate(i for _, i, _ in rows)))}
+    core = plain_core(rows, max(protocol.k_core, 4), protocol.k_core)
+    counts = Counter(i for _, i, _ in core)
+    items = sorted(counts, key=lambda item: item_seen[item])
+    users = sorted({u for u, _, _ in core}, key=lambda user: first_seen[user])
+    draws = np.random.default_rng(protocol.seed).random((len(users), 3, protocol.num_negatives))
+    splits: dict[str, list[dict]] = {"train": [], "valid": [], "test": []}
+    for u, user in enumerate(users):
+        did = [i for _, i, _ in sorted((r for r in core if r[0] == user), key=lambda r: r[2])]
+        # an untouched item stands here once, or as often as it occurs
+        urn = [i for i in items if i not in did]
+        if protocol.negatives == "popularity":
+            urn = [i for i in urn for _ in range(counts[i])]
+        if not urn:
+            raise InputError("touched all")
+        for s, (split, back) in enumerate([("train", 3), ("valid", 2), ("test", 1)]):
+            target = len(did) - back
+            history = did[:target][-protocol.max_len :]
+            negatives = [urn[int(draw * len(urn))] for draw in draws[u, s]]
+            for candidate in [did[target], *negatives]:
+                splits[split].append(
+                    {
+                        "label": int(candidate == did[target]),
+                        "user_id": user,
+                        "item_id": candidate,
+                        "cate_id": f"c{candidate[:2]}",
+                        "item_history": "^".join(history),
+                        "cate_history": "^".join(f"c{i[:2]}" for i in history),
+                    }
+                )
+    return splits
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 5).map("u{}".format),
+        st.integers(0, 8).map("i{}".format),
+        st.integers(0, 4),  # few times: many ties
+    ),
+    max_size=70,
+)
+PROTOCOLS = st.builds(
+    Protocol,
+    k_core=st.integers(1, 5),
+    max_len=st.integers(1, 6),
+    negatives=st.sampled_from(interactions.NEGATIVES),
+    num_negatives=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=ROWS, protocol=PROTOCOLS)
+def test_splits_of_any_log_equal_those_of_plain_python(rows: list[Row], protocol: Protocol) -> None:
+    try:
+        expected = plain_splits(rows, protocol)
+    except InputError:
+        with pytest.raises(InputError, match="no negative"):
+            splits_of(rows, protocol, attribute=True)
+        return
+    if not expected["train"]:
+        with pytest.raises(InputError, match="Nothing is left"):
+            splits_of(rows, protocol, attribute=True)
+        return
+    assert splits_of(rows, protocol, attribute=True) == expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=ROWS, protocol=PROTOCOLS)
+def test_any_log_keeps_the_promises_of_the_protocol(rows: list[Row], protocol: Protocol) -> None:
+    try:
+        splits = splits_of(rows, protocol)
+    except InputError:
+        return
+    times: dict[tuple[str, str], list[int]] = {}
+    for user, item, time in rows:
+        times.setdefault((user, item), []).append(time)
+    for instances in splits.values():
+        positives = [row for row in instances if row["label"] == 1]
+        assert len({row["user_id"] for row in positives}) == len(positives)
+        assert len(instances) == len(positives) * (1 + protocol.num_negatives)
+        for row in instances:
+            history = row["item_history"].split("^")
+            assert 1 <= len(history) <= protocol.max_len
+            if row["label"] == 1:
+                newest = max(times[row["user_id"], row["item_id"]])
+                assert all(min(times[row["user_id"], item]) <= newest for item in history)
+            else:
+                assert (row["user_id"], row["item_id"]) not in times
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=ROWS, protocol=PROTOCOLS, shards=st.integers(2, 4))
+def test_shards_hold_the_rows_that_one_file_holds(
+    rows: list[Row], protocol: Protocol, shards: int
+) -> None:
+    try:
+        whole = splits_of(rows, protocol, attribute=True)
+    except InputError:
+        return
+    parts = splits_of(rows, protocol, attribute=True, shards=shards)
+    for name in interactions.SPLITS:
+        assert sorted(map(str, parts[name])) == sorted(map(str, whole[name]))
+
+
+# --- one rule a test ---------------------------------------------------------------------------
+
+# five users and items, everyone with everyone but one item each: a 4-core with negatives
+BLOCK = [(f"u{u}", f"i{i}", i) for u in range(5) for i in range(5) if u != i]
+
+
+def test_core_goes_on_where_one_pass_is_not_enough() -> None:
+    # u9 has four, but i9 only one; without i9 u9 falls below four, and then nothing else changes
+    chain = [("u9", "i0", 0), ("u9", "i1", 1), ("u9", "i2", 2), ("u9", "i9", 3)]
+    record = filter_log(log_of(BLOCK + chain), 4)
+    assert record.users.to_list() == [f"u{u}" for u in range(5)]
+    assert sorted(record.items["item_id"]) == [f"i{i}" for i in range(5)]
+
+
+def test_targets_are_the_last_three_and_the_history_grows() -> None:
+    rows = [("u0", f"i{n}", n) for n in range(5)] + [("v", "other", n) for n in range(4)]
+    splits = splits_of(rows, Protocol(k_core=1))
+    mine = {name: [r for r in rows if r["user_id"] == "u0"] for name, rows in splits.items()}
+    assert {name: r[0]["item_id"] for name, r in mine.items()} == {
+        "train": "i2",
+        "valid": "i3",
+        "test": "i4",
+    }
+    assert [r[0]["item_history"] for r in mine.values()] == ["i0^i1", "i0^i1^i2", "i0^i1^i2^i3"]
+
+
+def test_ties_in_time_keep_the_order_of_the_file() -> None:
+    rows = [("u0", item, 7) for item in ("i3", "i1", "i4", "i2")] + BLOCK[4:]
+    train = splits_of(rows, Protocol(k_core=1))["test"][0]
+    assert (train["item_history"], train["item_id"]) == ("i3^i1^i4", "i2")
+
+
+def test_a_history_is_cut_to_its_newest() -> None:
+    rows = [("u0", f"i{n % 4}", n) for n in range(9)] + BLOCK[4:]
+    test = splits_of(rows, Protocol(k_core=1, max_len=3))["test"][0]
+    assert test["item_history"] == "i1^i2^i3"  # of 0 1 2 3 0 1 2 3, before the ninth
+
+
+def test_a_repeated_item_counts_each_time_and_stays() -> None:
+    rows = [(user, item, n) for user, item in (("u0", "i1"), ("v", "i2")) for n in range(4)]
+    test = splits_of(rows, Protocol(k_core=4))["test"][0]
+    assert (test["item_history"], test["item_id"], test["label"]) == ("i1^i1^i1", "i1", 1)
+
+
+def test_users_too_short_for_three_targets_are_left_out_and_counted() -> None:
+    record = filter_log(log_of([*BLOCK, ("u7", "i0", 0), ("u7", "i1", 1)]), 1)
+    assert record.short_users == 1
+    assert "u7" not in record.users.to_list()
+
+
+def test_a_user_who_touched_every_item_is_named() -> None:
+    rows = [*BLOCK, ("u0", "i0", 9)]
+    with pytest.raises(InputError, match=r"'u0' has touched all 5 items.*no negative exists"):
+        splits_of(rows, Protocol(k_core=1))
+
+
+def test_what_was_touched_without_interaction_is_no_negative() -> None:
+    log = log_of([*BLOCK, *[("v", "i5", n) for n in range(4)]])
+    log.add(pl.DataFrame({"user_id": ["u0"], "item_id": ["i0"], "time": [3]}), pl.Series([False]))
+    record = filter_log(log, 1)
+    assert int(record.item_counts.sum()) == len(BLOCK) + 4
+    (part,) = record.parts()
+    for _, frame in split_frames(record, part, Protocol(k_core=1, num_negatives=50)):
+        # u0 interacted with i1 to i4 and touched i0, so that only i5 is left
+        assert set(frame.filter(user_id="u0", label=0)["item_id"]) == {"i5"}
+
+
+def test_popular_items_are_drawn_as_often_as_they_occur() -> None:
+    # v has touched only "own"; a occurs 3 times as often as b
+    rows = [("v", "own", n) for n in range(4)]
+    rows += [("w", item, n) for n, item in enumerate("aaab" * 10)]
+    rows += [("x", "own", n) for n in range(4)]  # or w would have nothing left but "own"
+    for negatives, share in (("popularity", 3 / 4), ("uniform", 1 / 2)):
+        protocol = Protocol(k_core=1, negatives=negatives, num_negatives=4000)
+        train = splits_of(rows, protocol)["train"]
+        drawn = Counter(r["item_id"] for r in train if r["user_id"] == "v" and r["label"] == 0)
+        deviation = (share * (1 - share) / 4000) ** 0.5
+        assert abs(drawn["a"] / 4000 - share) < 4 * deviation
+
+
+def test_a_caret_in_an_id_keeps_tokens_apart() -> None:
+    items = ["a^b", "a", "b", "a%5Eb", "50%"]
+    rows = [("u0", item, n) for n, item in enumerate(items)]
+    rows += [("u1", f"other{n % 4}", n) for n in range(8)]
+    test = splits_of(rows, Protocol(k_core=1))["test"][0]
+    assert test["item_history"].split("^") == ["a%5Eb", "a", "b", "a%255Eb"]
+    assert test["item_id"] == "50%25"
+
+
+def test_an_items_newest_attribute_holds_for_all_its_rows() -> None:
+    log = CodedLog(["cate_id"])
+    frame = pl.DataFrame(BLOCK, schema=SCHEMA, orient="row")
+    log.add(frame.with_columns(cate_id=pl.lit("old")))
+    log.add(
+        pl.DataFrame(
+            {"user_id": ["u0"] * 3, "item_id": ["i1", "i2", "i3"], "time": [1, 0, 9]}
+        ).with_columns(cate_id=pl.Series(["tie, later line", "older time", None]))
+    )
+    record = filter_log(log, 1)
+    values = dict(record.items.select("item_id", "cate_id").rows())
+    assert values["i1"] == "tie, later line"
+    assert values["i2"] == "old"
+    assert values["i3"] == "unknown"
+
+
+def test_features_count_users_items_and_attribute_values() -> None:
+    record = filter_log(log_of(BLOCK, attribute=True), 1)
+    # 5 users, 5 items, the 5 categories "ci0" .. "ci4"; user, item, category, and two histories
+    assert statistics(record, Protocol()) == (5, 5, 10, 15, 5)
+
+
+def test_differences_from_the_paper_are_an_error_on_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = filter_log(log_of(BLOCK), 1)
+    ours = statistics(record, Protocol())
+    report("log", record, Protocol(), ours, expect_paper=True)
+    report("log", record, Protocol(), ours._replace(items=7))
+    assert "-2" in capsys.readouterr().out
+    with pytest.raises(InputError, match="differs from the paper's Table II"):
+        report("log", record, Protocol(), ours._replace(items=7), expect_paper=True)
+    with pytest.raises(InputError, match="has no row for log"):
+        report("log", record, Protocol(), None, expect_paper=True)
+
+
+def write(rows: list[Row], output: Path, shards: int = 1, seed: int = 1) -> dict[str, bytes]:
+    protocol = Protocol(k_core=1, seed=seed)
+    record = filter_log(log_of(rows, attribute=True, shards=shards), 1)
+    write_splits(record, protocol, output, {}, shards)
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
+    rows = [*BLOCK, *[("u9", f"j{n}", n) for n in range(40)]]
+    first = write(rows, tmp_path / "a")
+    assert set(first) == {
+        *(f"{name}.parquet" for name in ("items", "test", "train", "valid")),
+        "statistics.json",
+    }
+    assert write(rows, tmp_path / "b") == first
+    assert write(rows, tmp_path / "c", seed=2)["train.parquet"] != first["train.parquet"]
+
+
+def test_another_number_of_shards_leaves_nothing_of_the_last_build(tmp_path: Path) -> None:
+    write(BLOCK, tmp_path)
+    sharded = write(BLOCK, tmp_path, shards=2)
+    assert {name for name in sharded if name.startswith("train")} == {
+        "train/part-000000.parquet",
+        "train/part-000001.parquet",
+    }
+    assert "train.parquet" in write(BLOCK, tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_full_disk_leaves_the_last_build_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(BLOCK, tmp_path)
+    real = pl.DataFrame.write_parquet
+
+    def fill_up(frame: pl.DataFrame, path: Path, **options: object) -> None:
+        real(frame, "/dev/full" if path.name == "valid.parquet" else path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        write([*BLOCK, ("u9", "i1", 1)], tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "setting", [{"k_core": 0}, {"max_len": 0}, {"num_negatives": 0}, {"seed": -1}]
+)
+def test_a_setting_out_of_range_is_named(setting: dict[str, int]) -> None:
+    option = "--" + next(iter(setting)).replace("_", "-")
+    with pytest.raises(InputError, match=option):
+        Protocol(**setting)  # type: ignore[arg-type]
+
+
+def test_a_wrong_kind_of_negatives_is_answered_with_the_closest() -> None:
+    with pytest.raises(InputError, match="'popularity'"):
+        Protocol(negatives="popular")
+
+
+# --- the command -------------------------------------------------------------------------------
+
+HEADER = "user,item,when,cate_id"
+LINES = [f"{u},{i},{t},c{i}" for u, i, t in BLOCK]
+
+
+def command(log: Path, output: Path, *more: str) -> list[object]:
+    names = ["--user", "user", "--item", "item", "--time", "when", "--attributes", "cate_id"]
+    return ["--input", log, *names, "--output", output, "--k-core", 1, *more]
+
+
+def test_a_csv_becomes_splits(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join([HEADER, *LINES]))
+    ended = run(interactions, *command(log, tmp_path / "out"))
+    assert ended.code == 0, ended.err
+    train = pl.read_parquet(tmp_path / "out/train.parquet")
+    assert train.columns == [
+        "label",
+        "user_id",
+        "item_id",
+        "cate_id",
+        "item_history",
+        "cate_history",
+    ]
+    assert train.row(0) == (1, "u0", "i2", "ci2", "i1", "ci1")
+    about = json.loads((tmp_path / "out/statistics.json").read_text())
+    assert (about["users"], about["instances"], about["raw_interactions"]) == (5, 10, 20)
+
+
+def test_an_attribute_that_would_hide_a_column_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,when\n")
+    arguments = [x if x != "cate_id" else "item" for x in command(log, tmp_path / "out")]
+    ended = run(interactions, *arguments)
+    assert ended.code == 2
+    assert "item_history" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join([HEADER, *LINES]))
+    ended = run(interactions, *command(log, log))
+    assert ended.code == 2
+    assert "is a file" in ended.err
+
+
+def test_a_bad_log_leaves_no_folder_behind(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    log = tmp_path / "log.csv"
+    log.write_text(HEADER + "\n")
+    ended = run(interactions, *command(log, tmp_path / "out"))
+    assert (ended.code, ended.out) == (2, "")
+    assert "no rows below the header" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_fuxictr_and_ray_read_the_parts_of_a_sharded_build(tmp_path: Path) -> None:
+    import ray
+    from fuxictr.preprocess import FeatureProcessor
+
+    write(BLOCK, tmp_path, shards=3)
+    rows = [
+        row
+        for path in sorted((tmp_path / "train").iterdir())
+        for row in pl.read_parquet(path).rows()
+    ]
+    lazy = FeatureProcessor.read_data(None, str(tmp_path / "train"), data_format="parquet")
+    assert lazy.collect().rows() == rows
+    ray.init(num_cpus=1, include_dashboard=False)
+    try:
+        read = ray.data.read_parquet(str(tmp_path / "train")).take_all()
+    finally:
+        ray.shutdown()
+    assert sorted(tuple(row.values()) for row in read) == sorted(rows)

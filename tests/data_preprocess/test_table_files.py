@@ -1,0 +1,163 @@
+"""CSV and Parquet logs: packings, headers, times, and what can be wrong with a line."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from table_files import find_files, read_tables
+
+from fuxictr_miss.errors import InputError
+
+COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
+HEADER = "user,item,when,kind"
+ROWS = [("u1", "i1", 3, "x"), ("u2", "i2", 1, "y")]
+
+
+def read(*files: Path, **options: object) -> pl.DataFrame:
+    return pl.concat([frame for frame, _ in read_tables(files, COLUMNS, **options)])  # type: ignore[arg-type]
+
+
+def csv(path: Path, *lines: str, header: str = HEADER, end: str = "\n") -> Path:
+    path.write_bytes(end.join([header, *lines]).encode())
+    return path
+
+
+def test_every_packing_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
+    plain = csv(tmp_path / "a.csv", "u1,i1,3,x", "u2,i2,1,y")
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(plain, "a.csv")
+    table = tmp_path / "a.parquet"
+    pl.DataFrame(ROWS, schema=["user", "item", "when", "kind"], orient="row").write_parquet(table)
+    for path in (plain, packed, archive, table):
+        assert read(path).rows() == ROWS
+
+
+def test_globs_and_several_files_are_read_in_order(tmp_path: Path) -> None:
+    for n in (2, 1, 3):
+        csv(tmp_path / f"{n}.csv", f"u{n},i,{n},x")
+    assert read(*find_files([str(tmp_path / "*.csv")]))["time"].to_list() == [1, 2, 3]
+    one_first = find_files([str(tmp_path / "3.csv"), str(tmp_path / "[12].csv")])
+    assert read(*one_first)["time"].to_list() == [3, 1, 2]
+    with pytest.raises(InputError, match=r"There is no file .*\*\.tsv"):
+        find_files([str(tmp_path / "*.tsv")])
+
+
+def test_columns_are_found_by_name_and_files_may_order_them_differently(tmp_path: Path) -> None:
+    one = csv(tmp_path / "1.csv", "x,3,i1,u1", header="kind,when,item,user")
+    two = csv(tmp_path / "2.csv", "?,i2,u2,y,1", header="more,item,user,kind,when")
+    assert read(one, two).rows() == ROWS
+
+
+def test_windows_line_ends_and_a_byte_order_mark_leave_no_trace(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", "u2,i2,1,y", header="\ufeff" + HEADER, end="\r\n")
+    assert read(path).rows() == ROWS
+
+
+def test_quotes_hold_commas_carets_line_ends_and_any_alphabet(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", 'u1,"i,1",3,"R&B, ""soul"""', 'ü2,i^2,1,"本\n2"')
+    assert read(path).rows() == [("u1", "i,1", 3, 'R&B, "soul"'), ("ü2", "i^2", 1, "本\n2")]
+
+
+def test_another_separator_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("user\titem\twhen\tkind\nu1\ti1\t3\tx\n")
+    assert read(path, separator="\t").rows() == ROWS[:1]
+
+
+def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "007,1e3,3,x")
+    assert read(path).row(0)[:2] == ("007", "1e3")
+
+
+@pytest.mark.parametrize(
+    ("written", "dtype"),
+    [
+        (["3", "10"], pl.Int64),
+        (
+            ["1700000000000000001", "1700000000000000002"],
+            pl.Int64,
+        ),  # no float could tell them apart
+        (["2.5", "10"], pl.Float64),
+        (["2015-07-01", "2015-11-30"], pl.Int64),
+        (["2015-07-01 09:00:00", "2015-07-01 10:00:00"], pl.Int64),
+        (["2015-07-01T09:00:00Z", "2015-07-01T10:00:00Z"], pl.Int64),
+    ],
+)
+def test_times_are_numbers_or_dates_and_sort(
+    tmp_path: Path, written: list[str], dtype: pl.DataType
+) -> None:
+    time = read(csv(tmp_path / "a.csv", *(f"u,i,{when},x" for when in written)))["time"]
+    assert time.dtype == dtype
+    assert time[0] < time[1]
+
+
+@pytest.mark.parametrize("times", [[date(2015, 7, 1)], [datetime(2015, 7, 1, 9)], [1.5], [7]])
+def test_parquet_keeps_its_types_of_time(tmp_path: Path, times: list) -> None:
+    frame = pl.DataFrame({"user": [1], "item": [2], "when": times, "kind": ["x"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")["time"].null_count() == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["u1,i1,3,x,y", "u1,i1", ",i1,3,x", "u1,,3,x", "u1,i1,,x", "u1,i1,noon,x", 'u1,i1,"",x'],
+)
+def test_a_malformed_line_is_named_and_skipped_on_request(tmp_path: Path, line: str) -> None:
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", '"u\n0",i0,2,z', line, "u2,i2,1,y")
+    with pytest.raises(InputError, match=r"a\.csv, line 5: .*--skip-malformed"):
+        read(path)
+    ((frame, skipped),) = read_tables([path], COLUMNS, skip_malformed=True)
+    assert skipped == 1
+    assert frame.rows() == [ROWS[0], ("u\n0", "i0", 2, "z"), ROWS[1]]
+
+
+def test_a_time_of_no_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"line 2: the time 'noon' is neither"):
+        read(csv(tmp_path / "a.csv", "u1,i1,noon,x", "u1,i1,dusk,x"))
+
+
+def test_a_missing_column_is_answered_with_the_closest(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", header="user_id,item,when,kind")
+    with pytest.raises(InputError, match=r"a\.csv: 'user'\. Did you mean 'user_id'"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["", "user,item,when,kind", "user,item,when,kind\n\n\n"])
+def test_a_log_without_rows_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match="no rows below the header"):
+        read(path)
+
+
+def test_a_quote_that_is_never_closed_is_named(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", 'u1,i1,"3,x', *["u2,i2,1,y"] * 20_000)
+    with pytest.raises(InputError, match="line 3"):
+        read(path)
+
+
+def test_a_broken_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing more")
+    with pytest.raises(InputError, match=r"a\.parquet is no Parquet file"):
+        read(tmp_path / "a.parquet")
+
+
+def test_a_row_without_a_user_is_named_in_parquet_too(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["u", None], "item": "i", "when": 3, "kind": "x"})
+    frame.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="row 2 lacks a user"):
+        read(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", skip_malformed=True).height == 1
+
+
+def test_csv_and_parquet_do_not_mix(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mixes Parquet and CSV"):
+        read(tmp_path / "a.csv", tmp_path / "a.parquet")

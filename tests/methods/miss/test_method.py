@@ -1,0 +1,464 @@
+"""MISS as a whole against Eq. 15, 16 and 18 to 24 written out as loops, in float64."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.methods.miss import MISS, MISSSettings
+from fuxictr_miss.methods.miss.augmentation import draw_feature_pairs, draw_interest_pairs
+from fuxictr_miss.registry import SSLLosses, get_method
+from fuxictr_miss.settings import SSLSettings
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+TAU = 0.2
+K = 3
+LENGTHS = [5, 8, 0, 1, 3, 2, 5, 4]
+TWINS = (0, 6)  # rows that share one history
+
+Views = list[tuple[Tensor, Tensor] | None]  # of one pair number, row by row; None: no pair
+
+
+def build(sequences: int, *, seed: int = 0, **keys: Any) -> MISS:
+    """MISS in float64, every weight drawn wide and of both signs."""
+    keys = {"interest_encoder": [6, 5], "feature_encoder": [4]} | keys
+    generator = torch.Generator().manual_seed(seed)
+    method = MISS(SSLSettings(temperature=TAU), MISSSettings(**keys), sequences, K, generator)
+    draw = torch.Generator().manual_seed(30)
+    for parameter in method.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+    return method
+
+
+def encode(encoder: nn.Sequential, h: Tensor) -> Tensor:
+    """Enc of Eq. 13, 14: an MLP, ReLU between its layers."""
+    linear = [layer for layer in encoder if isinstance(layer, nn.Linear)]
+    for number, layer in enumerate(linear):
+        h = layer.weight @ h + layer.bias
+        if number < len(linear) - 1:
+            h = torch.relu(h)
+    return h
+
+
+def contrast(pairs: list[Views], histories: list) -> tuple[Tensor, Tensor]:
+    """Eq. 15 and 16, and the mean s of the positive pairs; both 0 where there is no pair."""
+    terms, similarities = [], []
+    for views in pairs:
+        present = [x for x, view in enumerate(views) if view is not None]
+        for x in present:
+            z1, z2 = views[x]
+            negatives = [views[other][1] for other in present if histories[other] != histories[x]]
+            own = torch.cosine_similarity(z1, z2, dim=0)
+            total = torch.exp(own / TAU)
+            for negative in negatives:
+                total = total + torch.exp(torch.cosine_similarity(z1, negative, dim=0) / TAU)
+            terms.append(torch.log(torch.exp(own / TAU) / total))
+            similarities.append(own)
+    if not terms:
+        return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    return -sum(terms) / len(terms), sum(similarities) / len(terms)
+
+
+class Paper(NamedTuple):
+    """What the variant and the extractor leave of M and H, and whether there is a feature level."""
+
+    branches: int  # M
+    max_distance: int  # H
+    heights: int  # N, as far as there are two rows: J - n + 1 >= 2
+
+
+def interests_by_loops(method: MISS, c: list[list[Tensor]], branches: int) -> list[list[Tensor]]:
+    """[m-1][l]: G_m^{:,l,:} (J, K) of one row, by the extractor of Table VII or Eq. 19."""
+    length = len(c[0])
+    if length == 0:
+        return [[] for _ in range(branches)]
+    steps = [torch.stack([sequence[l] for sequence in c]) for l in range(length)]  # noqa: E741
+    flat = torch.stack([step.flatten() for step in steps])[None]  # (1, n, JK), no padding at all
+    if method.settings.extractor == "lstm":
+        states, _ = method.extractor.lstm(flat)
+        return [[state.view(-1, K) for state in states[0]]]
+    if method.settings.extractor == "self_attention":
+        states, _ = method.extractor.attention(flat, flat, flat)
+        return [[state.view(-1, K) for state in states[0]]]
+    scalars = iter(method.extractor.g)
+    interests = []
+    for m in range(1, branches + 1):
+        kernel = [next(scalars) for _ in range(m)]
+        interests.append(
+            [
+                torch.relu(sum(kernel[i] * steps[l + i] for i in range(m)))
+                for l in range(length - m + 1)  # noqa: E741
+            ]
+        )
+    return interests
+
+
+def by_loops(method: MISS, behavior: Behavior, c: list, paper: Paper, draws: Tensor) -> SSLLosses:
+    """MISS on a batch whose C is `c`, with the pairs that the generator state `draws` gives."""
+    replay = torch.Generator()
+    replay.set_state(draws)
+    keys = method.settings
+    lengths = torch.tensor([len(row[0]) for row in c])
+    sequences = len(c[0])
+    histories = [
+        [step for step in zip(*row, strict=True) if all(step)] for row in behavior.ids.tolist()
+    ]
+    g = [interests_by_loops(method, row, paper.branches) for row in c]  # [b][m-1][l]
+
+    drawn = draw_interest_pairs(
+        lengths, paper.branches, paper.max_distance, keys.num_pairs, replay
+    )
+    interest_pairs: list[Views] = []
+    for m in range(1, paper.branches + 1):
+        for p in range(keys.num_pairs):
+            views: Views = []
+            for b in range(len(c)):
+                if len(g[b][m - 1]) < 2:
+                    views.append(None)
+                    continue
+                first = int(drawn.first[b, m - 1, p])
+                second = int(drawn.second[b, m - 1, p])
+                t1, t2 = (g[b][m - 1][place].flatten() for place in (first, second))  # Eq. 20, 21
+                encoder = method.interest_encoder
+                views.append((encode(encoder, t1), encode(encoder, t2)))  # Eq. 13
+            interest_pairs.append(views)
+    loss, similarity = contrast(interest_pairs, histories)
+    if paper.heights == 0:
+        return SSLLosses(loss, torch.zeros((), dtype=torch.float64), similarity)
+
+    chosen = draw_feature_pairs(
+        lengths, sequences, paper.branches, paper.heights, keys.num_feature_pairs, replay
+    )
+    feature_pairs: list[Views] = []
+    for m in range(1, paper.branches + 1):
+        scalars = iter(method.vertical.g_hat[m - 1])
+        for n in range(1, paper.heights + 1):
+            kernel = [next(scalars) for _ in range(n)]
+            for q in range(keys.num_feature_pairs):
+                views = []
+                for b in range(len(c)):
+                    if not g[b][m - 1]:
+                        views.append(None)
+                        continue
+                    window = g[b][m - 1][int(chosen.window[b, m - 1, n - 1, q])]
+                    g_hat = [
+                        torch.relu(sum(kernel[i] * window[j + i] for i in range(n)))  # Eq. 22
+                        for j in range(sequences - n + 1)
+                    ]
+                    j1, j2 = chosen.rows[b, m - 1, n - 1, q].tolist()  # Eq. 24
+                    encoder = method.feature_encoder
+                    views.append((encode(encoder, g_hat[j1]), encode(encoder, g_hat[j2])))
+                feature_pairs.append(views)
+    return SSLLosses(loss, contrast(feature_pairs, histories)[0], similarity)
+
+
+CASES = {
+    "J=1": (1, {}, Paper(3, 3, 0)),
+    "J=2": (2, {}, Paper(3, 3, 1)),
+    "J=3": (3, {}, Paper(3, 3, 2)),
+    "M=1": (2, {"max_width": 1}, Paper(1, 3, 1)),
+    "M=5": (2, {"max_width": 5}, Paper(5, 3, 1)),
+    "H=1": (2, {"max_distance": 1}, Paper(3, 1, 1)),
+    "H=9, longer than any history": (2, {"max_distance": 9}, Paper(3, 9, 1)),
+    "N=1": (3, {"max_height": 1}, Paper(3, 3, 1)),
+    "N=4, higher than J": (3, {"max_height": 4}, Paper(3, 3, 2)),
+    "P=2, Q=3": (3, {"num_pairs": 2, "num_feature_pairs": 3}, Paper(3, 3, 2)),
+    "deeper encoders": (
+        2,
+        {"interest_encoder": [5, 4, 4], "feature_encoder": [4, 3]},
+        Paper(3, 3, 1),
+    ),
+    "/F": (3, {"variant": "/F"}, Paper(3, 3, 0)),
+    "/F/U": (2, {"variant": "/F/U"}, Paper(1, 3, 0)),
+    "/F/L": (2, {"variant": "/F/L"}, Paper(3, 1, 0)),
+    "/F/U/L": (2, {"variant": "/F/U/L", "num_pairs": 3}, Paper(1, 1, 0)),
+    "self-attention": (2, {"extractor": "self_attention", "num_pairs": 2}, Paper(1, 3, 1)),
+    "lstm": (3, {"extractor": "lstm", "num_feature_pairs": 2}, Paper(1, 3, 2)),
+}
+
+
+def check_against_loops(
+    method: MISS, behavior: Behavior, c: list, paper: Paper, parameters: list[Tensor]
+) -> None:
+    """Values, and gradients of both losses by every parameter and table."""
+    draws = method.generator.get_state()
+    losses = method(behavior)
+    expected = by_loops(method, behavior, c, paper, draws)
+    for value, right in zip(losses, expected, strict=True):
+        torch.testing.assert_close(value.double(), right, **EXACT)
+    for value, right in ((losses.ssl, expected.ssl), (losses.feature, expected.feature)):
+        torch.testing.assert_close(
+            gradients(value, parameters), gradients(right, parameters), **EXACT
+        )
+
+
+def gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """With zeros for what the loss does not depend on."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(each) for each in parameters]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    pairs = zip(found, parameters, strict=True)
+    return [torch.zeros_like(each) if grad is None else grad for grad, each in pairs]
+
+
+def trainable(method: MISS, tables: list[nn.Embedding]) -> list[Tensor]:
+    return [*method.parameters(), *(table.weight for table in tables)]
+
+
+@pytest.mark.parametrize(("sequences", "keys", "paper"), CASES.values(), ids=CASES)
+def test_both_losses_and_their_gradients_equal_the_equations(
+    sequences: int,
+    keys: dict[str, Any],
+    paper: Paper,
+    make_ids: Callable,
+    make_tables: Callable,
+    look_up: Callable,
+) -> None:
+    ids = make_ids(LENGTHS, sequences)
+    ids[TWINS[1]] = ids[TWINS[0]]
+    tables = make_tables(sequences, K)
+    behavior = Behavior(ids, tables)
+    method = build(sequences, **keys)
+    check_against_loops(method, behavior, look_up(behavior), paper, trainable(method, tables))
+
+
+@pytest.mark.parametrize("padding", ["pre", "holes", "trimmed"])
+@pytest.mark.parametrize("sequences", [1, 3])
+@pytest.mark.parametrize(
+    "lengths",
+    [LENGTHS, [4], [1], [0], [0, 0, 0], [1, 1, 1], [2, 0, 1]],
+    ids=lambda lengths: " ".join(map(str, lengths)),
+)
+def test_equations_hold_for_every_padding_and_degenerate_batch(
+    lengths: list[int],
+    sequences: int,
+    padding: str,
+    make_ids: Callable,
+    make_tables: Callable,
+    look_up: Callable,
+) -> None:
+    tables = make_tables(sequences, K)
+    behavior = Behavior(make_ids(lengths, sequences, padding), tables)
+    method = build(sequences, max_width=2)
+    paper = Paper(2, 3, min(2, sequences - 1))
+    check_against_loops(method, behavior, look_up(behavior), paper, trainable(method, tables))
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
+def test_padding_changes_nothing(
+    extractor: str, make_ids: Callable, make_tables: Callable
+) -> None:
+    tables = make_tables(2, K)
+    found = []
+    for padding in ("post", "pre", "trimmed"):
+        method = build(2, extractor=extractor)
+        found.append(method(Behavior(make_ids([3, 5, 0, 1, 2], 2, padding), tables)))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], **EXACT)
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_batch_of_empty_histories_costs_and_teaches_exactly_nothing(
+    length: int, extractor: str, make_tables: Callable
+) -> None:
+    tables = make_tables(2, K)
+    behavior = Behavior(torch.zeros(3, 2, length, dtype=torch.long), tables)
+    method = build(2, extractor=extractor)
+    losses = method(behavior)
+    assert [loss.item() for loss in losses] == [0, 0, 0]
+    assert not any(grad.any() for grad in gradients(losses.ssl, trainable(method, tables)))
+    assert not any(grad.any() for grad in gradients(losses.feature, trainable(method, tables)))
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
+def test_histories_of_length_one_have_feature_pairs_but_no_interest_pairs(
+    extractor: str, make_ids: Callable, make_tables: Callable
+) -> None:
+    method = build(2, extractor=extractor)
+    losses = method(Behavior(make_ids([1, 1, 1, 0], 2, "trimmed"), make_tables(2, K)))
+    assert losses.ssl.item() == losses.similarity.item() == 0
+    assert losses.feature.item() > 0
+
+
+def test_one_row_is_its_own_and_only_choice(make_ids: Callable, make_tables: Callable) -> None:
+    losses = build(2)(Behavior(make_ids([6], 2), make_tables(2, K)))
+    assert losses.ssl.item() == losses.feature.item() == 0
+    assert losses.similarity.item() != 0
+
+
+def test_a_batch_of_one_user_alone_has_nothing_to_push_apart(
+    make_ids: Callable, make_tables: Callable
+) -> None:
+    """The positive and the negative instance of a user share the history."""
+    ids = make_ids([6], 2).repeat(4, 1, 1)
+    losses = build(2)(Behavior(ids, make_tables(2, K)))
+    assert losses.ssl.item() == losses.feature.item() == 0
+
+
+def test_gradient_reaches_every_parameter_and_table_but_no_padding_row(
+    make_ids: Callable, make_tables: Callable
+) -> None:
+    tables = make_tables(3, K)
+    ids = make_ids([6, 8, 7, 5, 8, 0, 1, 2], 3)
+    method = build(3, num_pairs=4, num_feature_pairs=4)
+    losses = method(Behavior(ids, tables))
+    names = [name for name, _ in method.named_parameters()]
+    assert {name.split(".")[0] for name in names} == {
+        "extractor",
+        "vertical",
+        "interest_encoder",
+        "feature_encoder",
+    }
+    both = gradients(losses.ssl + losses.feature, trainable(method, tables))
+    for name, gradient in zip(names, both, strict=False):
+        if not (name.startswith("interest_encoder.0") or name.startswith("feature_encoder")):
+            assert (gradient != 0).all(), name
+        assert gradient.any(), name
+    for loss in (losses.ssl, losses.feature):
+        for j, gradient in enumerate(gradients(loss, [table.weight for table in tables])):
+            assert not gradient[0].any()
+            learned = set(gradient.any(dim=1).nonzero().flatten().tolist())
+            assert learned
+            assert learned <= set(ids[:, j].unique().tolist())
+
+
+def test_values_stay_finite_for_large_and_for_zero_embeddings(
+    make_ids: Callable, make_tables: Callable
+) -> None:
+    for scale in (0.0, 1e-30, 1e6):
+        tables = [table.float() for table in make_tables(2, K)]
+        for table in tables:
+            table.weight.data *= scale
+        method = build(2).float()
+        losses = method(Behavior(make_ids(LENGTHS, 2), tables))
+        assert all(loss.isfinite() for loss in losses)
+        found = gradients(losses.ssl + losses.feature, trainable(method, tables))
+        assert all(gradient.isfinite().all() for gradient in found)
+
+
+def test_similarity_carries_no_gradient(make_ids: Callable, make_tables: Callable) -> None:
+    losses = build(2)(Behavior(make_ids(LENGTHS, 2), make_tables(2, K)))
+    assert not losses.similarity.requires_grad
+    assert -1 <= losses.similarity.item() <= 1
+
+
+def test_all_draws_come_from_the_generator_of_the_method(
+    make_ids: Callable, make_tables: Callable
+) -> None:
+    behavior = Behavior(make_ids(LENGTHS, 2), make_tables(2, K))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    method = build(2, seed=5)
+    first, second = method(behavior), method(behavior)
+    torch.manual_seed(2)
+    again = build(2, seed=5)(behavior)
+    assert torch.equal(torch.stack(again), torch.stack(first))
+    assert not torch.equal(torch.stack(second), torch.stack(first))
+    torch.manual_seed(1)
+    method(behavior)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "variant", "notices"), [(1, "", 1), (1, "/F", 0), (2, "", 0), (2, "/F", 0)]
+)
+def test_one_sequence_is_noticed_once_unless_no_feature_pairs_are_asked_for(
+    sequences: int,
+    variant: str,
+    notices: int,
+    make_ids: Callable,
+    make_tables: Callable,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        method = build(sequences, variant=variant)
+        for _ in range(3):
+            method(Behavior(make_ids(LENGTHS, sequences), make_tables(sequences, K)))
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == notices
+    assert all("J = 1" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        # J = 3, K = 3: M(M+1)/2 + M N(N+1)/2 and the encoders' weights and biases
+        ({}, 6 + 3 * 3 + (9 * 6 + 6 + 6 * 5 + 5) + (3 * 4 + 4)),
+        ({"max_width": 2, "max_height": 1}, 3 + 2 * 1 + (9 * 6 + 6 + 6 * 5 + 5) + (3 * 4 + 4)),
+        ({"variant": "/F"}, 6 + (9 * 6 + 6 + 6 * 5 + 5)),
+        ({"variant": "/F/U"}, 1 + (9 * 6 + 6 + 6 * 5 + 5)),
+        ({"interest_encoder": [7], "variant": "/F"}, 6 + (9 * 7 + 7)),
+    ],
+)
+def test_parameters_are_those_of_section_v_e(keys: dict[str, Any], expected: int) -> None:
+    assert sum(parameter.numel() for parameter in build(3, **keys).parameters()) == expected
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what the dispatcher is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention"])
+def test_no_loop_runs_over_users_positions_pairs_or_widths(
+    extractor: str, make_ids: Callable, make_tables: Callable
+) -> None:
+    counts = []
+    for rows, max_len, more in ((2, 6, 1), (50, 30, 4)):
+        tables = make_tables(3, K)
+        ids = make_ids([max_len, 3] * rows, 3, max_len=max_len)
+        method = build(
+            3, extractor=extractor, max_width=1 + more, num_pairs=more, num_feature_pairs=more
+        )
+        with _Operations() as operations:
+            losses = method(Behavior(ids, tables))
+            (losses.ssl + losses.feature).backward()
+        counts.append(operations.count)
+    assert sum(counts[0].values()) == sum(counts[1].values())
+
+
+def test_only_the_drawn_windows_are_embedded(make_ids: Callable) -> None:
+    """M branches of 2 P windows, and of N' Q windows, each M behaviors wide at most."""
+    asked = []
+
+    class Counting(nn.Embedding):
+        def forward(self, ids: Tensor) -> Tensor:
+            asked.append(ids.numel())
+            return super().forward(ids)
+
+    tables = [Counting(12, K, padding_idx=0, dtype=torch.float64) for _ in range(3)]
+    ids = make_ids([40] * 5, 3, max_len=40)
+    build(3, max_width=2, num_pairs=2, num_feature_pairs=3)(Behavior(ids, tables))
+    interest, feature = 5 * 2 * (2 * 2) * 2, 5 * 2 * (2 * 3) * 2
+    assert asked == [interest] * 3 + [feature] * 3
+
+
+def test_the_method_is_known_by_its_name_and_settings() -> None:
+    assert get_method("MISS") is MISS
+    assert MISS.Settings is MISSSettings
+
+
+def test_loss_of_alike_users_is_log_b(make_ids: Callable) -> None:
+    """A table that gives every item one vector leaves nothing to tell users apart by."""
+    table = nn.Embedding.from_pretrained(torch.ones(12, K, dtype=torch.float64))
+    losses = build(2)(Behavior(make_ids([6, 7, 8, 5], 2, seed=9), [table, table]))
+    assert losses.ssl.item() == pytest.approx(math.log(4), abs=1e-9)
+    assert losses.feature.item() == pytest.approx(math.log(4), abs=1e-9)
+    assert losses.similarity.item() == pytest.approx(1, abs=1e-9)

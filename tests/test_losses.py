@@ -1,0 +1,311 @@
+"""InfoNCE (Eq. 15, 16) against plain loops over listed pairs, in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fuxictr_miss.losses as losses
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.losses import info_nce
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+GROUPS = {
+    "no group": None,
+    "all differ": [3, -1, 8, 0, 5, 6],
+    "pairs": [4, 4, -7, -7, 2**62, 2**62],
+    "one group": [9] * 6,
+}
+VALIDS = {
+    "all valid": None,
+    "by row": [True, False, True, True, False, True],
+    "by set and row": [
+        [True, True, False, True, True, True],
+        [False, False, True, False, False, False],  # a set with a single pair
+        [False] * 6,  # a set without any
+    ],
+}
+
+
+def by_loops(
+    anchor: Tensor,
+    positive: Tensor,
+    temperature: float = 0.1,
+    group: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Eq. 15 as it is written, over (P, B, D)."""
+    sets, rows, _ = anchor.shape
+    exists = torch.ones(sets, rows) if valid is None else valid.expand(sets, rows)
+    terms = []
+    for p in range(sets):
+        for x in range(rows):
+            if not exists[p, x]:
+                continue
+            own = torch.exp(cosine(anchor[p, x], positive[p, x]) / temperature)
+            total = own
+            for other in range(rows):
+                same_group = group is not None and group[other] == group[x]
+                if other != x and exists[p, other] and not same_group:
+                    total = total + torch.exp(
+                        cosine(anchor[p, x], positive[p, other]) / temperature
+                    )
+            terms.append(torch.log(own / total))
+    return -sum(terms) / len(terms) if terms else 0 * anchor.sum()
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """s(·, ·)."""
+    return (first * second).sum() / ((first * first).sum() * (second * second).sum()).sqrt()
+
+
+def views(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Two random views that ask for gradients."""
+    draw = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, *shape, generator=draw, dtype=torch.float64).to(dtype)
+    return first.requires_grad_(), second.requires_grad_()
+
+
+def gradients(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, inputs, retain_graph=True)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 4, 6, 100])
+@pytest.mark.parametrize("valid", VALIDS.values(), ids=VALIDS)
+@pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
+def test_loss_and_gradients_equal_loops_over_all_pairs(
+    group: list[int] | None, valid: list | None, chunk_size: int | None
+) -> None:
+    z1, z2 = views(3, 6, 4)
+    groups = None if group is None else torch.tensor(group)
+    exists = None if valid is None else torch.tensor(valid)
+    loss = info_nce(z1, z2, 0.3, groups, chunk_size, exists)
+    expected = by_loops(z1, z2, 0.3, groups, exists)
+    torch.testing.assert_close(loss, expected, **EXACT)
+    torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3), (1, 3)])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_two_dimensions_are_one_set_of_pairs(
+    shape: tuple[int, int], chunk_size: int | None
+) -> None:
+    z1, z2 = views(*shape)
+    loss = info_nce(z1, z2, chunk_size=chunk_size)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, by_loops(z1[None], z2[None]), **EXACT)
+
+
+def test_loss_is_the_mean_over_the_sets() -> None:
+    z1, z2 = views(4, 5, 3)
+    one_by_one = [info_nce(z1[p], z2[p]) for p in range(4)]
+    torch.testing.assert_close(info_nce(z1, z2), sum(one_by_one) / 4, **EXACT)
+
+
+def test_anchor_is_the_first_view_and_negatives_come_from_the_second() -> None:
+    z1, z2 = views(5, 3)
+    assert not torch.allclose(info_nce(z1, z2), info_nce(z2, z1))
+    torch.testing.assert_close(info_nce(z2, z1), by_loops(z2[None], z1[None]), **EXACT)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0, 20.0])
+def test_temperature_divides_the_similarity(temperature: float) -> None:
+    z1, z2 = views(2, 5, 3)
+    loss = info_nce(z1, z2, temperature)
+    torch.testing.assert_close(loss, by_loops(z1, z2, temperature), **EXACT)
+
+
+def test_default_temperature_is_a_tenth() -> None:
+    z1, z2 = views(5, 3)
+    assert info_nce(z1, z2) == info_nce(z1, z2, 0.1)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_gradients_pass_gradcheck(chunk_size: int | None) -> None:
+    group = torch.tensor([0, 1, 1, 2, 0])
+    valid = torch.tensor([[True, True, False, True, True], [True] * 5])
+
+    def loss(z1: Tensor, z2: Tensor) -> Tensor:
+        return 3 * info_nce(z1, z2, 0.5, group, chunk_size, valid)
+
+    assert torch.autograd.gradcheck(loss, views(2, 5, 3))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_one_tensor_as_both_views_sums_its_gradients(chunk_size: int | None) -> None:
+    z, _ = views(2, 5, 3)
+    loss, expected = info_nce(z, z, chunk_size=chunk_size), by_loops(z, z)
+    torch.testing.assert_close(gradients(loss, z), gradients(expected, z), **EXACT)
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+def test_similarities_that_do_not_fit_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    z1, z2 = views(2, 40, 3)
+    whole = info_nce(z1, z2)
+    monkeypatch.setattr(losses, "_MAX_SIMILARITIES", 1000)  # of 2 * 40 * 40 = 3200
+    with _LargestTensor() as largest:
+        cut = info_nce(z1, z2)
+        cut.backward()
+    torch.testing.assert_close(cut, whole, **EXACT)
+    torch.testing.assert_close((z1.grad, z2.grad), gradients(whole, z1, z2), **EXACT)
+    assert largest.numel <= 1000
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 17])
+def test_views_that_are_all_alike_cost_log_b(rows: int, sets: int) -> None:
+    same = torch.ones(sets, rows, 4, dtype=torch.float64)
+    assert info_nce(same, same).item() == pytest.approx(math.log(rows), abs=1e-12)
+
+
+def test_identical_orthogonal_views_have_a_closed_form() -> None:
+    z = torch.eye(6, dtype=torch.float64)
+    # own similarity 1, the five others 0
+    expected = math.log(math.exp(1 / 0.2) + 5) - 1 / 0.2
+    assert info_nce(z, z, 0.2).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_length_of_a_view_does_not_matter() -> None:
+    z1, z2 = views(2, 6, 4)
+    draw = torch.Generator().manual_seed(1)
+    stretch1, stretch2 = 1e-3 + 100 * torch.rand(2, 2, 6, 1, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(info_nce(z1 * stretch1, z2 * stretch2), info_nce(z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_order_of_the_rows_does_not_matter(chunk_size: int | None) -> None:
+    z1, z2 = views(2, 6, 4)
+    group = torch.tensor([0, 1, 0, 2, 2, 3])
+    valid = torch.tensor([True, True, True, False, True, True])
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    loss = info_nce(z1, z2, 0.2, group, chunk_size, valid)
+    moved = info_nce(z1[:, order], z2[:, order], 0.2, group[order], chunk_size, valid[order])
+    torch.testing.assert_close(moved, loss, **EXACT)
+    torch.testing.assert_close(gradients(moved, z1, z2), gradients(loss, z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_group_may_be_any_integers(dtype: torch.dtype) -> None:
+    z1, z2 = views(2, 4, 3)
+    group = torch.tensor([-5, 7, -5, 0], dtype=dtype)
+    torch.testing.assert_close(
+        info_nce(z1, z2, group=group), by_loops(z1, z2, group=group), **EXACT
+    )
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_rows_of_one_group_do_not_push_each_other(chunk_size: int | None) -> None:
+    """With all else invalid, only rows 0 and 2 could push; they share a group, so none does."""
+    z1, z2 = views(4, 3)
+    group = torch.tensor([1, 2, 1, 3])
+    valid = torch.tensor([True, False, True, False])
+    loss = info_nce(z1, z2, group=group, chunk_size=chunk_size, valid=valid)
+    assert loss.item() == 0
+    assert all(not gradient.any() for gradient in gradients(loss, z1, z2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"valid": torch.zeros(5, dtype=torch.bool)},
+        {"valid": torch.zeros(2, 5, dtype=torch.bool)},
+        {"valid": torch.tensor([False, False, True, False, False])},
+        {"group": torch.full((5,), 3)},
+    ],
+    ids=["no valid row", "no valid pair", "a single pair", "one group"],
+)
+def test_without_anything_to_contrast_loss_and_gradients_are_exactly_zero(
+    case: dict[str, Tensor], chunk_size: int | None
+) -> None:
+    z1, z2 = views(2, 5, 3)
+    loss = info_nce(z1, z2, chunk_size=chunk_size, **case)
+    assert loss.item() == 0
+    assert all(not gradient.any() for gradient in gradients(loss, z1, z2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_a_batch_of_one_row_costs_exactly_zero(chunk_size: int | None) -> None:
+    z1, z2 = views(3, 1, 4)
+    loss = info_nce(z1, z2, chunk_size=chunk_size)
+    assert loss.item() == 0
+    assert all(not gradient.any() for gradient in gradients(loss, z1, z2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("content", [0.0, 1e-200, 1e150])
+def test_invalid_rows_neither_act_nor_learn(content: float, chunk_size: int | None) -> None:
+    z1, z2 = views(2, 5, 3)
+    valid = torch.tensor([True, False, True, True, False])
+    expected = info_nce(z1[:, valid], z2[:, valid])
+    other1, other2 = (
+        torch.where(valid[:, None], z, torch.full_like(z, content)).detach().requires_grad_()
+        for z in (z1, z2)
+    )
+    loss = info_nce(other1, other2, valid=valid, chunk_size=chunk_size)
+    torch.testing.assert_close(loss, expected, **EXACT)
+    for gradient in gradients(loss, other1, other2):
+        assert not gradient[:, ~valid].any()
+        assert gradient[:, valid].isfinite().all()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_views_are_no_nan(dtype: torch.dtype, chunk_size: int | None) -> None:
+    z1, z2 = (torch.zeros(2, 5, 3, dtype=dtype, requires_grad=True) for _ in range(2))
+    loss = info_nce(z1, z2, chunk_size=chunk_size)
+    assert loss.item() == pytest.approx(math.log(5))  # the similarity of nothing is 0 with all
+    assert all(gradient.isfinite().all() for gradient in gradients(loss, z1, z2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_a_tiny_temperature_does_not_overflow(chunk_size: int | None) -> None:
+    z1, z2 = views(2, 5, 3, dtype=torch.float32)
+    loss = info_nce(z1, z2, 1e-6, chunk_size=chunk_size)  # exp(1e6) would be infinite
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(loss, z1, z2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_lower_precision_keeps_its_type_and_comes_close(
+    dtype: torch.dtype, bound: float, chunk_size: int | None
+) -> None:
+    z1, z2 = views(2, 6, 4, dtype=dtype)
+    valid = torch.tensor([True, True, False, True, True, True])
+    loss = info_nce(z1, z2, 0.5, chunk_size=chunk_size, valid=valid)
+    assert loss.dtype == dtype
+    expected = by_loops(z1.double(), z2.double(), 0.5, valid=valid)
+    assert loss.item() == pytest.approx(expected.item(), rel=bound)
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan])
+def test_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
+    z1, z2 = views(4, 3)
+    with pytest.raises(InputError, match="temperature must be positive, got"):
+        info_nce(z1, z2, temperature)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((4, 3), (5, 3)), ((4, 3), (1, 4, 3)), ((4,), (4,)), ((1, 1, 4, 3),) * 2]
+)
+def test_views_of_other_shapes_are_refused(first: tuple, second: tuple) -> None:
+    with pytest.raises(InputError, match=r"\(B, D\) or \(P, B, D\)"):
+        info_nce(torch.ones(first), torch.ones(second))

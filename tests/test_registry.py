@@ -1,0 +1,73 @@
+"""Names, and what is said about names that do not exist."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+import fuxictr_miss as fm
+from fuxictr_miss import registry
+
+
+def test_every_backbone_has_every_method():
+    names = fm.list_models()
+    for backbone in ("DIN", "DNN", "FiGNN", "PNN"):
+        assert {backbone, *(f"{backbone}_{method}" for method in fm.list_methods())} <= set(names)
+    assert names == sorted(names)
+
+
+def test_helper_modules_of_the_zoo_are_no_models():
+    assert not {"fields", "histories", "one_row"} & set(fm.list_models())
+
+
+def test_miss_is_din_miss():
+    assert fm.get_model("MISS").__name__ == "DIN_MISS"
+
+
+def test_an_enhanced_class_is_a_subclass_of_its_backbone():
+    enhanced = fm.get_model("PNN_MISS")
+    assert issubclass(enhanced, fm.get_model("PNN"))
+    assert enhanced.__name__ == "PNN_MISS"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("DIN_MIS", "DIN_MISS"), ("dnn", "DNN"), ("FIGNN_MISS", "FiGNN_MISS")]
+)
+def test_an_unknown_model_names_the_closest_and_all(wrong, right):
+    with pytest.raises(ValueError, match=f"Did you mean '{right}'") as error:
+        fm.get_model(wrong)
+    assert all(name in str(error.value) for name in ("DIN", "PNN_MISS"))
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="Did you mean 'MISS'"):
+        fm.enhance(fm.get_model("DIN"), "MIS")
+
+
+def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
+    monkeypatch.setattr(registry, "_models", {})
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+
+    @fm.register_model("Mine")
+    class Mine(fm.get_model("DNN")):
+        pass
+
+    @fm.register_method("OTHER")
+    class Other(nn.Module):
+        pass
+
+    assert fm.get_model("Mine") is Mine
+    assert "Mine_OTHER" in fm.list_models()
+    assert fm.get_model("Mine_OTHER").backbone is Mine
+
+
+def test_a_zoo_folder_comes_before_our_own(tmp_path):
+    source = "from model_zoo.DNN import DNN as Base\nclass DNN(Base):\n    mine = True\n"
+    (tmp_path / "DNN" / "src").mkdir(parents=True)
+    (tmp_path / "DNN" / "src" / "DNN.py").write_text(source)
+    assert fm.get_model("DNN_MISS", zoo=tmp_path).mine
+
+
+def test_a_zoo_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no_such_zoo"):
+        fm.get_model("X", zoo="no_such_zoo")

@@ -1,0 +1,184 @@
+"""The `ssl_` and `miss_` keys: defaults, types, ranges, and what a wrong one is answered."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from fuxictr_miss.enhancer import check_method_keys, method_defaults
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.miss import MISSSettings
+from fuxictr_miss.settings import SSLSettings, keys_of, read_settings
+
+# the table "Hyper-parameters" of the design, from Section VI.A of the paper
+DEFAULTS = {
+    "ssl_weight": 0.5,
+    "ssl_feature_weight": None,
+    "ssl_temperature": 0.1,
+    "miss_max_width": 3,
+    "miss_max_height": 2,
+    "miss_max_distance": 3,
+    "miss_num_pairs": 1,
+    "miss_num_feature_pairs": 1,
+    "miss_interest_encoder": [20, 20],
+    "miss_feature_encoder": [10, 10],
+    "miss_extractor": "cnn",
+    "miss_variant": "",
+    "ssl_training": "joint",
+    "ssl_pretrain_epochs": 30,
+    "ssl_sequences": None,
+}
+
+BAD_VALUES = [
+    ("ssl_weight", -0.1),
+    ("ssl_weight", math.nan),
+    ("ssl_weight", "0.5"),
+    ("ssl_weight", None),
+    ("ssl_weight", True),
+    ("ssl_feature_weight", -1),
+    ("ssl_feature_weight", math.nan),
+    ("ssl_feature_weight", [0.5]),
+    ("ssl_temperature", 0),
+    ("ssl_temperature", -0.1),
+    ("ssl_temperature", math.nan),
+    ("ssl_temperature", "1e-1"),  # what YAML makes of 1e-1
+    ("ssl_training", "joined"),
+    ("ssl_training", None),
+    ("ssl_pretrain_epochs", 0),
+    ("ssl_pretrain_epochs", 2.5),
+    ("ssl_embedding_lr_scale", -1.0),
+    ("ssl_embedding_lr_scale", math.nan),
+    ("ssl_sequences", "item_history"),
+    ("ssl_sequences", [1, 2]),
+    ("miss_max_width", 0),
+    ("miss_max_width", 3.0),
+    ("miss_max_width", None),
+    ("miss_max_height", 0),
+    ("miss_max_height", False),
+    ("miss_max_distance", 0),
+    ("miss_max_distance", -3),
+    ("miss_num_pairs", 0),
+    ("miss_num_feature_pairs", 0),
+    ("miss_interest_encoder", []),
+    ("miss_interest_encoder", [20, 0]),
+    ("miss_interest_encoder", 20),
+    ("miss_interest_encoder", "[20, 20]"),
+    ("miss_feature_encoder", []),
+    ("miss_feature_encoder", [10, -1]),
+    ("miss_feature_encoder", [10, 2.5]),
+    ("miss_extractor", "CNN2d"),
+    ("miss_variant", "F"),
+    ("miss_variant", None),
+]
+
+GOOD_VALUES = [
+    ("ssl_weight", 0.0),
+    ("ssl_feature_weight", 0.0),
+    ("ssl_feature_weight", None),
+    ("ssl_training", "pretrain"),
+    ("ssl_training", "pretrain_joint"),
+    ("ssl_embedding_lr_scale", 0.0),
+    ("ssl_sequences", ["item_history"]),
+    ("miss_max_width", 1),
+    ("miss_interest_encoder", [1]),
+    ("miss_extractor", "self_attention"),
+    ("miss_extractor", "lstm"),
+    ("miss_variant", "/F"),
+    ("miss_variant", "/F/U"),
+    ("miss_variant", "/F/L"),
+    ("miss_variant", "/F/U/L"),
+]
+
+
+def read(params: dict[str, Any]) -> dict[str, Any]:
+    """All keys with their values, as a model reads them from its config."""
+    ssl = read_settings(SSLSettings, "ssl_", params)
+    miss = read_settings(MISSSettings, "miss_", params)
+    values = {key: getattr(ssl, key.removeprefix("ssl_")) for key in keys_of(SSLSettings, "ssl_")}
+    for key in keys_of(MISSSettings, "miss_"):
+        values[key] = getattr(miss, key.removeprefix("miss_"))
+    return values
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    assert DEFAULTS.items() <= read({}).items()
+
+
+def test_every_key_has_a_default_for_the_config() -> None:
+    """FuxiCTR's tuner refuses a key that the base config does not list."""
+    assert read({}).items() <= method_defaults().items()
+
+
+def test_defaults_are_valid_values() -> None:
+    assert read(method_defaults()) == read({})
+
+
+@pytest.mark.parametrize(("key", "value"), GOOD_VALUES)
+def test_a_good_value_is_kept(key: str, value: object) -> None:
+    assert read({key: value}) == read({}) | {key: value}
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_VALUES)
+def test_a_bad_value_gives_one_sentence_that_names_the_key(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=key) as error:
+        read({key: value})
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    shown = value[-1] if isinstance(value, list) and "an entry of" in message else value
+    assert repr(shown) in message or repr(value[0]) in message
+
+
+@pytest.mark.parametrize("key", ["ssl_weight", "ssl_feature_weight", "ssl_temperature"])
+def test_a_whole_number_will_do_for_a_real_one(key: str) -> None:
+    value = read({key: 1})[key]
+    assert value == 1.0
+    assert isinstance(value, float)
+
+
+def test_a_list_may_be_a_tuple() -> None:
+    assert read({"miss_interest_encoder": (8, 4)})["miss_interest_encoder"] == [8, 4]
+
+
+def test_settings_of_two_models_share_no_list() -> None:
+    first, second = MISSSettings(), MISSSettings()
+    first.interest_encoder.append(1)
+    assert second.interest_encoder == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("weight", "feature_weight", "alpha"),
+    [(0.5, None, (0.5, 0.5)), (0.5, 0.2, (0.5, 0.2)), (0.5, 0.0, (0.5, 0.0)), (0, None, (0, 0))],
+)
+def test_the_second_weight_is_the_first_unless_given(
+    weight: float, feature_weight: float | None, alpha: tuple[float, float]
+) -> None:
+    assert SSLSettings(weight=weight, feature_weight=feature_weight).alpha == alpha
+
+
+@pytest.mark.parametrize(
+    ("key", "closest"),
+    [
+        ("ssl_wieght", "ssl_weight"),
+        ("ssl_temprature", "ssl_temperature"),
+        ("ssl_tau", None),
+        ("ssl_max_width", "miss_max_width"),
+        ("miss_max_widht", "miss_max_width"),
+        ("MISS_max_width", "miss_max_width"),
+        ("miss_num_pair", "miss_num_pairs"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_closest(key: str, closest: str | None) -> None:
+    with pytest.raises(InputError, match=f"Unknown key '{key}'") as error:
+        check_method_keys({"embedding_dim": 10, key: 1})
+    if closest:
+        assert f"Did you mean '{closest}'?" in str(error.value)
+    for valid in DEFAULTS:
+        assert valid in str(error.value)
+
+
+def test_keys_of_others_are_none_of_our_business() -> None:
+    check_method_keys({"embedding_dim": 10, "missing": 1, "sslash": 2, "dnn_hidden_units": [3]})
+    check_method_keys(DEFAULTS)
