@@ -134,29 +134,18 @@ class _Codes:
     """Codes 0, 1, .. for ids, in order of first appearance."""
 
     def __init__(self) -> None:
-        self._code: dict[str, int] = {}
+        self._type = pl.Categorical(pl.Categories.random())
+        self._all = pl.Series(dtype=self._type)  # polars forgets categories that no series has
 
     def __len__(self) -> int:
-        return len(self._code)
+        return len(self._all.cat.get_categories())
 
     def encode(self, ids: pl.Series) -> np.ndarray:
-        known = self._code
-        column = ids.cast(pl.String).alias("id").to_frame()
-        distinct = column.unique(maintain_order=True)
-        codes = [known.setdefault(name, len(known)) for name in distinct["id"]]
-        return (
-            column.join(
-                distinct.with_columns(pl.Series("code", codes, pl.Int32)),
-                on="id",
-                how="left",
-                maintain_order="left",
-            )["code"]
-            .rechunk()
-            .to_numpy()
-        )
+        codes = ids.cast(pl.String).cast(self._type).to_physical()
+        return codes.rechunk().to_numpy().astype(np.int32)
 
     def names(self, codes: np.ndarray) -> pl.Series:
-        return pl.Series(list(self._code), dtype=pl.String).gather(codes)
+        return self._all.cat.get_categories().gather(codes)
 
 
 class _ItemValues:
@@ -168,16 +157,17 @@ class _ItemValues:
         self._time_of = np.empty(0)
 
     def update(self, item: np.ndarray, n_items: int, when: np.ndarray, block: pl.DataFrame) -> None:
-        known = len(self._time_of)
-        self._time_of = _grown(self._time_of.astype(when.dtype, copy=False), n_items)
-        order = np.lexsort((when, item))  # stable: of equal times the later line comes last
-        last = order[np.append(np.diff(item[order]) != 0, True)] if len(item) else order
-        last = last[(item[last] >= known) | (when[last] >= self._time_of[item[last]])]
-        self._time_of[item[last]] = when[last]
+        oldest = np.iinfo(np.int64).min if when.dtype.kind == "i" else -np.inf
+        self._time_of = _grown(self._time_of.astype(when.dtype, copy=False), n_items, oldest)
+        np.maximum.at(self._time_of, item, when)
+        newest = np.flatnonzero(when == self._time_of[item])
+        line = np.full(n_items, -1)
+        np.maximum.at(line, item[newest], newest)  # of equal times the later line
+        items = np.flatnonzero(line >= 0)
         for name, codes in self._texts.items():
-            text = block[name].gather(last).cast(pl.String).replace("", None).fill_null(UNKNOWN)
-            self._value_of[name] = _grown(self._value_of[name], n_items)
-            self._value_of[name][item[last]] = codes.encode(text)
+            text = block[name].gather(line[items]).cast(pl.String)
+            self._value_of[name] = _grown(self._value_of[name], n_items, 0)
+            self._value_of[name][items] = codes.encode(text.replace("", None).fill_null(UNKNOWN))
 
     def of(self, items: np.ndarray) -> list[pl.Series]:
         return [
@@ -186,8 +176,8 @@ class _ItemValues:
         ]
 
 
-def _grown(array: np.ndarray, length: int) -> np.ndarray:
-    return np.append(array, np.zeros(length - len(array), array.dtype))
+def _grown(array: np.ndarray, length: int, value: float) -> np.ndarray:
+    return np.append(array, np.full(length - len(array), value, array.dtype))
 
 
 class _Columns:

@@ -23,10 +23,10 @@ from fuxictr_miss.errors import run_command
 OUTPUT = Path("data/raw/demo")
 SEED = 7
 USERS = 3000
-INTERESTS = 48
-ITEMS_PER_INTEREST = 40
+INTERESTS = 36
+ITEMS_PER_INTEREST = 30
 CATEGORIES = 24
-CATEGORIES_PER_INTEREST = 4  # the categories of its items; an item has one of them
+CATEGORIES_PER_INTEREST = 2  # the categories of its items; an item has one of them
 INTERESTS_PER_USER = (2, 4)  # smallest and largest number, both included, as all pairs below
 INTERACTIONS = (12, 25)
 RUN_LENGTH = (2, 4)  # interactions before the user turns to another interest

@@ -442,7 +442,7 @@ def _history_name(column: str) -> str:
 def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     try:
-        frame.write_parquet(path, compression="zstd", row_group_size=1 << 17)
+        frame.write_parquet(path, compression="zstd", compression_level=1, row_group_size=1 << 17)
     except pl.exceptions.ComputeError as error:
         if "os error 28" not in str(error):
             raise

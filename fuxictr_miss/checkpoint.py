@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        unfinished.unlink(missing_ok=True)
-        raise InputError(
-            f"Cannot write {path}: {error}. Free some space or set model_root to another folder."
-        ) from error
+        raise unwritable(unfinished, error) from error
+
+
+def unwritable(path: Path, error: Exception) -> InputError:
+    """What to tell the user when `path` could not be written; its half-written file goes."""
+    path.unlink(missing_ok=True)
+    return InputError(
+        f"Cannot write {path}: {error}. Free some space or set model_root to another folder."
+    )
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -39,5 +45,5 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} cannot be read as a checkpoint ({error}).") from error

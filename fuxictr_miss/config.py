@@ -25,7 +25,9 @@ FUXICTR_KEYS = set(
     test_size train_data use_features valid_data valid_size verbose
     """.split()  # noqa: SIM905
 )
-OWN_KEYS = ["model_zoo_path", "preprocess_command", "vocab_scope", "vocab_data"]
+OWN_KEYS = """
+    label_noise_rate model_zoo_path preprocess_command train_sample_rate vocab_data vocab_scope
+""".split()  # noqa: SIM905
 
 
 def list_expids(config_dir: str) -> list[str]:

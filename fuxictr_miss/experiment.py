@@ -112,6 +112,8 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             batch_size=rows if split == "train" else max(rows, _EVALUATION_BATCH),
             shuffle=params.get("shuffle", True),
             seed=params["seed"],
+            train_sample_rate=params.get("train_sample_rate", 1.0),
+            label_noise_rate=params.get("label_noise_rate", 0.0),
             trim_history=traits_of(model_class).trim,
         )
     return model, loaders

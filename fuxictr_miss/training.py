@@ -22,7 +22,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 from tqdm import tqdm
 
-from fuxictr_miss.checkpoint import load, save
+from fuxictr_miss.checkpoint import load, save, unwritable
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.logs import without_fuxictr_info
 
@@ -202,9 +202,8 @@ class _Run:
         metrics = model.evaluate(self.valid, metrics=list(dict.fromkeys(wanted)))
         try:
             model.checkpoint_and_earlystop(metrics)
-        except (OSError, RuntimeError):
-            Path(model.checkpoint).unlink(missing_ok=True)  # a full disk leaves no half file
-            raise
+        except (OSError, RuntimeError) as error:
+            raise unwritable(Path(model.checkpoint), error) from error
         return {name: float(value) for name, value in metrics.items()}
 
     @contextmanager

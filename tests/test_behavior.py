@@ -413,7 +413,7 @@ def test_sequences_of_different_shapes_are_refused_until_some_are_named(
 def test_an_unknown_sequence_is_refused_with_the_closest(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED)
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    with pytest.raises(InputError, match="'item_histroy'.*Did you mean 'item_history'?") as error:
+    with pytest.raises(InputError, match=r"'item_histroy'.*Did you mean 'item_history'\?") as error:
         BehaviorSource(model, ["item_histroy"])
     assert "ssl_sequences" in str(error.value)
     with pytest.raises(InputError, match="Valid: cate_history, item_history"):

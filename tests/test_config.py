@@ -11,6 +11,7 @@ from fuxictr.utils import load_config
 from fuxictr_miss.config import list_expids, load_params, misspelt, override
 from fuxictr_miss.enhancer import method_defaults
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.registry import list_methods, list_models
 
 CONFIG = "config"
 
@@ -23,12 +24,19 @@ def test_every_expid_means_the_same_to_fuxictr(expid):
     assert expid == f"{model}_{dataset}"
 
 
-def test_every_key_of_a_method_has_its_default_in_the_base():
+def test_every_key_of_a_method_stands_in_the_base():
     """Or FuxiCTR's tuner rejects the key in a search space."""
     with open(f"{CONFIG}/model_config/base.yaml", encoding="utf-8") as file:
         base = yaml.safe_load(file)["Base"]
-    ours = {k: v for k, v in base.items() if k.startswith(("ssl_", "miss_"))}
-    assert ours == method_defaults()
+    prefixes = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
+    assert {key for key in base if key.startswith(prefixes)} == set(method_defaults())
+
+
+@pytest.mark.parametrize("dataset_id", ["demo", "alipay", "amazonbeauty", "amazonbooks",
+                                        "amazoncds", "amazoncds_subset"])  # fmt: skip
+def test_every_model_has_an_expid_on_every_data_set(dataset_id):
+    models = {name for name in list_models() if name not in ("MISS", "LR_MISS")}
+    assert {f"{model}_{dataset_id}" for model in models} <= set(list_expids(CONFIG))
 
 
 def test_templates_are_no_expids():

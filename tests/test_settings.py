@@ -127,8 +127,8 @@ def test_a_bad_value_gives_one_sentence_that_names_the_key(key: str, value: obje
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(".")
-    shown = value[-1] if isinstance(value, list) and "an entry of" in message else value
-    assert repr(shown) in message or repr(value[0]) in message
+    shown = [value, *value] if isinstance(value, list) else [value]
+    assert any(repr(each) in message for each in shown)
 
 
 @pytest.mark.parametrize("key", ["ssl_weight", "ssl_feature_weight", "ssl_temperature"])
@@ -166,7 +166,6 @@ def test_the_second_weight_is_the_first_unless_given(
         ("ssl_tau", None),
         ("ssl_max_width", "miss_max_width"),
         ("miss_max_widht", "miss_max_width"),
-        ("MISS_max_width", "miss_max_width"),
         ("miss_num_pair", "miss_num_pairs"),
     ],
 )

@@ -186,8 +186,8 @@ def test_a_run_killed_by_the_system_in_mid_epoch_resumes(params, tmp_path):
         "result = run(yaml.safe_load(open(sys.argv[1])), resume=sys.argv[2] == 'resume')\n"
         "print({k: v for k, v in result.items() if k != 'seconds'})\n"
     )
-    settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 40,
-                "early_stop_patience": 40, "ssl_pretrain_epochs": 40}  # fmt: skip
+    settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 10,
+                "early_stop_patience": 10, "ssl_pretrain_epochs": 10}  # fmt: skip
     results = []
     for name, kill in (("whole", False), ("killed", True)):
         settings["model_root"] = str(tmp_path / name)

@@ -32,9 +32,12 @@ class TensorDataLoader:
         seed: of this loader's own generator.
         trim_history: cut each batch's sequences to the longest history in it. Only for models
             that do not read fixed positions.
+        train_sample_rate: share of the training rows to keep (Table IX); other splits stay whole.
+        label_noise_rate: share of the training rows whose labels are swapped (Table X).
 
     Raises:
-        InputError: no file there, or a column of the feature map is missing in it.
+        InputError: no file there, a column of the feature map is missing in it, or a rate is
+            outside its range.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class TensorDataLoader:
         shuffle: bool = False,
         seed: int | None = None,
         trim_history: bool = False,
+        train_sample_rate: float = 1.0,
+        label_noise_rate: float = 0.0,
         **_: Any,
     ) -> None:
         pattern = (
@@ -57,6 +62,9 @@ class TensorDataLoader:
         labels = list(feature_map.labels)
         columns = [*feature_map.features, *labels]
         self.columns = {name: _read(files, name) for name in columns}
+        if split == "train":
+            self.columns = _sampled(self.columns, train_sample_rate, seed)
+            _add_noise(self.columns, labels, label_noise_rate, seed)
         self._sequences = [
             name for name, spec in feature_map.features.items() if spec["type"] == "sequence"
         ]
@@ -96,6 +104,34 @@ class TensorDataLoader:
             for name in same:
                 batch[name] = batch[name][:, first : last + 1]
         return batch
+
+
+def _sampled(columns: dict[str, Tensor], rate: float, seed: int | None) -> dict[str, Tensor]:
+    """A random share of the rows, in their order."""
+    if not 0 < rate <= 1:
+        raise InputError(f"train_sample_rate must be above 0 and at most 1, got {rate}.")
+    if rate == 1:
+        return columns
+    rows = _some_rows(columns, rate, seed, stream=1).sort().values
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def _add_noise(
+    columns: dict[str, Tensor], labels: list[str], rate: float, seed: int | None
+) -> None:
+    """Swap 0 and 1 in the labels of a random share of the rows."""
+    if not 0 <= rate < 1:
+        raise InputError(f"label_noise_rate must be at least 0 and below 1, got {rate}.")
+    rows = _some_rows(columns, rate, seed, stream=2)
+    for label in labels:
+        columns[label][rows] = 1 - columns[label][rows]
+
+
+def _some_rows(columns: dict[str, Tensor], rate: float, seed: int | None, stream: int) -> Tensor:
+    """Random rows from a stream of their own: not those that the shuffling puts first."""
+    generator = torch.Generator().manual_seed(int(seed or 0) + stream * 1_000_003)
+    total = len(next(iter(columns.values())))
+    return torch.randperm(total, generator=generator)[: round(rate * total)]
 
 
 def _read(files: list[str], name: str) -> Tensor:

@@ -98,6 +98,36 @@ def test_a_batch_of_empty_histories_keeps_one_position(feature_map):
     assert next(iter(data))["item_history"].shape[1] == 1
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_sampling_keeps_a_seeded_share_of_the_training_rows_only(feature_map, rate):
+    whole, part = loader(feature_map), loader(feature_map, train_sample_rate=rate, seed=1)
+    assert part.num_samples == round(rate * whole.num_samples)
+    assert set(rows_of(part)) <= set(rows_of(whole))
+    assert rows_of(part) == rows_of(loader(feature_map, train_sample_rate=rate, seed=1))
+    assert rows_of(part) != rows_of(loader(feature_map, train_sample_rate=rate, seed=2))
+    valid = loader(feature_map, split="valid", train_sample_rate=rate)
+    assert valid.num_samples == whole.num_samples
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2])
+def test_noise_swaps_a_seeded_share_of_the_training_labels_only(feature_map, rate):
+    clean = loader(feature_map).columns["label"]
+    noisy = loader(feature_map, label_noise_rate=rate, seed=1).columns["label"]
+    assert int((clean != noisy).sum()) == round(rate * len(clean))
+    assert set(noisy.tolist()) == {0.0, 1.0}
+    again = loader(feature_map, label_noise_rate=rate, seed=1).columns["label"]
+    assert torch.equal(noisy, again)
+    valid = loader(feature_map, split="valid", label_noise_rate=rate)
+    assert torch.equal(valid.columns["label"], clean)
+
+
+@pytest.mark.parametrize("options", [{"train_sample_rate": 0}, {"train_sample_rate": 1.1},
+                                     {"label_noise_rate": -0.1}, {"label_noise_rate": 1}])  # fmt: skip
+def test_a_rate_outside_its_range_is_refused(feature_map, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        loader(feature_map, **options)
+
+
 def test_a_missing_file_is_named(feature_map):
     with pytest.raises(InputError, match="nowhere"):
         TensorDataLoader(feature_map, "nowhere/train.parquet")

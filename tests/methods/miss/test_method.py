@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -114,9 +113,7 @@ def by_loops(method: MISS, behavior: Behavior, c: list, paper: Paper, draws: Ten
     ]
     g = [interests_by_loops(method, row, paper.branches) for row in c]  # [b][m-1][l]
 
-    drawn = draw_interest_pairs(
-        lengths, paper.branches, paper.max_distance, keys.num_pairs, replay
-    )
+    drawn = draw_interest_pairs(lengths, paper.branches, paper.max_distance, keys.num_pairs, replay)
     interest_pairs: list[Views] = []
     for m in range(1, paper.branches + 1):
         for p in range(keys.num_pairs):
@@ -254,9 +251,7 @@ def test_equations_hold_for_every_padding_and_degenerate_batch(
 
 
 @pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
-def test_padding_changes_nothing(
-    extractor: str, make_ids: Callable, make_tables: Callable
-) -> None:
+def test_padding_changes_nothing(extractor: str, make_ids: Callable, make_tables: Callable) -> None:
     tables = make_tables(2, K)
     found = []
     for padding in ("post", "pre", "trimmed"):
@@ -311,6 +306,8 @@ def test_gradient_reaches_every_parameter_and_table_but_no_padding_row(
     tables = make_tables(3, K)
     ids = make_ids([6, 8, 7, 5, 8, 0, 1, 2], 3)
     method = build(3, num_pairs=4, num_feature_pairs=4)
+    for kernels in (method.extractor.g, method.vertical.g_hat):
+        kernels.data.abs_()  # a negative one may die in the ReLU
     losses = method(Behavior(ids, tables))
     names = [name for name, _ in method.named_parameters()]
     assert {name.split(".")[0] for name in names} == {
@@ -319,11 +316,11 @@ def test_gradient_reaches_every_parameter_and_table_but_no_padding_row(
         "interest_encoder",
         "feature_encoder",
     }
-    both = gradients(losses.ssl + losses.feature, trainable(method, tables))
-    for name, gradient in zip(names, both, strict=False):
-        if not (name.startswith("interest_encoder.0") or name.startswith("feature_encoder")):
-            assert (gradient != 0).all(), name
+    found = gradients(losses.ssl + losses.feature, list(method.parameters()))
+    for name, gradient in zip(names, found, strict=True):
         assert gradient.any(), name
+        if name in ("extractor.g", "vertical.g_hat"):
+            assert gradient.all(), name  # every scalar of every kernel
     for loss in (losses.ssl, losses.feature):
         for j, gradient in enumerate(gradients(loss, [table.weight for table in tables])):
             assert not gradient[0].any()
@@ -407,12 +404,10 @@ def test_parameters_are_those_of_section_v_e(keys: dict[str, Any], expected: int
 class _Operations(TorchDispatchMode):
     """Counts what the dispatcher is asked to do."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
+    count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count[str(func)] += 1
+        self.count += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -431,22 +426,23 @@ def test_no_loop_runs_over_users_positions_pairs_or_widths(
             losses = method(Behavior(ids, tables))
             (losses.ssl + losses.feature).backward()
         counts.append(operations.count)
-    assert sum(counts[0].values()) == sum(counts[1].values())
+    # a loop adds an operation a turn, 24 at least; a view may become a copy, as sizes permit
+    assert counts[1] - counts[0] < 10
 
 
-def test_only_the_drawn_windows_are_embedded(make_ids: Callable) -> None:
-    """M branches of 2 P windows, and of N' Q windows, each M behaviors wide at most."""
+def test_only_behaviors_under_a_kernel_of_a_drawn_window_are_looked_up(make_ids: Callable) -> None:
     asked = []
 
     class Counting(nn.Embedding):
         def forward(self, ids: Tensor) -> Tensor:
-            asked.append(ids.numel())
+            asked.append(int((ids != 0).sum()))
             return super().forward(ids)
 
     tables = [Counting(12, K, padding_idx=0, dtype=torch.float64) for _ in range(3)]
     ids = make_ids([40] * 5, 3, max_len=40)
     build(3, max_width=2, num_pairs=2, num_feature_pairs=3)(Behavior(ids, tables))
-    interest, feature = 5 * 2 * (2 * 2) * 2, 5 * 2 * (2 * 3) * 2
+    widths = 1 + 2  # of the M = 2 kernels
+    interest, feature = 5 * widths * (2 * 2), 5 * widths * (2 * 3)  # B, 2 P; B, N' Q
     assert asked == [interest] * 3 + [feature] * 3
 
 

@@ -1,0 +1,194 @@
+"""The command, from config to a row of results, and one sentence for every wrong input."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from fuxictr_miss import checkpoint, experiment
+from fuxictr_miss.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_expid.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture
+def workplace(params, tmp_path) -> Path:
+    """A folder with a config of one experiment, DIN_MISS_small, on the small data set."""
+    data_keys = {"data_root", "data_format", "train_data", "valid_data", "test_data",
+                 "feature_cols", "label_col"}  # fmt: skip
+    dataset = {key: params.pop(key) for key in data_keys}
+    params.update(model="DIN_MISS", epochs=2, dataset_id="small")
+    del params["model_id"], params["gpu"]
+    (tmp_path / "config").mkdir()
+    config = {"Base": {}, "DIN_MISS_small": params}
+    (tmp_path / "config" / "model_config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "config" / "dataset_config.yaml").write_text(yaml.safe_dump({"small": dataset}))
+    return tmp_path
+
+
+def test_one_command_leaves_metrics_log_curves_checkpoint_and_a_row(workplace):
+    done = command("--expid", "DIN_MISS_small", "--seed", "5", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "[test] AUC: 0." in done.stdout
+    assert "logloss: 0." in done.stdout
+    made = workplace / "checkpoints" / "small"
+    names = {path.name for path in made.iterdir()}
+    assert {f"DIN_MISS_small_seed5.{ending}" for ending in ("log", "png", "model")} <= names
+    assert (made / "DIN_MISS_small_seed5.png").read_bytes().startswith(b"\x89PNG")
+    row = pd.read_csv(workplace / "config.csv").iloc[0]
+    assert row["seed"] == 5
+    assert row["learning_rate"] == 0.01
+    assert 0 < row["test_AUC"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--expid", "DIN_MIS_small"], ["DIN_MIS_small", "Did you mean 'DIN_MISS_small'"]),
+        ([], ["--expid", "--list"]),
+        (["--expid", "DIN_MISS_small", "--config", "no_such"], ["no_such", "--config"]),
+        (["--expid", "DIN_MISS_small", "--set", "epoch=1"], ["epoch", "Did you mean 'epochs'"]),
+        (["--expid", "DIN_MISS_small", "--set", "model=DINN_MISS"], ["Did you mean 'DIN_MISS'"]),
+        (["--expid", "DIN_MISS_small", "--gpu", "99"], ["GPU 99", "--gpu -1"]),
+        (["--expid", "DIN_MISS_small", "--set", "train_data=gone.parquet"], ["gone.parquet"]),
+    ],
+)
+def test_wrong_input_is_one_sentence_exit_code_2_and_no_half_file(workplace, arguments, words):
+    done = command(*arguments, cwd=workplace)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert all(word in message for word in words)
+    assert not (workplace / "config.csv").exists()
+    assert not list(workplace.rglob("*.tmp"))
+    assert not list(workplace.rglob("*.model"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"ssl_temperature": 0}, "ssl_temperature"),
+        ({"ssl_temperature": -0.1}, "ssl_temperature"),
+        ({"miss_num_pairs": 0}, "miss_num_pairs"),
+        ({"miss_max_distance": 0}, "miss_max_distance"),
+        ({"ssl_training": "jointly"}, "Did you mean 'joint'"),
+        ({"miss_variant": "/X"}, "miss_variant"),
+        ({"miss_max_width": "three"}, "int"),
+        ({"mis_max_width": 2, "ssl_sequences": ["item_histry"]}, "item_history"),
+    ],
+)
+def test_a_wrong_value_names_its_key(params, changes, word):
+    with pytest.raises(InputError, match=word):
+        experiment.build({**params, "model": "DIN_MISS", **changes})
+
+
+def test_without_a_sequence_there_is_nothing_to_learn_from(params):
+    params["feature_cols"] = params["feature_cols"][:1]
+    with pytest.raises(InputError, match="no sequence feature"):
+        experiment.build({**params, "model": "DNN_MISS"})
+
+
+def test_sequences_of_different_lengths_are_refused_until_some_are_chosen(params):
+    params["feature_cols"][2]["max_len"] = 5
+    with pytest.raises(InputError, match=r"item_history: length 9.*cate_history: length 5"):
+        experiment.build({**params, "model": "DNN_MISS"})
+    model, _ = experiment.build({**params, "model": "DNN_MISS", "ssl_sequences": ["item_history"]})
+    assert model.behavior_source.sequences == ["item_history"]
+
+
+def test_sequences_of_different_dimensions_are_refused(params):
+    for column, dim in zip(params["feature_cols"][1:], (4, 6), strict=True):
+        column["embedding_dim"] = dim
+        del column["share_embedding"]
+    with pytest.raises(InputError, match=r"dimension 4.*dimension 6"):
+        experiment.build({**params, "model": "DNN_MISS"})
+
+
+def test_a_checkpoint_of_another_model_is_refused(params):
+    model, _ = experiment.build({**params, "model": "DNN"})
+    Path(model.checkpoint).parent.mkdir(parents=True)
+    model.save_weights(model.checkpoint)
+    with pytest.raises(InputError, match="another model than PNN"):
+        experiment.load_trained({**params, "model": "PNN"})
+
+
+def test_a_trained_model_comes_back_with_its_predictions(params):
+    params.update(model="PNN_MISS", epochs=1)
+    result = experiment.run(params)
+    model = experiment.load_trained(params)
+    _, loaders = experiment.build(params)
+    assert model.evaluate(loaders["test"])["AUC"] == result["test_AUC"]
+    plain = model.to_backbone()
+    assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(params, monkeypatch):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="No space left"):
+        experiment.run({**params, "model": "DIN_MISS"})
+    folder = Path(params["model_root"]) / "small"
+    assert not [p for p in folder.iterdir() if p.suffix in (".model", ".state", ".tmp")]
+
+
+def test_a_broken_state_is_named(tmp_path):
+    path = tmp_path / "run.state"
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match=r"run\.state cannot be read"):
+        checkpoint.load(path)
+
+
+def test_new_columns_widen_the_table_of_results(tmp_path):
+    table = tmp_path / "results.csv"
+    experiment.append_result({"expid": "a", "test_AUC": 0.5}, {"seed": 1}, table)
+    experiment.append_result({"expid": "b", "test_AUC": 0.6}, {"seed": 2, "new": [1, 2]}, table)
+    rows = pd.read_csv(table)
+    assert rows["expid"].tolist() == ["a", "b"]
+    assert rows["seed"].tolist() == [1, 2]
+    assert rows["new"].tolist()[1] == "[1, 2]"
+
+
+def test_help_and_list_do_not_wait_for_torch(workplace):
+    code = "import sys, runpy\ntry:\n    runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
+    code += "finally:\n    assert 'torch' not in sys.modules\n    assert 'ray' not in sys.modules\n"
+    for flag in ("--help", "--list"):
+        arguments = [sys.executable, "-c", code, str(ROOT / "run_expid.py"), flag]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(arguments, cwd=workplace, check=True, env=environment, capture_output=True)
+
+
+def test_the_raw_log_of_the_demo_is_gzip_json(tmp_path):
+    """From raw files to metrics nothing knows of the demo: it is a data set like any other."""
+    subprocess.run(
+        [sys.executable, str(ROOT / "data_preprocess" / "demo.py"), "--output", str(tmp_path)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    with gzip.open(tmp_path / "reviews_Demo_5.json.gz", "rt") as file:
+        assert '"reviewerID"' in next(file)
+    sources = [*(ROOT / "fuxictr_miss").rglob("*.py"), *(ROOT / "model_zoo").rglob("*.py")]
+    assert not [path for path in sources if "demo" in path.read_text().replace("_demo", "")]
