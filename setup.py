@@ -1,4 +1,4 @@
-"""Packaging of fuxictr_miss: the ranges below are what it needs, requirements.txt what was tested."""
+"""Packaging: the ranges below are what the package needs, requirements.txt what was tested."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ setup(
     install_requires=[
         "fuxictr>=2.3.10,<2.4",
         "torch>=2.4",
-        "polars<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
+        "polars>=1.32,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
         "pandas>=2",
         "numpy>=1.26",
         "pyarrow>=15",

@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 
 from coded_log import CodedLog
-from table_files import read_tables
-
 from fuxictr_miss.errors import InputError, run_command
 from interactions import (
     Statistics,
@@ -24,6 +22,7 @@ from interactions import (
     spill_folder,
     write_splits,
 )
+from table_files import read_tables
 
 FOLDER = Path("data/raw/alipay")
 ARCHIVE = "IJCAI16_data.zip"
@@ -79,7 +78,7 @@ def _main() -> None:
     with spill_folder(options.output, options.shards) as folder:
         log, skipped, rows = CodedLog(ATTRIBUTES, options.shards, folder), 0, 0
         for frame, bad in tables:
-            log.add(frame, frame["action"] == CLICK)
+            log.add(frame, (frame["action"] == CLICK).fill_null(False))
             rows += frame.height
             skipped += bad
         record = filter_log(log, protocol.k_core)

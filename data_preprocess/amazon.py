@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+
 from coded_log import UNKNOWN, CodedLog
 from download import download
-from raw_lines import LineBlock, line_blocks
-
 from fuxictr_miss.errors import InputError, run_command, unknown
 from interactions import (
     Statistics,
@@ -33,6 +32,7 @@ from interactions import (
     with_attribute,
     write_splits,
 )
+from raw_lines import LineBlock, line_blocks
 
 
 class RawSet(NamedTuple):
@@ -76,7 +76,7 @@ def read_reviews(
 
     Returns:
         Frames of `user_id`, `item_id` (String), `overall` (stars, Float64, null where a review has
-        none) and `time` (seconds since 1970, Float64), one row a review.
+        none) and `time` (seconds since 1970, Int64), one row a review.
 
     Raises:
         InputError: a line is not JSON or lacks a field (with its number; `skip_malformed` counts
@@ -87,9 +87,9 @@ def read_reviews(
         skipped = 0
         try:
             frame = pl.read_ndjson(block.text, schema=_REVIEW)
-            lacks = [pl.col("unixReviewTime").is_null()]
-            lacks += [pl.col(name).replace("", None).is_null() for name in ("reviewerID", "asin")]
-            whole = not frame.select(pl.any_horizontal(lacks).any()).item()
+            whole = not any(frame[name].has_nulls() for name in _NAMES)
+            whole = whole and all(frame[name].min() != "" for name in ("reviewerID", "asin"))
+            frame = frame.cast({"unixReviewTime": pl.Int64})
         except pl.exceptions.PolarsError:
             whole = False
         if not whole:
@@ -127,8 +127,8 @@ def read_categories(
             try:
                 asin, paths = _parse_metadata(line)
                 if asin in items and (value := choose(paths)):
-                    found[asin] = value
-            except (SyntaxError, ValueError, KeyError, TypeError, AttributeError) as error:
+                    found[asin] = str(value)
+            except _NO_METADATA as error:
                 if not skip_malformed:
                     raise _malformed(
                         path, number, "no Python literal with an asin", line
@@ -139,11 +139,13 @@ def read_categories(
     return found, skipped
 
 
+# what a line that is no dictionary of the known form can raise
+_NO_METADATA = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _REVIEW = {
     "reviewerID": pl.String,
     "asin": pl.String,
     "overall": pl.Float64,
-    "unixReviewTime": pl.Float64,
+    "unixReviewTime": pl.Float64,  # a whole number, but JSON may write it as 1.0
 }
 _NAMES = {"reviewerID": "user_id", "asin": "item_id", "unixReviewTime": "time"}
 
@@ -161,7 +163,7 @@ def _line_by_line(block: LineBlock, skip_malformed: bool) -> tuple[pl.DataFrame,
                     _nonempty(review["reviewerID"]),
                     _nonempty(review["asin"]),
                     None if review.get("overall") is None else float(review["overall"]),
-                    float(review["unixReviewTime"]),
+                    _seconds(review["unixReviewTime"]),
                 )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -169,13 +171,21 @@ def _line_by_line(block: LineBlock, skip_malformed: bool) -> tuple[pl.DataFrame,
                 why = f"no {error.args[0]} in it" if isinstance(error, KeyError) else "no review"
                 raise _malformed(block.path, number, why, line) from error
             skipped += 1
-    return pl.DataFrame(rows, schema=_REVIEW, orient="row"), skipped
+    schema = {**_REVIEW, "unixReviewTime": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row"), skipped
 
 
 def _nonempty(name: object) -> str:
     if name in (None, ""):
         raise ValueError("empty")
     return str(name)
+
+
+def _seconds(time: str | float) -> int:
+    seconds = float(time)
+    if not abs(seconds) < 1 << 62:  # nor a number that is none
+        raise ValueError("no time")
+    return int(seconds)
 
 
 def _malformed(path: Path, number: int, why: str, line: bytes) -> InputError:
@@ -271,8 +281,8 @@ def _main() -> None:
         "skip_malformed": options.skip_malformed,
     }
 
-    with spill_folder(output, options.shards) as folder:
-        log, bad_reviews = CodedLog(shards=options.shards, folder=folder), 0
+    with spill_folder(output, options.shards) as spilled:
+        log, bad_reviews = CodedLog(shards=options.shards, folder=spilled), 0
         for reviews, bad in read_reviews(reviews_path, **tolerance):
             enough = None
             if options.min_rating is not None:

@@ -131,21 +131,32 @@ class CodedLog:
 
 
 class _Codes:
-    """Codes 0, 1, .. for ids, in order of first appearance."""
+    """Codes 0, 1, .. for ids, in order of first appearance: what polars numbers categories by."""
 
     def __init__(self) -> None:
         self._type = pl.Categorical(pl.Categories.random())
-        self._all = pl.Series(dtype=self._type)  # polars forgets categories that no series has
+        self._alive = pl.Series(dtype=self._type)  # polars forgets categories that no series has
+        self._names = [pl.Series(dtype=pl.String)]
+        self._length = 0
 
     def __len__(self) -> int:
-        return len(self._all.cat.get_categories())
+        return self._length
 
     def encode(self, ids: pl.Series) -> np.ndarray:
-        codes = ids.cast(pl.String).cast(self._type).to_physical()
-        return codes.rechunk().to_numpy().astype(np.int32)
+        names = ids.cast(pl.String)
+        codes = names.cast(self._type).to_physical().rechunk().to_numpy().astype(np.int32)
+        upto = np.maximum.accumulate(codes)
+        first = np.flatnonzero(np.diff(upto, prepend=self._length - 1) > 0)
+        first = first[codes[first] >= self._length]
+        if not np.array_equal(codes[first], np.arange(len(first)) + self._length):
+            raise RuntimeError("this version of polars does not number categories as they appear")
+        self._names.append(names.gather(first))
+        self._length += len(first)
+        return codes
 
     def names(self, codes: np.ndarray) -> pl.Series:
-        return self._all.cat.get_categories().gather(codes)
+        self._names = [pl.concat(self._names, rechunk=True)]
+        return self._names[0].gather(codes)
 
 
 class _ItemValues:

@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from coded_log import UNKNOWN, CodedLog
-from table_files import find_files, read_tables
 from tqdm import tqdm
 
+from coded_log import UNKNOWN, CodedLog
 from fuxictr_miss.errors import InputError, run_command, unknown
+from table_files import find_files, read_tables
 
 SPLITS = {"train": 3, "valid": 2, "test": 1}  # the target's place, counted from the user's newest
 SHORTEST = 4  # three targets, and one interaction before the first of them
@@ -365,15 +365,34 @@ def _part(
     n_items: int,
 ) -> Part:
     user, item = user_row[interactions["user"]], item_row[interactions["item"]]
-    order = np.lexsort((interactions["time"], user))  # stable: ties keep the order of the log
-    users, sizes = np.unique(user, return_counts=True)
+    order = _stable_order(user, interactions["time"])
+    sizes = np.bincount(user)
+    users = np.flatnonzero(sizes)
     place_of = _rows_of(users, len(user_row))
     keys = place_of[user] * n_items + item
     if touched:
         place, other = place_of[user_row[touched["user"]]], item_row[touched["item"]]
         known = (user_row[touched["user"]] >= 0) & (place >= 0) & (other >= 0)
         keys = np.append(keys, (place * n_items + other)[known])
-    return Part(users, item[order], np.append(0, np.cumsum(sizes)), np.unique(keys))
+    keys.sort()
+    return Part(
+        users=users,
+        item_of=item[order],
+        starts=np.append(0, np.cumsum(sizes[users])),
+        touched=keys[np.append(True, np.diff(keys) > 0)],
+    )
+
+
+def _stable_order(user: np.ndarray, when: np.ndarray) -> np.ndarray:
+    """Rows by user, then time, then place: `np.lexsort((when, user))`.
+
+    Where time and place fit into one integer, two plain sorts do it several times as fast.
+    """
+    place = np.arange(len(user))
+    if when.dtype.kind != "i" or (int(when.max()) - int(when.min())) * len(place) > 1 << 62:
+        return np.lexsort((when, user))
+    by_time = np.sort((when - when.min()) * len(place) + place) % len(place)
+    return by_time[np.sort(user[by_time] * len(place) + place) % len(place)]
 
 
 def _untouched_items(record: Record, part: Part, draws: np.ndarray, negatives: str) -> np.ndarray:

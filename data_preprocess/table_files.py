@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from raw_lines import LineBlock, line_blocks
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError, unknown
+from raw_lines import LineBlock, line_blocks
 
 _BATCH_ROWS = 1 << 20
 
@@ -50,7 +50,7 @@ def read_tables(
         separator: between the columns of a CSV.
         member: the file to take from a zip that holds several.
         skip_malformed: leave out and count lines with too many columns, without user or item, or
-            with a time that is none.
+            with a time that is none. (Columns that a line lacks at its end are empty.)
         allow_truncated: go on with the whole lines of a cut-off packed file.
 
     Returns:
@@ -84,17 +84,18 @@ def _csv_tables(
     header: list[str] = []
     kind = ""
     for block in blocks:
-        text, first_line = block.text, block.first_line
-        if first_line == 1:
-            head, _, text = text.partition(b"\n")
-            header = next(csv.reader([head.decode("utf-8-sig")], delimiter=separator))
+        if block.first_line == 1:
+            head, _, text = block.text.partition(b"\n")
+            fields = csv.reader([head.decode("utf-8-sig", "replace")], delimiter=separator)
+            header = next(fields, [])
             _check_columns(block.path, columns, header)
-            first_line = 2
-        if not text.strip():
+            block = LineBlock(block.path, 2, text)
+        if not block.text.strip():
             continue
+        lines: list[int] = []
         try:
-            frame = pl.read_csv(
-                text,
+            rows = pl.read_csv(
+                block.text,
                 has_header=False,
                 schema={f"column_{n}": pl.String for n in range(1, len(header) + 1)},
                 separator=separator,
@@ -102,59 +103,53 @@ def _csv_tables(
                 pl.col(f"column_{header.index(column) + 1}").alias(name)
                 for name, column in columns.items()
             )
-            kind = kind or _kind_of_time(frame["time"], f"{block.path}, line {first_line}")
-            frame = frame.with_columns(_as_time(frame["time"], kind))
-            whole = not _bad_rows(frame).any()
         except pl.exceptions.PolarsError:
-            whole = False
-        if whole:
-            yield frame, 0
-        else:
-            rest = LineBlock(block.path, first_line, text)
-            yield _line_by_line(rest, columns, header, separator, kind, skip_malformed)
+            rows, lines = _line_by_line(block, columns, header, separator)
+        kind = kind or _kind_of_time(rows["time"], f"{block.path}, line {block.first_line}")
+        frame = rows.with_columns(_as_time(rows["time"], kind))
+        bad = _bad_rows(frame)
+        if bad.any() and not lines:
+            rows, lines = _line_by_line(block, columns, header, separator)
+            frame = rows.with_columns(_as_time(rows["time"], kind))
+            bad = _bad_rows(frame)
+        if bad.any() and not skip_malformed:
+            line = lines[bad.arg_true()[0]]
+            shown = block.text.split(b"\n")[line - block.first_line][:60]
+            raise InputError(
+                f"{block.path}, line {line}: {shown.decode('utf-8', 'replace').strip()!r} is "
+                f"malformed: it needs a user, an item, {kind} for a time as the lines before it, "
+                f"and no more than {len(header)} columns. Repair the line, or leave such lines "
+                f"out by --skip-malformed."
+            )
+        yield frame.filter(~bad), int(bad.sum())
 
 
 def _line_by_line(
-    block: LineBlock,
-    columns: Mapping[str, str],
-    header: Sequence[str],
-    separator: str,
-    kind: str,
-    skip_malformed: bool,
-) -> tuple[pl.DataFrame, int]:
-    """The slow way through a block in which something is wrong: find out which line it is."""
+    block: LineBlock, columns: Mapping[str, str], header: Sequence[str], separator: str
+) -> tuple[pl.DataFrame, list[int]]:
+    """The slow way through a block with something wrong in it: the rows, and where each begins.
+
+    A row with too many columns is empty; the columns that a short one lacks are.
+    """
     reader = csv.reader(
         io.StringIO(block.text.decode("utf-8", "replace"), newline=""), delimiter=separator
     )
     places = [header.index(column) for column in columns.values()]
     rows: list[list[str | None]] = []
-    numbers: list[int] = []
+    lines: list[int] = []
     begins = block.first_line
     try:
         for fields in reader:
             if fields:
-                fits = len(fields) == len(header)
-                rows.append([fields[place] or None if fits else None for place in places])
-                numbers.append(begins)
+                known = fields if len(fields) <= len(header) else []
+                rows.append([known[at] or None if at < len(known) else None for at in places])
+                lines.append(begins)
             begins = block.first_line + reader.line_num
     except csv.Error as error:
         raise InputError(
             f"{block.path}, line {begins}: {error}. Is there a double quote that is never closed?"
         ) from error
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    kind = kind or _kind_of_time(frame["time"], f"{block.path}, line {block.first_line}")
-    frame = frame.with_columns(_as_time(frame["time"], kind))
-    bad = _bad_rows(frame)
-    if bad.any() and not skip_malformed:
-        row = bad.arg_true()[0]
-        shown = block.text.split(b"\n")[numbers[row] - block.first_line][:60]
-        raise InputError(
-            f"{block.path}, line {numbers[row]}: {shown.decode('utf-8', 'replace').strip()!r} is "
-            f"malformed (it needs {len(header)} columns, a user, an item and, as the first lines "
-            f"have it, {kind} for a time). Repair the line, or leave such lines out by "
-            f"--skip-malformed."
-        )
-    return frame.filter(~bad), int(bad.sum())
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row"), lines
 
 
 def _parquet_tables(
@@ -240,10 +235,9 @@ def _as_time(time: pl.Series, kind: str) -> pl.Series:
 
 def _bad_rows(frame: pl.DataFrame) -> pl.Series:
     """Whether a row lacks what it needs."""
-    return frame.select(
-        pl.any_horizontal(
-            pl.col("user_id").cast(pl.String).replace("", None).is_null(),
-            pl.col("item_id").cast(pl.String).replace("", None).is_null(),
-            pl.col("time").is_null(),
-        ).alias("bad")
-    )["bad"]
+    bad = frame["time"].is_null()
+    for name in ("user_id", "item_id"):
+        bad |= frame[name].is_null()
+        if frame[name].dtype == pl.String:
+            bad |= (frame[name] == "").fill_null(True)
+    return bad

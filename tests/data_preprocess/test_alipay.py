@@ -25,7 +25,7 @@ def write(folder: Path, lines: list[str]) -> None:
         archive.writestr("ijcai2016_taobao.csv", "\n".join([HEADER, *lines]))
 
 
-def test_the_archive_becomes_splits_of_seven_fields(tmp_path: Path, monkeypatch, run) -> None:  # type: ignore[no-untyped-def]
+def test_the_archive_becomes_splits_of_seven_fields(tmp_path: Path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "data/raw/alipay", LINES)
     ended = run(alipay)
@@ -55,10 +55,12 @@ def test_the_archive_becomes_splits_of_seven_fields(tmp_path: Path, monkeypatch,
     assert "-326,565" in ended.out
 
 
-def test_purchases_are_no_interactions_and_no_negatives(tmp_path: Path, monkeypatch, run) -> None:  # type: ignore[no-untyped-def]
+def test_purchases_are_no_interactions_and_no_negatives(tmp_path: Path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     clicks = [f"{u},1,99,1,0,20151101" for u in range(1, 12)]
-    write(tmp_path / "data/raw/alipay", [*LINES, *clicks, "0,0,0,0,1,20150715"])
+    write(
+        tmp_path / "data/raw/alipay", [*LINES, *clicks, "0,0,0,0,1,20150715", "0,0,98,0,,20150715"]
+    )
     assert run(alipay, "--num-negatives", 20).code == 0
     test = pl.read_parquet("data/splits/alipay/test.parquet").filter(user_id="0")
     # user 0 clicked 1 to 11 and bought 0, so that only 99 is left
@@ -66,7 +68,7 @@ def test_purchases_are_no_interactions_and_no_negatives(tmp_path: Path, monkeypa
     assert "0" not in test["item_history"][0].split("^")
 
 
-def test_a_missing_log_says_what_to_read(tmp_path: Path, monkeypatch, run) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_log_says_what_to_read(tmp_path: Path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     ended = run(alipay)
     assert ended.code == 2
@@ -75,7 +77,7 @@ def test_a_missing_log_says_what_to_read(tmp_path: Path, monkeypatch, run) -> No
 
 def test_a_statistic_off_the_papers_is_an_error_on_request(
     tmp_path: Path, monkeypatch, run
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "data/raw/alipay", LINES)
     ended = run(alipay, "--expect-paper")

@@ -62,7 +62,7 @@ def splits(name: str = "train") -> pl.DataFrame:
     return pl.read_parquet(f"data/splits/demo/{name}.parquet")
 
 
-def test_raw_files_become_splits(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_raw_files_become_splits(raw: Path, run) -> None:
     ended = run(amazon, "--dataset", "demo")
     assert ended.code == 0, ended.err
     assert splits().rows()[:2] == [
@@ -72,7 +72,7 @@ def test_raw_files_become_splits(raw: Path, run) -> None:  # type: ignore[no-unt
     assert splits("test").row(0)[4] == "b1^b2^b3^b4"
 
 
-def test_plain_files_with_windows_line_ends_give_the_same(raw: Path, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_plain_files_with_windows_line_ends_give_the_same(raw: Path, tmp_path: Path, run) -> None:
     run(amazon, "--dataset", "demo")
     before = splits().rows()
     for name, path in (("r", "reviews_Demo_5.json.gz"), ("m", "meta_Demo.json.gz")):
@@ -109,7 +109,7 @@ def test_a_text_that_looks_like_a_key_is_none(tmp_path: Path, line: str) -> None
     assert read_categories(write_metadata(tmp_path, [line]), {"z"}) == ({}, 0)
 
 
-def test_names_keep_carets_commas_quotes_and_any_alphabet(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_names_keep_carets_commas_quotes_and_any_alphabet(raw: Path, run) -> None:
     names = ["R^B", "Rock, Pop", "Children's", 'The "Best"', "Café", "本"]
     write_metadata(raw, [repr(entry(f"b{i}", ["Root", name])) for i, name in enumerate(names)])
     assert run(amazon, "--dataset", "demo").code == 0
@@ -117,7 +117,7 @@ def test_names_keep_carets_commas_quotes_and_any_alphabet(raw: Path, run) -> Non
     assert dict(pl.read_parquet("data/splits/demo/items.parquet").rows()) == expected
 
 
-def test_an_item_without_metadata_or_path_gets_a_category_of_its_own(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_an_item_without_metadata_or_path_gets_a_category_of_its_own(raw: Path, run) -> None:
     lines = [repr(line) for line in METADATA[2:]]
     write_metadata(raw, [*lines, repr({"asin": "b0"}), repr({"asin": "b1", "categories": [[]]})])
     ended = run(amazon, "--dataset", "demo")
@@ -148,6 +148,8 @@ def test_metadata_is_never_executed(tmp_path: Path) -> None:
         json.dumps({"reviewerID": "u0", "asin": "b0", "overall": 5.0}),  # no unixReviewTime
         json.dumps({"asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": "noon"}),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 1e300}),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": float("nan")}),
         json.dumps({"reviewerID": "", "asin": "b0", "unixReviewTime": 3}),
     ],
 )
@@ -160,14 +162,14 @@ def test_a_malformed_review_is_named_and_skipped_on_request(tmp_path: Path, line
     assert (frame.height, skipped) == (len(REVIEWS), 1)
 
 
-def test_an_empty_file_of_reviews_is_an_error(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_file_of_reviews_is_an_error(raw: Path, run) -> None:
     write_reviews(raw, [])
     ended = run(amazon, "--dataset", "demo")
     assert ended.code == 2
     assert "has no review in it" in ended.err
 
 
-def test_low_ratings_are_no_interactions_and_no_negatives(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_low_ratings_are_no_interactions_and_no_negatives(raw: Path, run) -> None:
     low = [review("u0", "b0", 500, stars=1.0)]
     more = [review("w", f"b{i}", i) for i in range(4)] + [review("w", "c", n) for n in range(5)]
     more += [review(f"u{u}", "c", 1) for u in range(1, USERS)]
@@ -178,7 +180,7 @@ def test_low_ratings_are_no_interactions_and_no_negatives(raw: Path, run) -> Non
     assert set(mine.filter(label=0)["item_id"]) == {"c"}
 
 
-def test_a_missing_raw_file_says_where_it_is_to_be_had(tmp_path: Path, monkeypatch, run) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_raw_file_says_where_it_is_to_be_had(tmp_path: Path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     ended = run(amazon, "--dataset", "demo")
     assert ended.code == 2
@@ -190,7 +192,7 @@ def test_a_missing_raw_file_says_where_it_is_to_be_had(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_dataset_is_answered_with_the_closest(run) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_dataset_is_answered_with_the_closest(run) -> None:
     ended = run(amazon, "--dataset", "amazoncd")
     assert ended.code == 2
     assert "Did you mean 'amazoncds'" in ended.err
@@ -199,7 +201,7 @@ def test_a_wrong_dataset_is_answered_with_the_closest(run) -> None:  # type: ign
     assert "Did you mean 'leaf'" in ended.err
 
 
-def test_a_cut_off_file_of_reviews_is_named_or_used_up_to_its_end(raw: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_a_cut_off_file_of_reviews_is_named_or_used_up_to_its_end(raw: Path, run) -> None:
     more = [review(f"w{n}", f"extra{n}", n) for n in range(200)]
     path = write_reviews(raw, [json.dumps(line) for line in REVIEWS + more])
     path.write_bytes(path.read_bytes()[:-100])
@@ -215,7 +217,7 @@ SAMPLES = Path(os.environ.get("AMAZON_RAW_SAMPLES", "data/raw_samples"))
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="AMAZON_RAW_SAMPLES names no folder")
-def test_the_real_cut_off_files_go_through(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_the_real_cut_off_files_go_through(tmp_path: Path, run) -> None:
     files = [
         "--dataset",
         "demo",

@@ -47,7 +47,7 @@ def test_lines_have_the_form_of_the_real_files(folder: Path) -> None:
     assert {"asin", "title", "price", "salesRank", "categories"} == set(entry)
 
 
-def test_the_demo_passes_the_five_core_whole(folder: Path, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_the_demo_passes_the_five_core_whole(folder: Path, tmp_path: Path, run) -> None:
     ended = run(
         amazon,
         "--dataset",

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import download as transfer
 import pytest
-from download import download
 from test_amazon import METADATA, REVIEWS
 
 import amazon
+import download as transfer
+from download import download
 from fuxictr_miss.errors import InputError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_is_named_at_once(server: Server, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(transfer, "_PAUSE", 0.001)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/f"):
         download("http://127.0.0.1:9/f", tmp_path / "f")
@@ -132,7 +132,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch) -> Non
 
 def test_the_command_fetches_what_is_missing_and_builds(
     server: Server, tmp_path: Path, monkeypatch, run
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     monkeypatch.chdir(tmp_path)
     reviews = "".join(json.dumps(line) + "\n" for line in REVIEWS)
     metadata = "".join(f"{line!r}\n" for line in METADATA)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from coded_log import CodedLog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import interactions
+from coded_log import CodedLog
 from fuxictr_miss.errors import InputError
 from interactions import Protocol, filter_log, report, split_frames, statistics, write_splits
 
@@ -320,7 +320,7 @@ def test_a_full_disk_leaves_the_last_build_whole(
     real = pl.DataFrame.write_parquet
 
     def fill_up(frame: pl.DataFrame, path: Path, **options: object) -> None:
-        real(frame, "/dev/full" if path.name == "valid.parquet" else path, **options)  # type: ignore[arg-type]
+        real(frame, "/dev/full" if path.name == "valid.parquet" else path, **options)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", fill_up)
     with pytest.raises(OSError, match="No space left"):
@@ -335,7 +335,7 @@ def test_a_full_disk_leaves_the_last_build_whole(
 def test_a_setting_out_of_range_is_named(setting: dict[str, int]) -> None:
     option = "--" + next(iter(setting)).replace("_", "-")
     with pytest.raises(InputError, match=option):
-        Protocol(**setting)  # type: ignore[arg-type]
+        Protocol(**setting)
 
 
 def test_a_wrong_kind_of_negatives_is_answered_with_the_closest() -> None:
@@ -354,7 +354,7 @@ def command(log: Path, output: Path, *more: str) -> list[object]:
     return ["--input", log, *names, "--output", output, "--k-core", 1, *more]
 
 
-def test_a_csv_becomes_splits(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_a_csv_becomes_splits(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join([HEADER, *LINES]))
     ended = run(interactions, *command(log, tmp_path / "out"))
@@ -373,7 +373,7 @@ def test_a_csv_becomes_splits(tmp_path: Path, run) -> None:  # type: ignore[no-u
     assert (about["users"], about["instances"], about["raw_interactions"]) == (5, 10, 20)
 
 
-def test_an_attribute_that_would_hide_a_column_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_an_attribute_that_would_hide_a_column_is_refused(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text("user,item,when\n")
     arguments = [x if x != "cate_id" else "item" for x in command(log, tmp_path / "out")]
@@ -383,7 +383,7 @@ def test_an_attribute_that_would_hide_a_column_is_refused(tmp_path: Path, run) -
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join([HEADER, *LINES]))
     ended = run(interactions, *command(log, log))
@@ -391,7 +391,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run) -> None:  # ty
     assert "is a file" in ended.err
 
 
-def test_a_bad_log_leaves_no_folder_behind(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_log_leaves_no_folder_behind(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text(HEADER + "\n")
     ended = run(interactions, *command(log, tmp_path / "out"))

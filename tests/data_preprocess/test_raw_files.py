@@ -23,7 +23,7 @@ def statistics(folder: Path) -> dict:
     return json.loads((folder / "statistics.json").read_text())
 
 
-def test_its_reviews_are_a_five_core_of_the_numbers_asked_for(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_its_reviews_are_a_five_core_of_the_numbers_asked_for(tmp_path: Path, run) -> None:
     shape = raw_files.Amazon("CDs_and_Vinyl", 60, 50, 700, 90, 200)
     raw_files.write_amazon(shape, tmp_path, seed=1)
     ended = run(
@@ -43,9 +43,9 @@ def test_its_reviews_are_a_five_core_of_the_numbers_asked_for(tmp_path: Path, ru
     assert built["items_without_category"] == 0
 
 
-def test_its_alipay_log_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(raw_files, "ALIPAY_USERS", 100)
-    monkeypatch.setattr(raw_files, "ALIPAY_ITEMS", 200)
+def test_its_alipay_log_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run) -> None:
+    monkeypatch.setattr(raw_files, "ALIPAY_USERS", 400)
+    monkeypatch.setattr(raw_files, "ALIPAY_ITEMS", 800)
     raw_files.write_alipay(tmp_path, seed=1, rows=20_000)
     log, output = tmp_path / "IJCAI16_data.zip", tmp_path / "out"
     ended = run(alipay, "--log", log, "--output", output)

@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import raw_lines
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_lines import line_blocks
 
+import raw_lines
 from fuxictr_miss.errors import InputError
+from raw_lines import line_blocks
 
 TEXT = b"".join(b"line %d\n" % n for n in range(1, 1001))
 
