@@ -15,7 +15,8 @@ EXAMPLES = """examples:
   python run_expid.py --expid DIN_MISS_demo --seed 2         the same with other random numbers
   python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
   python run_expid.py --expid DIN_MISS_demo --resume         go on where a killed run stopped
-  python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR/model_zoo
+  python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
+  python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
 
 Checkpoint, log and training curves go to <model_root>/<dataset_id>/<expid>.{model,log,png}; a row
 with the metrics and every parameter is added to the CSV named after the config folder."""
@@ -40,7 +41,18 @@ def main() -> None:
         help="override a parameter; may be given several times",
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--zoo", help="folder or package with backbones, e.g. FuxiCTR's model_zoo")
+    parser.add_argument(
+        "--zoo",
+        metavar="PATH",
+        help="a checkout of FuxiCTR, or a folder or package of models of one's own; its classes "
+        "come before ours (config key: model_zoo_path)",
+    )
+    parser.add_argument(
+        "--export-embeddings",
+        metavar="FILE.h5",
+        help="after training write each table to FILE_<feature>.h5, which FuxiCTR takes as that "
+        "feature's pretrained_emb; with --resume a finished run is not trained again",
+    )
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(list_expids(arguments.config)))
@@ -55,7 +67,7 @@ def main() -> None:
 
     from fuxictr_miss.experiment import append_result, run  # late: --help must not wait for torch
 
-    result = run(params, resume=arguments.resume)
+    result = run(params, arguments.resume, arguments.export_embeddings)
     table = Path(Path(arguments.config).resolve().name + ".csv")
     append_result({"command": " ".join(sys.argv), **result}, params, table)
     for split in ("valid", "test"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -37,8 +40,10 @@ class Behavior:
 
     @cached_property
     def group(self) -> Tensor:
-        """(B,) equal for rows of equal history: a 64-bit linear hash of all ids."""
-        return (self.ids * _multipliers(*self.ids.shape[1:]).to(self.ids.device)).sum(dim=(1, 2))
+        """(B,) equal for rows of equal behaviors, wherever the padding: a 64-bit linear hash."""
+        number = (self._count - 1).clamp(min=0)  # (B, L)
+        factors = _multipliers(*self.ids.shape[1:]).to(self.ids.device)[:, number]  # (J, B, L)
+        return (self.ids * self.mask.unsqueeze(1) * factors.transpose(0, 1)).sum(dim=(1, 2))
 
     @cached_property
     def tensor(self) -> Tensor:
@@ -46,31 +51,43 @@ class Behavior:
         everything = torch.arange(self.ids.shape[2], device=self.ids.device)
         return self.embed(everything.expand(len(self.ids), -1))
 
-    def embed(self, behaviors: Tensor) -> Tensor:
-        """Embeddings of chosen behaviors, un-pooled.
+    def tokens(self, behaviors: Tensor) -> Tensor:
+        """Ids of chosen behaviors.
 
         Args:
             behaviors: (B, S) numbers of behaviors; past the end of a history stands for padding.
 
         Returns:
-            (B, J, S, K); padding is zero and sends no gradient into the table.
+            (B, J, S); 0 is padding.
         """
         position = torch.searchsorted(self._count, behaviors + 1)  # (B, S), L where past the end
         real = position < self.ids.shape[2]
-        position = torch.where(real, position, 0)
+        position = torch.where(real, position, 0).unsqueeze(1).expand(-1, self.ids.shape[1], -1)
+        return self.ids.gather(2, position) * real.unsqueeze(1)
+
+    def embed(self, behaviors: Tensor) -> Tensor:
+        """Embeddings of chosen behaviors, un-pooled.
+
+        Args:
+            behaviors: as for `tokens`.
+
+        Returns:
+            (B, J, S, K); padding is zero and sends no gradient into the table.
+        """
         columns = []
-        for j, table in enumerate(self.tables):
-            ids = self.ids[:, j].gather(1, position) * real
+        for ids, table in zip(self.tokens(behaviors).unbind(1), self.tables, strict=True):
             embedding = table(ids)
-            columns.append(embedding * real.unsqueeze(-1) if _moves_padding(table) else embedding)
+            if _moves_padding(table):
+                embedding = embedding * (ids != 0).unsqueeze(-1)
+            columns.append(embedding)
         return torch.stack(columns, dim=1)
 
 
 class BehaviorSource:
     """Finds in a backbone the sequences and tables from which a batch's `Behavior` is made.
 
-    Of all `FeatureEmbeddingDict`s the one with the widest tables is taken (the first of equals):
-    the dimension-1 tables of a linear part carry no interest.
+    The tables are those of `main_tables`. Sequences of negatives, as a model names them in a key
+    like `neg_seq_field`, are no behavior and are left out.
 
     Args:
         model: any FuxiCTR model, already built.
@@ -86,41 +103,39 @@ class BehaviorSource:
         for name in sequences or []:
             if name not in available:
                 raise unknown("sequence in ssl_sequences", name, available)
-        wanted = list(sequences or available)
+        negatives = _negatives(model)
+        wanted = list(sequences or [name for name in available if name not in negatives])
         model_name = type(model).__name__
         if not wanted:
             raise InputError(
                 f"{model_name}: the feature map has no sequence feature to learn from. Add one of "
                 "type 'sequence' (the behavior history) to feature_cols."
             )
-        widths = {
-            place: [_width(module.embedding_layers[name]) for name in wanted]
-            for place, module in model.named_modules()
-            if isinstance(module, FeatureEmbeddingDict)
-            and all(name in module.embedding_layers for name in wanted)
-        }
-        place = max(widths, key=lambda each: min(widths[each]), default=None)
-        if place is None or min(widths[place]) < 2:
+        self._places = main_tables(model, wanted)
+        if not self._places:
             raise InputError(
                 f"{model_name} embeds {', '.join(wanted)} in no table of more than one dimension, "
                 "so there is nothing to enhance. Use a backbone with an embedding table."
             )
+        widths = [_width(table) for table in self._tables(model, wanted)]
         lengths = [features[name]["max_len"] for name in wanted]
-        if len(set(lengths)) > 1 or len(set(widths[place])) > 1:
-            shapes = zip(wanted, lengths, widths[place], strict=True)
+        if len(set(lengths)) > 1 or len(set(widths)) > 1:
+            shapes = zip(wanted, lengths, widths, strict=True)
             listed = ", ".join(f"{n}: length {m}, dimension {d}" for n, m, d in shapes)
             raise InputError(
                 f"{model_name}: the sequences must share one length and one dimension ({listed}). "
                 "Name those that do in ssl_sequences."
             )
         self.sequences = wanted
-        self.dim = widths[place][0]  # K
-        self._place = place
+        self.dim = widths[0]  # K
 
     def tables(self, model: BaseModel) -> list[nn.Module]:
         """The J modules that embed the sequences (shared ones appear under every name)."""
-        layers = model.get_submodule(self._place).embedding_layers
-        return [layers[name] for name in self.sequences]
+        return self._tables(model, self.sequences)
+
+    def _tables(self, model: BaseModel, names: list[str]) -> list[nn.Module]:
+        layers = [model.get_submodule(place).embedding_layers for place in self._places]
+        return [side_by_side([layer[name] for layer in layers]) for name in names]
 
     def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
         """The behaviors of a batch `inputs` of (B, L) id columns."""
@@ -129,8 +144,67 @@ class BehaviorSource:
         return Behavior(ids, self.tables(model))
 
 
+def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
+    """Where in a model its `FeatureEmbeddingDict`s for `features` are.
+
+    A linear part's tables of one dimension do not count. Of several that hold all the features it
+    is the widest; of equals the one in the attribute `embedding_layer`, as FuxiCTR's models call it
+    (others are gates or second towers), else the first. Tables in a list, one for each field to
+    interact with as in FFM and ONN, are one embedding in parts.
+
+    Returns:
+        Names of submodules; none where there is no such table.
+    """
+    wanted = list(features)
+    parts: dict[str, list[str]] = {}
+    widths: dict[str, int] = {}
+    for place, module in model.named_modules():
+        if isinstance(module, FeatureEmbeddingDict):
+            tables = module.embedding_layers
+            narrowest = min((_width(tables[f]) if f in tables else 0 for f in wanted), default=0)
+            if narrowest > 1:
+                whole = re.sub(r"\.\d+(?=\.|$)", "", place)
+                parts.setdefault(whole, []).append(place)
+                widths[whole] = widths.get(whole, 0) + narrowest
+
+    def rank(whole: str) -> tuple[int, bool]:
+        return widths[whole], whole in ("embedding_layer", "embedding_layer.embedding_layer")
+
+    return parts[max(widths, key=rank)] if parts else []
+
+
+def side_by_side(tables: list[nn.Module]) -> nn.Module:
+    """One module that answers with all tables' embeddings of an id, concatenated."""
+    return tables[0] if len(tables) == 1 else _SideBySide(tables)
+
+
+class _SideBySide(nn.Module):
+    def __init__(self, tables: list[nn.Module]) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(tables)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.cat([table(ids) for table in self.tables], dim=-1)
+
+
+def _negatives(model: BaseModel) -> set[str]:
+    """Fields that the model keeps as its negatives, in `neg_seq_field` or the like."""
+    return {f for name, value in vars(model).items() if "neg" in name for f in flat(value)}
+
+
+def flat(fields: Any) -> list[str]:
+    """The names in a field, a group of fields, or a list of both."""
+    if isinstance(fields, str):
+        return [fields]
+    if isinstance(fields, list | tuple):
+        return [name for each in fields for name in flat(each)]
+    return []
+
+
 def _width(table: nn.Module) -> int:
     """The dimension of a table's output."""
+    if isinstance(table, _SideBySide):
+        return sum(_width(each) for each in table.tables)
     if isinstance(table, PretrainedEmbedding):
         if table.proj is not None:
             return table.proj.out_features

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import BehaviorSource
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.registry import SSLLosses, get_method, list_methods
 from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
 
@@ -41,7 +40,7 @@ class Enhanced(BaseModel):
         self.last_ssl: SSLLosses | None = None  # of the last step, detached, for the log
         seed = int(params.get("seed") or 0)
         self.ssl_generator = torch.Generator(device=self.device).manual_seed(seed)
-        with _own_random_numbers(self.device, seed):
+        with own_random_numbers(self.device, seed):
             module = kind(
                 self.ssl,
                 settings,
@@ -126,7 +125,7 @@ class Enhanced(BaseModel):
     def to_backbone(self) -> BaseModel:
         """A plain backbone with the trained weights and nothing self-supervised."""
         args, params = self._arguments
-        with _own_random_numbers(self.device, 0):
+        with own_random_numbers(self.device, 0):
             model = self.backbone(self.feature_map, *args, **params)
         own = self.state_dict()
         model.load_state_dict({k: v for k, v in own.items() if not k.startswith(f"{_SSL_MODULE}.")})
@@ -187,11 +186,3 @@ def check_method_keys(params: dict[str, Any]) -> None:
         prefixes.append(f"{name.lower()}_")
         valid += keys_of(get_method(name).Settings, prefixes[-1])
     check_keys(params, prefixes, valid)
-
-
-@contextmanager
-def _own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
-    """Random numbers from `seed` inside, and the caller's untouched after."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

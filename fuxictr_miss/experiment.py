@@ -26,10 +26,13 @@ from fuxictr_miss.curves import draw
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.enhancer import check_method_keys
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.export import checked, export_embeddings
+from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.one_row import tolerate_one_row
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import adapt_feature_map, traits_of
+from fuxictr_miss.traits import settle
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +42,15 @@ _EVALUATION_BATCH = 4096  # without gradients there is room for more rows at onc
 _NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command"}
 
 
-def run(params: dict[str, Any], resume: bool = False) -> dict[str, Any]:
+def run(
+    params: dict[str, Any], resume: bool = False, embeddings: str | Path | None = None
+) -> dict[str, Any]:
     """Run one experiment to its test metrics.
 
     Args:
         params: as `load_params` gives them, with `gpu`.
         resume: continue an interrupted run of the same `model_id`.
+        embeddings: a FILE.h5 beside which `export_embeddings` is to write the trained tables.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`.
@@ -53,6 +59,8 @@ def run(params: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         InputError: something in the config, the data or the machine does not fit.
     """
     started = time.perf_counter()
+    if embeddings is not None:
+        checked(embeddings)
     log_file = set_logger(params, append=resume)
     with logging_redirect_tqdm(), without_fuxictr_info():
         model, loaders = build(params)
@@ -70,6 +78,9 @@ def run(params: dict[str, Any], resume: bool = False) -> dict[str, Any]:
             if loaders[split] is not None:
                 metrics = model.evaluate(loaders[split], metrics=params["metrics"])
                 result.update({f"{split}_{name}": float(v) for name, v in metrics.items()})
+        if embeddings is not None:
+            for file in export_embeddings(model, embeddings):
+                log.info("Embeddings: %s", file)
     draw(rows, log_file.with_suffix(".png"), title=params["model_id"])
     result["epochs"] = len(rows)
     result["seconds"] = round(time.perf_counter() - started, 1)
@@ -97,16 +108,21 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     folder = os.path.dirname(str(paths["train"]))
     feature_map = FeatureMap(params["dataset_id"], folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
-    feature_map = adapt_feature_map(feature_map, model_class)
+    settled = settle(model_class, feature_map, params)
     seed_everything(params["seed"])
-    model = model_class(feature_map, **params)
+    model = model_class(settled.feature_map, **settled.params)
+    initialize_forgotten_tables(model, params["seed"])
+    tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
+        loaders[split] = None
+        if path is None:
+            continue
         rows = params["batch_size"]
-        loaders[split] = path and TensorDataLoader(
-            feature_map,
+        loaders[split] = TensorDataLoader(
+            settled.feature_map,
             path,
             split=split,
             batch_size=rows if split == "train" else max(rows, _EVALUATION_BATCH),
@@ -114,8 +130,9 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             seed=params["seed"],
             train_sample_rate=params.get("train_sample_rate", 1.0),
             label_noise_rate=params.get("label_noise_rate", 0.0),
-            trim_history=traits_of(model_class).trim,
+            trim_history=settled.traits.trim,
         )
+        settled.pad(loaders[split].columns, model_class)
     return model, loaders
 
 

@@ -1,4 +1,4 @@
-"""The contrastive loss of Eq. 15 and 16: InfoNCE with in-batch negatives."""
+"""Contrastive losses with in-batch negatives: InfoNCE of Eq. 15 and 16, and NT-Xent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fuxictr_miss.errors import InputError
 
@@ -38,8 +39,10 @@ def info_nce(
         Scalar, the mean over the valid pairs; exactly 0 where there is none.
 
     Raises:
-        InputError: τ is not positive, or shapes do not fit.
+        InputError: τ or `chunk_size` is not positive, or shapes do not fit.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise InputError(f"chunk_size must be 1 or more, got {chunk_size}.")
     if not temperature > 0:
         raise InputError(f"The temperature must be positive, got {temperature}.")
     if anchor.shape != positive.shape or anchor.dim() not in (2, 3):
@@ -53,8 +56,8 @@ def info_nce(
     if valid is None:
         valid = anchor.new_ones((p, b), dtype=torch.bool)
     valid = valid.expand(p, b)
-    weight = valid / valid.sum().clamp(min=1)  # 1/(|B| P) of Eq. 15, over the pairs that exist
-    weight = weight.to(anchor.dtype)
+    # 1/(|B| P) of Eq. 15, over the pairs that exist
+    weight = valid.to(anchor.dtype) / valid.sum().clamp(min=1)
     anchor = F.normalize(anchor, dim=-1)
     positive = F.normalize(positive, dim=-1)
     if chunk_size is None:
@@ -63,6 +66,52 @@ def info_nce(
         chunk_size = max(1, _MAX_SIMILARITIES // (4 * p * b))
     loss: Tensor = _Chunked.apply(anchor, positive, temperature, group, valid, weight, chunk_size)
     return loss
+
+
+def nt_xent(
+    first: Tensor,
+    second: Tensor,
+    temperature: float = 0.1,
+    group: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """NT-Xent of SimCLR (arXiv 2002.05709): each of 2B views against the 2(B - 1) of other rows.
+
+    -1/(2|valid|) Σ_i log( exp(s(z_i, z_i⁺)/τ) / Σ_{k≠i} exp(s(z_i, z_k)/τ) ), s the cosine
+
+    Args:
+        first: (B, D) one view of each row.
+        second: (B, D) the other.
+        temperature: τ > 0.
+        group: (B,) integers; rows of one group are never each other's negatives.
+        valid: (B,) booleans; a row that is not valid is neither anchor nor negative.
+
+    Returns:
+        Scalar, the mean over both views of the valid rows; exactly 0 where there is none.
+
+    Raises:
+        InputError: τ is not positive, or shapes do not fit.
+    """
+    if not temperature > 0:
+        raise InputError(f"The temperature must be positive, got {temperature}.")
+    if first.shape != second.shape or first.dim() != 2:
+        raise InputError(
+            f"first and second must both be (B, D), got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}."
+        )
+    b = len(first)
+    z = F.normalize(torch.cat([first, second]), dim=-1)  # (2B, D)
+    row = torch.arange(b, device=z.device).repeat(2)  # (2B,) the row a view is of
+    valid = first.new_ones(b, dtype=torch.bool) if valid is None else valid
+    group = row if group is None else group.repeat(2)
+    excluded = ~valid.repeat(2) | (group[:, None] == group)  # (2B, 2B), row = anchor
+    views = torch.arange(2 * b, device=z.device)
+    twin = views.roll(b)
+    excluded[views, twin] = False  # the positive itself always stays
+    logits = (z @ z.mT / temperature).masked_fill(excluded, -torch.inf)
+    own = logits.gather(1, twin.unsqueeze(1)).squeeze(1)
+    weight = valid.repeat(2).to(z.dtype) / (2 * valid.sum()).clamp(min=1)
+    return ((logits.logsumexp(dim=-1) - own) * weight).sum()
 
 
 def _one_product(
@@ -126,6 +175,7 @@ class _Chunked(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_anchor, grad_positive = ctx.saved_tensors
         (scale,) = grad_outputs

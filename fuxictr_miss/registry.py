@@ -5,13 +5,15 @@ lower case, "_", and the field's name. It is built as
 
     Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
 
-and called as `method(behavior: Behavior) -> SSLLosses`. It draws from `generator` alone.
+and called as `method(behavior: Behavior) -> SSLLosses`. It draws from `generator` alone; PyTorch's
+own dropout does not, `fuxictr_miss.methods.draws.drop` does. A method that must see the training
+split first has a `prepare(columns)`, called once before the first step with the J sequences by name
+and in their order, (rows, L) ids each.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.errors import unknown
+from fuxictr_miss.zoo import Zoo
 
 DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
 
@@ -66,7 +69,9 @@ def list_methods() -> list[str]:
 
 def list_models(zoo: str | Path | None = None) -> list[str]:
     """Names of all backbones and their enhanced variants, sorted."""
-    backbones = _backbone_names(zoo)
+    backbones = _own_names() | set(_models)
+    if zoo is not None:
+        backbones.update(Zoo(zoo).names)
     enhanced = [f"{name}_{method}" for name in backbones for method in list_methods()]
     return sorted([*backbones, *enhanced, *DEFAULT_MODELS])
 
@@ -89,18 +94,20 @@ def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
     Args:
         name: a backbone, or a backbone, "_" and a method.
         zoo: folder or importable package in which backbones are looked up before our own; a
-            checkout of FuxiCTR's `model_zoo` will do.
+            checkout of FuxiCTR will do.
 
     Raises:
-        InputError: no such model; names the closest and all valid ones.
+        InputError: no such model, and then names the closest and all valid ones; or one that
+            cannot be imported.
     """
     wanted = DEFAULT_MODELS.get(name, name)
-    backbone = _find_backbone(wanted, zoo)
+    place = None if zoo is None else Zoo(zoo)
+    backbone = _find_backbone(wanted, place)
     if backbone is not None:
         return backbone
     stem, _, ending = wanted.rpartition("_")
     if ending in list_methods():
-        backbone = _find_backbone(stem, zoo)
+        backbone = _find_backbone(stem, place)
         if backbone is not None:
             from fuxictr_miss.enhancer import enhance
 
@@ -115,46 +122,19 @@ def _import_own_methods() -> None:
         importlib.import_module(f"fuxictr_miss.methods.{module.name}")
 
 
-def _backbone_names(zoo: str | Path | None) -> list[str]:
+def _own_names() -> set[str]:
     import model_zoo
 
-    names = {module.name for module in pkgutil.iter_modules(model_zoo.__path__) if module.ispkg}
-    if zoo is not None:
-        names.update(_zoo_files(zoo))
-    return sorted(names | set(_models))
+    return {module.name for module in pkgutil.iter_modules(model_zoo.__path__) if module.ispkg}
 
 
-def _find_backbone(name: str, zoo: str | Path | None) -> type[BaseModel] | None:
+def _find_backbone(name: str, zoo: Zoo | None) -> type[BaseModel] | None:
     if name in _models:
         return _models[name]
-    if zoo is not None and name in (files := _zoo_files(zoo)):
-        return _class_from_file(name, files[name])
-    if importlib.util.find_spec(f"model_zoo.{name}") is None:
-        return None
-    return getattr(importlib.import_module(f"model_zoo.{name}"), name)
-
-
-def _zoo_files(zoo: str | Path) -> dict[str, Path]:
-    """Class name -> file, for every `<Name>.py` below a folder or package of models."""
-    folder = Path(zoo)
-    if not folder.is_dir():
-        spec = importlib.util.find_spec(str(zoo)) if str(zoo).isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"The model zoo {str(zoo)!r} is neither a folder nor a package.")
-        folder = Path(spec.submodule_search_locations[0])
-    found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*.py")):
-        name = file.stem
-        is_class = name.isidentifier() and f"class {name}(" in file.read_text(encoding="utf-8")
-        if is_class and "tensorflow" not in file.read_text(encoding="utf-8"):
-            found.setdefault(name, file)
-    return found
-
-
-def _class_from_file(name: str, file: Path) -> type[BaseModel]:
-    spec = importlib.util.spec_from_file_location(f"fuxictr_miss._zoo.{name}", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
+    if zoo is not None and name in zoo.names:
+        return zoo.load(name)
+    if name in _own_names():
+        return getattr(importlib.import_module(f"model_zoo.{name}"), name)
+    if zoo is not None and (name in zoo.models or name in zoo.unreadable):
+        return zoo.load(name)  # which says why it cannot
+    return None

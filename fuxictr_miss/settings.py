@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -58,7 +59,10 @@ def read_settings(kind: type[SettingsT], prefix: str, params: Mapping[str, Any])
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         key = prefix + field.name
         if key in params:
-            values[field.name] = _checked(key, params[key], str(field.type))
+            kind_of_value = field.type
+            if not isinstance(kind_of_value, str):  # a module without lazy annotations
+                kind_of_value = inspect.formatannotation(kind_of_value)
+            values[field.name] = _checked(key, params[key], kind_of_value)
     return kind(**values)
 
 

@@ -86,9 +86,25 @@ def fit(
     if validation_data is None:
         raise InputError("fit() needs validation_data: it decides when to stop and what to keep.")
     run = _Run(model, data_generator, validation_data, epochs, max_gradient_norm, settings)
+    _prepare_method(model, data_generator)
     with without_fuxictr_info():
         run.go(resume)
     return run.rows
+
+
+def _prepare_method(model: BaseModel, train: Any) -> None:
+    """Let a method that asks for it see the training split's sequences."""
+    prepare = getattr(getattr(model, "ssl_method", None), "prepare", None)
+    if prepare is None or not any(model.ssl.alpha):
+        return
+    if hasattr(train, "columns"):
+        prepare({name: train.columns[name] for name in model.behavior_source.sequences})
+    else:
+        log.warning(
+            "%s cannot see the training split in memory, which its self-supervised method asks "
+            "for; pass a fuxictr_miss.data.TensorDataLoader.",
+            type(model).__name__,
+        )
 
 
 class _Run:
@@ -261,7 +277,8 @@ class _Run:
             self._begin_phase()
         self.epoch = state["epoch"]
         model.load_state_dict(state["model"])
-        model.optimizer.load_state_dict(state["optimizer"])
+        if self.phase < len(self.phases):  # a finished run has no step to take
+            model.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["training"].items():
             setattr(model, name, value)
         if self.pretraining is not None and state["pretraining"]:

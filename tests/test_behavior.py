@@ -297,6 +297,40 @@ def test_a_wider_table_that_lacks_a_sequence_is_passed_over(make_feature_map: Ma
     assert BehaviorSource(model, ["item_history"]).dim == 8
 
 
+def test_of_equally_wide_tables_the_embedding_layer_is_taken(make_feature_map: Maker) -> None:
+    feature_map = make_feature_map(SHARED, pooled=True)
+    linear, main, gate = (FeatureEmbedding(feature_map, width) for width in (1, K, K))
+    model = Tables(feature_map, gate=gate, linear=linear, embedding_layer=main)
+    table = main.embedding_layer.embedding_layers["item_history"]
+    assert BehaviorSource(model).tables(model)[0] is table
+
+
+def test_tables_in_a_list_are_one_embedding_in_parts(make_feature_map: Maker) -> None:
+    """FFM keeps a table for each field that a feature meets; it learns in all of them."""
+    feature_map = make_feature_map(SHARED, pooled=True)
+    parts = [FeatureEmbedding(feature_map, width) for width in (K, K, 2)]
+    linear = FeatureEmbedding(feature_map, 1)
+    model = Tables(feature_map, lr_layer=linear, embedding_layers=nn.ModuleList(parts))
+    source = BehaviorSource(model)
+    assert source.dim == 2 * K + 2
+    ids = torch.tensor([[3, 1, 0, 0]])
+    batch = {"item_history": ids, "cate_history": ids}
+    source.read(model, batch).tensor.sum().backward()
+    expected = torch.tensor([0.0, 1, 0, 1, 0, 0, 0])
+    for part in parts:
+        weight = part.embedding_layer.embedding_layers["item_id"].weight
+        assert torch.equal(weight.grad, expected.unsqueeze(1).expand_as(weight))
+    assert linear.embedding_layer.embedding_layers["item_id"].weight.grad is None
+
+
+def test_sequences_of_negatives_are_no_behaviors(make_feature_map: Maker) -> None:
+    feature_map = make_feature_map(SHARED | {"neg_history": {"share_embedding": "item_id"}})
+    model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
+    model.neg_seq_field = [("neg_history",)]
+    assert BehaviorSource(model).sequences == ["item_history", "cate_history"]
+    assert BehaviorSource(model, ["neg_history"]).sequences == ["neg_history"]
+
+
 def test_pooling_of_the_backbone_is_bypassed_and_left_in_place(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED, pooled=True)
     model = Tables(feature_map, embedding_layer=FeatureEmbedding(feature_map, K)).double()

@@ -35,8 +35,17 @@ def test_every_key_of_a_method_stands_in_the_base():
 @pytest.mark.parametrize("dataset_id", ["demo", "alipay", "amazonbeauty", "amazonbooks",
                                         "amazoncds", "amazoncds_subset"])  # fmt: skip
 def test_every_model_has_an_expid_on_every_data_set(dataset_id):
-    models = {name for name in list_models() if name not in ("MISS", "LR_MISS")}
+    backbones = {name for name in list_models() if "_" not in name and name != "MISS"}
+    models = backbones | {f"{name}_MISS" for name in backbones - {"LR"}}
     assert {f"{model}_{dataset_id}" for model in models} <= set(list_expids(CONFIG))
+
+
+def test_the_backbones_of_table_v_have_every_method_on_every_data_set_that_allows_it():
+    for backbone in ("DIN", "PNN", "FiGNN"):
+        expids = [e for e in list_expids(CONFIG) if e.startswith(f"{backbone}_")]
+        for method in list_methods():
+            found = sum(e.startswith(f"{backbone}_{method}_") for e in expids)
+            assert found == (5 if method == "Rule" else 6)  # Rule needs a category
 
 
 def test_templates_are_no_expids():

@@ -68,7 +68,7 @@ def test_one_command_leaves_metrics_log_curves_checkpoint_and_a_row(workplace):
         ([], ["--expid", "--list"]),
         (["--expid", "DIN_MISS_small", "--config", "no_such"], ["no_such", "--config"]),
         (["--expid", "DIN_MISS_small", "--set", "epoch=1"], ["epoch", "Did you mean 'epochs'"]),
-        (["--expid", "DIN_MISS_small", "--set", "model=DINN_MISS"], ["Did you mean 'DIN_MISS'"]),
+        (["--expid", "DIN_MISS_small", "--set", "model=DIN_MISSS"], ["Did you mean 'DIN_MISS'"]),
         (["--expid", "DIN_MISS_small", "--gpu", "99"], ["GPU 99", "--gpu -1"]),
         (["--expid", "DIN_MISS_small", "--set", "train_data=gone.parquet"], ["gone.parquet"]),
     ],

@@ -60,6 +60,7 @@ BAD_VALUES = [
     ("miss_max_distance", 0),
     ("miss_max_distance", -3),
     ("miss_num_pairs", 0),
+    ("miss_num_pairs", True),
     ("miss_num_feature_pairs", 0),
     ("miss_interest_encoder", []),
     ("miss_interest_encoder", [20, 0]),

@@ -1,1 +1,4 @@
-"""One room a self-supervised method. What a method is, is written in `fuxictr_miss.registry`."""
+"""A file or a folder for each self-supervised method; `fuxictr_miss.registry` says what one is.
+
+What several of them need stands in `draws` and `encoders`.
+"""

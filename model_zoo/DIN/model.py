@@ -11,8 +11,8 @@ from fuxictr.pytorch.layers import Dice, DIN_Attention, FeatureEmbeddingDict, ML
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss.one_row import tolerate_one_row
 from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
-from model_zoo.one_row import tolerate_one_row
 
 
 class DIN(BaseModel):

@@ -12,9 +12,9 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.one_row import tolerate_one_row
 from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
 from model_zoo.histories import padding_first, reorder
-from model_zoo.one_row import tolerate_one_row
 
 
 class SIM(BaseModel):

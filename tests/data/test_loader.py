@@ -121,11 +121,14 @@ def test_noise_swaps_a_seeded_share_of_the_training_labels_only(feature_map, rat
     assert torch.equal(valid.columns["label"], clean)
 
 
-@pytest.mark.parametrize("options", [{"train_sample_rate": 0}, {"train_sample_rate": 1.1},
-                                     {"label_noise_rate": -0.1}, {"label_noise_rate": 1}])  # fmt: skip
-def test_a_rate_outside_its_range_is_refused(feature_map, options):
-    with pytest.raises(InputError, match=next(iter(options))):
-        loader(feature_map, **options)
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("train_sample_rate", 0), ("train_sample_rate", 1.1),
+     ("label_noise_rate", -0.1), ("label_noise_rate", 1)],
+)  # fmt: skip
+def test_a_rate_outside_its_range_is_refused(feature_map, name, rate):
+    with pytest.raises(InputError, match=name):
+        loader(feature_map, **{name: rate})
 
 
 def test_a_missing_file_is_named(feature_map):

@@ -10,6 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fuxictr_miss.methods.draws import shuffle, uniform
+
+DISTANCES = ("uniform", "gaussian", "geometric")
+
 
 class InterestPairs(NamedTuple):
     """Windows l and l+h of each branch m (Eq. 21)."""
@@ -28,13 +32,18 @@ class FeaturePairs(NamedTuple):
 
 
 def draw_interest_pairs(
-    length: Tensor, max_width: int, max_distance: int, num_pairs: int, generator: torch.Generator
+    length: Tensor,
+    max_width: int,
+    max_distance: int,
+    num_pairs: int,
+    generator: torch.Generator,
+    distance: str = "uniform",
 ) -> InterestPairs:
-    """RS_i of Eq. 21: P pairs of windows of equal width at a distance h, uniform on [1, H].
+    """RS_i of Eq. 21: P pairs of windows of equal width at a random distance h ∈ [1, H].
 
     A history of n behaviors has n - m + 1 windows of width m, none of which touches padding.
-    Where fewer than H + 1 windows exist, h is uniform on the distances that do; the start is
-    uniform on those that keep both windows inside.
+    Where fewer than H + 1 windows exist, h keeps to the distances that do; the start is uniform on
+    those that keep both windows inside.
 
     Args:
         length: (B,) behaviors a row, n.
@@ -42,13 +51,35 @@ def draw_interest_pairs(
         max_distance: H.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
+        distance: how h is distributed, one of DISTANCES; the paper's is "uniform".
     """
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
     windows = (length[:, None] - width + 1).unsqueeze(-1).expand(shape)  # (B, M, P): L - m + 1
-    distance = 1 + _uniform((windows - 1).clamp(max=max_distance), generator)
-    first = _uniform(windows - distance, generator)
-    return InterestPairs(first, first + distance, windows[..., 0] >= 2)
+    h = _distances((windows - 1).clamp(max=max_distance), max_distance, distance, generator)
+    first = uniform(windows - h, generator)
+    return InterestPairs(first, first + h, windows[..., 0] >= 2)
+
+
+def draw_halves(
+    length: Tensor, max_len: int, num_pairs: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Aug_s of Eq. 8 for the variant without M: P random splits of the history into two halves.
+
+    Args:
+        length: (B,) behaviors a row.
+        max_len: L.
+        num_pairs: P.
+        generator: source of all randomness, on the device of `length`.
+
+    Returns:
+        (B, P, 2, L) which behaviors each view has, ⌈n/2⌉ and ⌊n/2⌋ of them; (B,) whether both have
+        any.
+    """
+    present = torch.arange(max_len, device=length.device) < length[:, None]
+    present = present.unsqueeze(1).expand(-1, num_pairs, -1)
+    first = shuffle(present, generator) < ((length + 1) // 2)[:, None, None]
+    return torch.stack([present & first, present & ~first], dim=2), length >= 2
 
 
 def draw_feature_pairs(
@@ -77,11 +108,11 @@ def draw_feature_pairs(
     shape = (len(length), max_width, heights, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
     windows = length[:, None] - width + 1  # (B, M)
-    window = _uniform(windows[..., None, None].expand(shape), generator)
+    window = uniform(windows[..., None, None].expand(shape), generator)
     height = torch.arange(1, heights + 1, device=length.device)
     rows = (num_sequences - height + 1)[:, None].expand(shape)  # (B, M, N', Q): J - n + 1
-    first = _uniform(rows, generator)
-    second = (first + 1 + _uniform(rows - 1, generator)) % rows.clamp(min=1)
+    first = uniform(rows, generator)
+    second = (first + 1 + uniform(rows - 1, generator)) % rows.clamp(min=1)
     return FeaturePairs(window, torch.stack([first, second], dim=-1), windows >= 1)
 
 
@@ -90,7 +121,17 @@ def usable_heights(num_sequences: int, max_height: int) -> int:
     return min(max_height, num_sequences - 1)
 
 
-def _uniform(count: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers on [0, count); 0 where count is not positive."""
-    draw = torch.rand(count.shape, generator=generator, device=count.device)
-    return (draw * count).long().clamp(min=0).minimum((count - 1).clamp(min=0))
+def _distances(
+    available: Tensor, max_distance: int, distribution: str, generator: torch.Generator
+) -> Tensor:
+    """h on [1, available]: P(h) equal, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, or ∝ 2^-h."""
+    if distribution == "uniform":
+        return 1 + uniform(available, generator)
+    step = torch.arange(max_distance, dtype=torch.float64, device=available.device)  # h - 1
+    sigma = max_distance / 2
+    weight = torch.exp(-((step / sigma) ** 2) / 2) if distribution == "gaussian" else 0.5**step
+    up_to = torch.cat([weight.new_zeros(1), weight.cumsum(0)])  # of the distances 1..h
+    available = available.clamp(min=1)
+    draw = torch.rand(available.shape, generator=generator, device=available.device)
+    h = torch.searchsorted(up_to, draw * up_to[available], right=True)
+    return h.minimum(available)

@@ -133,6 +133,7 @@ def _flat_history(behavior: Behavior) -> tuple[Tensor, Tensor]:
 
 def _take(states: Tensor, windows: Tensor, behavior: Behavior) -> Tensor:
     """The (B, 1, S, J, K) states at single-position windows (B, 1, S)."""
-    index = windows[:, 0].unsqueeze(-1).expand(-1, -1, states.shape[-1])
+    places = windows[:, 0].clamp(max=states.shape[1] - 1)  # the second of no pair is past the end
+    index = places.unsqueeze(-1).expand(-1, -1, states.shape[-1])
     sequences = behavior.ids.shape[1]
     return states.gather(1, index).unflatten(-1, (sequences, -1)).unsqueeze(1)

@@ -6,14 +6,16 @@ import dataclasses
 import logging
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import unknown
 from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
+    DISTANCES,
     draw_feature_pairs,
+    draw_halves,
     draw_interest_pairs,
     usable_heights,
 )
@@ -27,7 +29,8 @@ from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 EXTRACTORS = ("cnn", "self_attention", "lstm")
-VARIANTS = ("", "/F", "/F/U", "/F/L", "/F/U/L")
+VARIANTS = ("", "/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")
+VIEW_ENCODERS = ("mlp", "transformer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,9 @@ class MISSSettings:
     feature_encoder: list[int] = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if
     extractor: str = "cnn"  # one of EXTRACTORS (Table VII)
     variant: str = ""  # one of VARIANTS (Table VI)
+    distance: str = "uniform"  # one of DISTANCES, how h is distributed
+    view_encoder: str = "mlp"  # one of VIEW_ENCODERS, what Enc_i is
+    symmetric: bool = False  # whether view 2 is contrasted with view 1, too
 
     def __post_init__(self) -> None:
         for name in ("max_width", "max_height", "max_distance", "num_pairs", "num_feature_pairs"):
@@ -50,15 +56,29 @@ class MISSSettings:
         for name in ("interest_encoder", "feature_encoder"):
             sizes = getattr(self, name)
             require(bool(sizes) and min(sizes) >= 1, f"miss_{name}", sizes, "a list of layer sizes")
-        if self.extractor not in EXTRACTORS:
-            raise unknown("miss_extractor", self.extractor, EXTRACTORS)
-        if self.variant not in VARIANTS:
-            raise unknown("miss_variant", self.variant, VARIANTS)
+        for name, values in (
+            ("extractor", EXTRACTORS),
+            ("variant", VARIANTS),
+            ("distance", DISTANCES),
+            ("view_encoder", VIEW_ENCODERS),
+        ):
+            if getattr(self, name) not in values:
+                raise unknown(f"miss_{name}", getattr(self, name), values)
 
 
 @register_method("MISS")
 class MISS(nn.Module):
     """Multi-interest self-supervision (arXiv 2111.15068).
+
+    The variants of Table VI: /F has no feature level (Eq. 16), /U point-wise interests only
+    (M = 1), /L neighbors only (H = 1). The paper does not say what is left without /M, the
+    multi-interest consideration. Here a user then has one interest, the mean of all point-wise ones
+    t_l, and the augmentation is sample-level (Eq. 8): the two views are the means over the two
+    halves of a random split of the history. So /M/F/U/L differs from /F/U/L in one thing only, that
+    a view stands for the user instead of an interest; as there, no behavior is in both views.
+
+    Beyond the paper, `view_encoder: transformer` lets the J features of an interest attend to each
+    other before the MLP of Enc_i; a feature-level view is a single vector and keeps its MLP.
 
     Args:
         ssl: keys that all methods share.
@@ -87,7 +107,10 @@ class MISS(nn.Module):
         self.max_distance = 1 if "L" in without else settings.max_distance
         self.extractor = _extractor(settings.extractor, max_width, num_sequences, dim)
         self.branches = max_width if settings.extractor == "cnn" else 1
-        self.interest_encoder = _mlp(num_sequences * dim, settings.interest_encoder)
+        self.multi_interest = "M" not in without
+        if settings.view_encoder == "transformer":
+            self.attention = TransformerBlock(dim, 1, 0.0, generator)
+        self.interest_encoder = mlp(num_sequences * dim, settings.interest_encoder)
         self.heights = usable_heights(num_sequences, settings.max_height)  # N'
         if "F" in without:
             self.heights = 0
@@ -98,7 +121,7 @@ class MISS(nn.Module):
             )
         if self.heights:
             self.vertical = VerticalConvolution(self.branches, self.heights)
-            self.feature_encoder = _mlp(dim, settings.feature_encoder)
+            self.feature_encoder = mlp(dim, settings.feature_encoder)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw the pairs, compute their views, and contrast them."""
@@ -107,21 +130,50 @@ class MISS(nn.Module):
 
     def _interest_level(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
         """L_ssl of Eq. 15 and the mean similarity of its pairs (Fig. 5)."""
+        views = self._interest_views if self.multi_interest else self._sample_views
+        interests, valid = views(behavior)  # (B, M, P, 2, J, K), (B, M)
+        shape = interests.shape[:4]
+        features = interests.flatten(0, 3)  # (B*M*P*2, J, K)
+        if self.settings.view_encoder == "transformer":
+            features = self.attention(features, features)
+        z = self.interest_encoder(features.flatten(1)).unflatten(0, shape)  # Eq. 13
+        z = z.permute(3, 1, 2, 0, 4).flatten(1, 2)  # (2, M*P, B, D)
+        valid = valid.T.repeat_interleave(self.settings.num_pairs, dim=0)  # (M*P, B)
+        return self._contrast(z, behavior, valid), mean_similarity(z[0], z[1], valid)
+
+    def _interest_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
+        """Pairs of interests (Eq. 21), and for which branches of a history they exist."""
         pairs = draw_interest_pairs(
             behavior.length,
             self.branches,
             self.max_distance,
             self.settings.num_pairs,
             self.generator,
+            self.settings.distance,
         )
-        windows = torch.cat([pairs.first, pairs.second], dim=2)  # (B, M, 2P)
-        interests = self.extractor(behavior, windows).flatten(3)  # (B, M, 2P, JK): t of Eq. 20
-        z = self.interest_encoder(interests)  # Eq. 13
-        z = z.permute(1, 2, 0, 3).unflatten(1, (2, -1))  # (M, 2, P, B, D)
-        first, second = z[:, 0].flatten(0, 1), z[:, 1].flatten(0, 1)  # (M*P, B, D)
-        valid = pairs.valid.T.repeat_interleave(self.settings.num_pairs, dim=0)  # (M*P, B)
-        loss = info_nce(first, second, self.temperature, behavior.group, valid=valid)
-        return loss, _mean_similarity(first, second, valid)
+        windows = torch.stack([pairs.first, pairs.second], dim=-1)  # (B, M, P, 2)
+        interests = self.extractor(behavior, windows.flatten(2))  # (B, M, 2P, J, K): Eq. 20
+        return interests.unflatten(2, windows.shape[2:]), pairs.valid
+
+    def _sample_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
+        """Pairs of halves of the history (Eq. 8), as `_interest_views` with M = 1."""
+        max_len = behavior.ids.shape[2]
+        halves, exists = draw_halves(
+            behavior.length, max_len, self.settings.num_pairs, self.generator
+        )
+        everywhere = torch.arange(max_len, device=halves.device).expand(len(halves), 1, -1)
+        interests = self.extractor(behavior, everywhere)[:, 0]  # (B, L, J, K)
+        share = halves / halves.sum(dim=-1, keepdim=True).clamp(min=1)
+        means = torch.einsum("bpvl,bljk->bpvjk", share.to(interests.dtype), interests)
+        return means.unsqueeze(1), exists.unsqueeze(1)
+
+    def _contrast(self, z: Tensor, behavior: Behavior, valid: Tensor) -> Tensor:
+        """InfoNCE of the views (2, pairs, B, D), in the direction of Eq. 15 and 16 or in both."""
+        loss = info_nce(z[0], z[1], self.temperature, behavior.group, valid=valid)
+        if self.settings.symmetric:
+            back = info_nce(z[1], z[0], self.temperature, behavior.group, valid=valid)
+            loss = (loss + back) / 2
+        return loss
 
     def _feature_level(self, behavior: Behavior) -> Tensor:
         """L'_ssl of Eq. 16."""
@@ -141,7 +193,7 @@ class MISS(nn.Module):
         views = views.permute(4, 1, 2, 3, 0, 5).flatten(1, 3)  # (2, M*N'*Q, B, D)
         repeats = views.shape[1] // pairs.valid.shape[1]
         valid = pairs.valid.T.repeat_interleave(repeats, dim=0)
-        return info_nce(views[0], views[1], self.temperature, behavior.group, valid=valid)
+        return self._contrast(views, behavior, valid)
 
 
 def _extractor(name: str, max_width: int, num_sequences: int, dim: int) -> nn.Module:
@@ -149,19 +201,3 @@ def _extractor(name: str, max_width: int, num_sequences: int, dim: int) -> nn.Mo
         return HorizontalConvolution(max_width)
     kind = SelfAttentionExtractor if name == "self_attention" else LSTMExtractor
     return kind(num_sequences, dim)
-
-
-def _mlp(width: int, sizes: list[int]) -> nn.Sequential:
-    """Enc_i or Enc_if: ReLU between the layers, the last one linear so that z has all signs."""
-    layers: list[nn.Module] = []
-    for size in sizes:
-        layers += [nn.Linear(width, size), nn.ReLU()]
-        width = size
-    return nn.Sequential(*layers[:-1])
-
-
-def _mean_similarity(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
-    """Mean cosine similarity of the positive pairs that exist."""
-    with torch.no_grad():
-        cosine = F.cosine_similarity(first, second, dim=-1)
-        return (cosine * valid).sum() / valid.sum().clamp(min=1)

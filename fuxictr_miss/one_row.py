@@ -14,13 +14,19 @@ from torch import Tensor, nn
 def tolerate_one_row(model: nn.Module) -> None:
     """Let every `BatchNorm1d` of the model use its running statistics where it sees one value.
 
-    The model's parameters, `state_dict` and larger batches are as before.
+    The model's parameters, `state_dict` and larger batches are as before. A second call changes
+    nothing.
     """
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d) and not _is_tolerant(module):
             pause = _Pause()
             module.register_forward_pre_hook(pause.begin)
             module.register_forward_hook(pause.end, always_call=True)
+
+
+def _is_tolerant(norm: nn.Module) -> bool:
+    hooks = norm._forward_pre_hooks.values()
+    return any(isinstance(getattr(hook, "__self__", None), _Pause) for hook in hooks)
 
 
 class _Pause:

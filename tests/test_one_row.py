@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_zoo.one_row import tolerate_one_row
+from fuxictr_miss.one_row import tolerate_one_row
 
 
 def test_one_row_uses_the_running_statistics_and_leaves_them_alone() -> None:
@@ -38,3 +38,11 @@ def test_a_failed_call_does_not_end_training() -> None:
     with pytest.raises(RuntimeError):
         norm(torch.randn(1, 5))
     assert norm.training
+
+
+def test_a_second_call_changes_nothing() -> None:
+    norm = nn.BatchNorm1d(3)
+    tolerate_one_row(norm)
+    hooks = len(norm._forward_pre_hooks)
+    tolerate_one_row(norm)
+    assert len(norm._forward_pre_hooks) == hooks

@@ -1,0 +1,161 @@
+"""CL4SRec: contrastive learning for sequential recommendation (arXiv 2010.14395)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.losses import nt_xent
+from fuxictr_miss.methods.draws import shuffle, uniform
+from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.registry import SSLLosses, register_method
+from fuxictr_miss.settings import SSLSettings, require
+
+
+@dataclasses.dataclass(frozen=True)
+class CL4SRecSettings:
+    """The keys of CL4SRec: `cl4srec_` and the field's name."""
+
+    crop_ratio: float = 0.6  # η, of the behaviors that a crop keeps
+    mask_ratio: float = 0.3  # γ, of the behaviors that are masked
+    reorder_ratio: float = 0.6  # β, of the behaviors that are shuffled
+    layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
+    heads: int = 2
+    dropout: float = 0.5
+    max_len: int = 50  # behaviors told apart by their position
+
+    def __post_init__(self) -> None:
+        for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"cl4srec_{name}", value, "between 0 and 1")
+        for name in ("layers", "heads", "max_len"):
+            require(getattr(self, name) >= 1, f"cl4srec_{name}", getattr(self, name), "1 or more")
+        require(0 <= self.dropout < 1, "cl4srec_dropout", self.dropout, "at least 0 and below 1")
+
+
+@register_method("CL4SRec")
+class CL4SRec(nn.Module):
+    """Two of crop, mask and reorder, a causal Transformer, NT-Xent.
+
+    A history of n behaviors gets two views by two different operators, drawn anew for each row:
+
+        crop     a random run of ⌊ηn⌋ behaviors, one at least
+        mask     ⌊γn⌋ random behaviors become the mask token, a vector of its own
+        reorder  a random run of ⌊βn⌋ behaviors is shuffled
+
+    The newest behavior's state in the Transformer stands for a view. A view's negatives are the
+    2(B - 1) views of other rows, less those of the same history. The paper compares states by their
+    inner product, which a last LayerNorm makes a cosine with a fixed temperature; here it is the
+    cosine over `ssl_temperature`, as in SimCLR.
+
+    Args:
+        ssl: keys that all methods share.
+        settings: keys of CL4SRec.
+        num_sequences: J.
+        dim: K.
+        generator: where every draw comes from.
+
+    Raises:
+        InputError: the heads do not divide J × K.
+    """
+
+    Settings = CL4SRecSettings
+
+    def __init__(
+        self,
+        ssl: SSLSettings,
+        settings: CL4SRecSettings,
+        num_sequences: int,
+        dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.temperature = ssl.temperature
+        self.settings = settings
+        self.generator = generator
+        width = num_sequences * dim
+        self.encoder = SequenceEncoder(
+            width,
+            settings.layers,
+            settings.heads,
+            settings.dropout,
+            settings.max_len,
+            causal=True,
+            generator=generator,
+            name="cl4srec",
+        )
+        self.mask_token = nn.Parameter(0.1 * torch.randn(width))
+
+    def forward(self, behavior: Behavior) -> SSLLosses:
+        """Draw two views of each history, encode them, and contrast."""
+        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK)
+        order, masked = self._draw(behavior.length, x.shape[1])
+        views = F.pad(x, (0, 0, 0, 1)).unsqueeze(1).expand(-1, 2, -1, -1)  # a row past the end
+        views = views.gather(2, order.unsqueeze(-1).expand(-1, -1, -1, x.shape[2]))
+        views = self.mask_token.where(masked.unsqueeze(-1), views)
+        left = (order < x.shape[1]).sum(dim=-1)  # (B, 2) behaviors in a view
+        states = self.encoder(views.flatten(0, 1), left.flatten())
+        first, second = states.unflatten(0, (-1, 2)).unbind(1)  # (B, JK) each
+        exists = behavior.length > 0
+        loss = nt_xent(first, second, self.temperature, behavior.group, valid=exists)
+        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
+
+    def _draw(self, length: Tensor, max_len: int) -> tuple[Tensor, Tensor]:
+        """(B, 2, L) behaviors of both views in their order, and which of them are masked."""
+        settings = self.settings
+        candidates = length.new_ones((len(length), 3), dtype=torch.bool)
+        operator = shuffle(candidates, self.generator)[:, :2].unsqueeze(-1)  # two different ones
+        length = length[:, None].expand(-1, 2)
+        cropped = crop(length, max_len, settings.crop_ratio, self.generator)
+        masked = mask(length, max_len, settings.mask_ratio, self.generator)
+        reordered = reorder(length, max_len, settings.reorder_ratio, self.generator)
+        order = cropped.where(
+            operator == 0, reordered.where(operator == 2, _as_is(length, max_len))
+        )
+        return order, masked & (operator == 1)
+
+
+def crop(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """A run of ⌊ratio × n⌋ behaviors, one at least where there is one.
+
+    Args:
+        length: (...) behaviors a view, n.
+        max_len: L, at least any n.
+
+    Returns:
+        (..., L) numbers of the behaviors, then L for none.
+    """
+    keep = _floor(length, ratio).maximum(length.clamp(max=1))
+    start = uniform(length - keep + 1, generator)
+    places = torch.arange(max_len, device=length.device)
+    return (start.unsqueeze(-1) + places).masked_fill(places >= keep.unsqueeze(-1), max_len)
+
+
+def mask(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """(..., L) booleans: ⌊ratio × n⌋ of the n behaviors, each as likely as the other."""
+    places = torch.arange(max_len, device=length.device)
+    rank = shuffle(places < length.unsqueeze(-1), generator)
+    return rank < _floor(length, ratio).unsqueeze(-1)
+
+
+def reorder(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """(..., L) as `crop`: all behaviors, of which a run of ⌊ratio × n⌋ is shuffled."""
+    size = _floor(length, ratio).unsqueeze(-1)
+    start = uniform(length - size.squeeze(-1) + 1, generator).unsqueeze(-1)
+    places = torch.arange(max_len, device=length.device)
+    inside = (places >= start) & (places < start + size)
+    order = (start + shuffle(inside, generator)).where(inside, places)
+    return order.masked_fill(places >= length.unsqueeze(-1), max_len)
+
+
+def _as_is(length: Tensor, max_len: int) -> Tensor:
+    places = torch.arange(max_len, device=length.device)
+    return places.masked_fill(places >= length.unsqueeze(-1), max_len)
+
+
+def _floor(length: Tensor, ratio: float) -> Tensor:
+    return (length.double() * ratio).floor().long()

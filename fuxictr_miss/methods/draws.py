@@ -1,0 +1,38 @@
+"""Random draws that several methods make, each from the generator it is given and no other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def uniform(count: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform integers on [0, count); 0 where count is not positive."""
+    draw = torch.rand(count.shape, generator=generator, device=count.device)
+    return (draw * count).long().clamp(min=0).minimum((count - 1).clamp(min=0))
+
+
+def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
+    """A random order of the places that are eligible.
+
+    Args:
+        eligible: (..., L) booleans.
+
+    Returns:
+        (..., L): the rank of each place among the eligible ones, uniform over all orders; the
+        places that are not eligible rank behind them.
+    """
+    key = torch.rand(eligible.shape, generator=generator, device=eligible.device)
+    order = key.masked_fill(~eligible, torch.inf).argsort(dim=-1, stable=True)
+    return order.argsort(dim=-1)
+
+
+def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Dropout: each number becomes 0 with probability `rate`, the others grow by 1/(1 - rate).
+
+    PyTorch's own draws from the global random numbers, which a method has to leave alone.
+    """
+    if rate == 0:
+        return x
+    kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    return x * kept / (1 - rate)

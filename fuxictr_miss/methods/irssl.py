@@ -1,0 +1,136 @@
+"""IRSSL: self-supervised learning for large-scale item recommendations (arXiv 2007.12865)."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.draws import drop, uniform
+from fuxictr_miss.methods.encoders import mean_similarity, mlp
+from fuxictr_miss.registry import SSLLosses, register_method
+from fuxictr_miss.settings import SSLSettings, require
+
+
+@dataclasses.dataclass(frozen=True)
+class IRSSLSettings:
+    """The keys of IRSSL: `irssl_` and the field's name."""
+
+    num_pairs: int = 1  # items drawn from a history
+    dropout: float = 0.5  # of embeddings, used only where an item has one feature
+    encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])  # the shared tower
+
+    def __post_init__(self) -> None:
+        require(self.num_pairs >= 1, "irssl_num_pairs", self.num_pairs, "1 or more")
+        require(0 < self.dropout < 1, "irssl_dropout", self.dropout, "between 0 and 1")
+        sizes = self.encoder
+        require(bool(sizes) and min(sizes) >= 1, "irssl_encoder", sizes, "a list of layer sizes")
+
+
+@register_method("IRSSL")
+class IRSSL(nn.Module):
+    """Correlated feature masking of an item's features, one tower for both views.
+
+    The items of a batch are behaviors drawn from its histories, their features the J sequences.
+    A batch masks one set of features W_m = {seed} ∪ {the n features of highest mutual information
+    with it} in the first view and the complement in the second; a masked feature shows a default
+    embedding, learned, one a feature. The loss is the paper's InfoNCE over the items of the batch;
+    an item is no negative of itself.
+
+    The paper's n = ⌊J/2⌋ leaves nothing of an item with two features, so n is at most J - 2. Until
+    `prepare` has seen the data all features count as equally correlated: random feature masking.
+
+    Args:
+        ssl: keys that all methods share.
+        settings: keys of IRSSL.
+        num_sequences: J.
+        dim: K.
+        generator: where every draw comes from.
+    """
+
+    Settings = IRSSLSettings
+
+    correlation: Tensor  # (J, J) mutual information of the item features, in nats
+
+    def __init__(
+        self,
+        ssl: SSLSettings,
+        settings: IRSSLSettings,
+        num_sequences: int,
+        dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.temperature = ssl.temperature
+        self.settings = settings
+        self.generator = generator
+        self.tower = mlp(num_sequences * dim, settings.encoder)
+        self.register_buffer("correlation", torch.zeros(num_sequences, num_sequences))
+        if num_sequences == 1:
+            logging.info(
+                "IRSSL: with one item feature (J = 1) there is none to mask; the views differ by "
+                "dropout on its embedding instead."
+            )
+        else:
+            self.default = nn.Parameter(0.1 * torch.randn(num_sequences, dim))
+
+    def prepare(self, columns: dict[str, Tensor]) -> None:
+        """Compute the mutual information of the item features, once, from the training data.
+
+        Args:
+            columns: the J sequences, (rows, L) ids each.
+        """
+        ids = torch.stack(list(columns.values())).long()  # (J, rows, L)
+        features = ids[:, (ids != 0).all(dim=0)]  # (J, behaviors)
+        for i, one in enumerate(features):
+            for j, other in enumerate(features[:i]):
+                shared = mutual_information(one, other)
+                self.correlation[i, j] = self.correlation[j, i] = shared
+
+    def forward(self, behavior: Behavior) -> SSLLosses:
+        """Draw items, mask their features in two ways, and contrast."""
+        count = behavior.length[:, None].expand(-1, self.settings.num_pairs)
+        ids = behavior.tokens(uniform(count, self.generator))  # (B, J, P)
+        items = Behavior(ids.transpose(1, 2).flatten(0, 1).unsqueeze(-1), behavior.tables)
+        e = items.tensor[:, :, 0]  # (BP, J, K)
+        if e.shape[1] == 1:
+            views = [drop(e, self.settings.dropout, self.generator) for _ in range(2)]
+        else:
+            masked = draw_mask(self.correlation, self.generator)[:, None]  # (J, 1)
+            views = [e.where(~masked, self.default), e.where(masked, self.default)]
+        first, second = self.tower(torch.stack(views).flatten(2))
+        exists = items.length > 0
+        loss = info_nce(first, second, self.temperature, items.group, valid=exists)
+        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
+
+
+def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:
+    """(J,) booleans: W_m, a random seed feature and the n most correlated with it."""
+    features = len(correlation)
+    n = max(0, min(features // 2, features - 2))
+    order = torch.rand(features, generator=generator, device=correlation.device).argsort()
+    by_correlation = correlation[order[0], order[1:]].argsort(descending=True, stable=True)
+    masked = torch.zeros(features, dtype=torch.bool, device=correlation.device)
+    masked[order[0]] = True
+    masked[order[1:][by_correlation[:n]]] = True  # equally correlated ones in random order
+    return masked
+
+
+def mutual_information(first: Tensor, second: Tensor) -> float:
+    """Σ P(x, y) log( P(x, y) / (P(x) P(y)) ) of two columns of ids, in nats; 0 where empty."""
+    if len(first) == 0:
+        return 0.0
+    pairs, count = (first * (second.max() + 1) + second).unique(return_counts=True)
+    p = count.double() / len(first)
+    x = _shares(first)[pairs // (second.max() + 1)]
+    y = _shares(second)[pairs % (second.max() + 1)]
+    return float((p * (p / (x * y)).log()).sum())
+
+
+def _shares(column: Tensor) -> Tensor:
+    """P(id), indexed by the id."""
+    return column.bincount().double() / len(column)

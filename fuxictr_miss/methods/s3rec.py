@@ -1,0 +1,146 @@
+"""S3-Rec: self-supervised learning for sequential recommendation (arXiv 2008.07873)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.methods.draws import uniform
+from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.registry import SSLLosses, register_method
+from fuxictr_miss.settings import SSLSettings, require
+
+
+@dataclasses.dataclass(frozen=True)
+class S3RecSettings:
+    """The keys of S3Rec: `s3rec_` and the field's name; layers, heads and dropout as published."""
+
+    layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
+    heads: int = 2
+    dropout: float = 0.5
+    max_len: int = 50  # behaviors told apart by their position
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "max_len"):
+            require(getattr(self, name) >= 1, f"s3rec_{name}", getattr(self, name), "1 or more")
+        require(0 <= self.dropout < 1, "s3rec_dropout", self.dropout, "at least 0 and below 1")
+
+
+@register_method("S3Rec")
+class S3Rec(nn.Module):
+    """Sequence-segment mutual information, the best of S3-Rec's four tasks for MISS's authors.
+
+    A segment of the history is masked; the rest, with the segment's places masked, shall be told to
+    belong to the segment rather than to a segment of equal length from elsewhere. With s and c the
+    states of one bidirectional Transformer for the segment and for the masked history,
+
+        f(s, c) = σ(cᵀ W s),    L = -log σ( f(s⁺, c) - f(s⁻, c) )
+
+    which is the paper's contrast with one negative, as its authors' code computes it. Segment
+    lengths are uniform on [1, ⌊n/2⌋]; where the segment ends, its sequence is masked too. The
+    negative is cut from the concatenation of the other users' histories, here those of the batch.
+    The temperature `ssl_temperature` has no place in this loss.
+
+    The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
+    `ssl_embedding_lr_scale: 1`.
+
+    Args:
+        ssl: keys that all methods share.
+        settings: keys of S3Rec.
+        num_sequences: J.
+        dim: K.
+        generator: where every draw comes from.
+
+    Raises:
+        InputError: the heads do not divide J × K.
+    """
+
+    Settings = S3RecSettings
+
+    def __init__(
+        self,
+        ssl: SSLSettings,
+        settings: S3RecSettings,
+        num_sequences: int,
+        dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        width = num_sequences * dim
+        self.encoder = SequenceEncoder(
+            width,
+            settings.layers,
+            settings.heads,
+            settings.dropout,
+            settings.max_len,
+            causal=False,
+            generator=generator,
+            name="s3rec",
+        )
+        self.mask_token = nn.Parameter(0.1 * torch.randn(width))
+        self.w = nn.Linear(width, width, bias=False)
+
+    def forward(self, behavior: Behavior) -> SSLLosses:
+        """Draw segments and negatives, encode, and compare."""
+        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK)
+        drawn = draw_segments(behavior.length, behavior.group, x.shape[1], self.generator)
+        inside = drawn.inside.unsqueeze(-1)
+        context = self.mask_token.where(inside, x)
+        segment = x.where(inside, self.mask_token)
+        negative = x[drawn.row, drawn.place].where(inside, self.mask_token)
+        sequences = torch.cat([context, segment, negative])
+        c, positive, other = self.encoder(sequences, behavior.length.repeat(3)).chunk(3)
+        c = self.w(c)
+        advantage = (c * positive).sum(-1).sigmoid() - (c * other).sum(-1).sigmoid()
+        valid = drawn.valid
+        loss = (-F.logsigmoid(advantage) * valid).sum() / valid.sum().clamp(min=1)
+        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(c, positive, valid))
+
+
+class Segments(NamedTuple):
+    """A segment of each history and where its negative comes from."""
+
+    inside: Tensor  # (B, L) whether a behavior is of the segment
+    row: Tensor  # (B, L) for each place of the segment, the history of the negative behavior ...
+    place: Tensor  # (B, L) ... and its number there
+    valid: Tensor  # (B,) whether there is a segment, and enough behaviors of others
+
+
+def draw_segments(
+    length: Tensor, group: Tensor, max_len: int, generator: torch.Generator
+) -> Segments:
+    """Random segments, and as many behaviors in a row from the other histories end to end.
+
+    The histories of a batch stand end to end in a ring, those of a group beside each other; the
+    negative starts anywhere on it so that it does not touch the row's own group.
+
+    Args:
+        length: (B,) behaviors a row, n.
+        group: (B,) equal for rows of equal history.
+        max_len: L.
+        generator: source of all randomness.
+    """
+    places = torch.arange(max_len, device=length.device)
+    size = 1 + uniform(length // 2, generator)  # [1, n//2]
+    start = uniform(length - size + 1, generator)
+    step = places - start[:, None]  # (B, L): number within the segment
+    inside = (step >= 0) & (step < size[:, None])
+
+    order = group.argsort(stable=True)
+    begin = F.pad(length[order].cumsum(0), (1, 0))  # (B + 1,) where each history starts on the ring
+    own_begin = begin[torch.searchsorted(group[order], group)]
+    own_end = begin[torch.searchsorted(group[order], group, right=True)]
+    around = begin[-1]
+    others = around - (own_end - own_begin)
+    offset = uniform(others - size + 1, generator)
+    on_ring = (own_end + offset).unsqueeze(1) + step * inside
+    on_ring = on_ring % around.clamp(min=1)
+    number = torch.searchsorted(begin, on_ring, right=True).clamp(max=len(length)) - 1
+    valid = (length >= 2) & (others >= size)
+    return Segments(inside, order[number], on_ring - begin[number], valid)

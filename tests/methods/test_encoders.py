@@ -1,0 +1,104 @@
+"""Encoders against loops over single vectors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.encoders import (
+    SequenceEncoder,
+    TransformerBlock,
+    mean_similarity,
+    mlp,
+)
+
+WIDTH = 6
+
+
+def sequence_encoder(**changes) -> SequenceEncoder:
+    arguments = {
+        "width": WIDTH,
+        "layers": 2,
+        "heads": 2,
+        "dropout": 0.5,
+        "max_len": 4,
+        "causal": False,
+        "generator": torch.Generator().manual_seed(1),
+        "name": "some",
+    }
+    return SequenceEncoder(**arguments | changes)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (2, 2), (3, 3)])
+def test_the_newest_state_equals_the_loops_whatever_lies_past_the_end(
+    causal, layers, heads, exact, encode_sequence
+):
+    """Histories longer than `max_len`, too: their oldest behaviors share a position."""
+    encoder = exact(sequence_encoder(layers=layers, heads=heads, causal=causal)).eval()
+    x = torch.randn(4, 7, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    length = torch.tensor([7, 1, 3, 5])
+    found = encoder(x, length)
+    for b, n in enumerate(length.tolist()):
+        torch.testing.assert_close(found[b], encode_sequence(encoder, list(x[b, :n])))
+
+
+def test_an_empty_row_is_finite_and_disturbs_no_other(exact):
+    encoder = exact(sequence_encoder()).eval()
+    x = torch.randn(2, 3, WIDTH, dtype=torch.float64)
+    found = encoder(x, torch.tensor([0, 3]))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[1:], encoder(x[1:], torch.tensor([3])))
+
+
+def test_dropout_is_drawn_from_the_generator_and_in_training_only(exact):
+    encoder = exact(sequence_encoder())
+    x = torch.randn(2, 3, WIDTH, dtype=torch.float64)
+    length = torch.tensor([3, 2])
+    before = torch.get_rng_state()
+    first, second = encoder(x, length), encoder(x, length)
+    encoder.generator.manual_seed(1)
+    again = encoder(x, length)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    encoder.eval()
+    assert torch.equal(encoder(x, length), encoder(x, length))
+
+
+def test_every_parameter_learns(exact):
+    encoder = exact(sequence_encoder(causal=True))
+    encoder(torch.randn(3, 5, WIDTH, dtype=torch.float64), torch.tensor([5, 4, 2])).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        if not name.endswith("key.bias"):  # a shift of all keys cancels in the softmax
+            assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("heads", [4, 5, 7])
+def test_heads_that_do_not_divide_the_width_are_refused_by_the_methods_key(heads):
+    with pytest.raises(InputError, match="some_heads must divide"):
+        sequence_encoder(heads=heads)
+
+
+def test_a_block_without_a_mask_looks_at_everything(exact):
+    block = exact(TransformerBlock(WIDTH, 2, 0.0, torch.Generator()))
+    h = torch.randn(2, 4, WIDTH, dtype=torch.float64)
+    everything = torch.ones(1, 4, 4, dtype=torch.bool)
+    torch.testing.assert_close(block(h, h), block(h, h, everything))
+
+
+def test_an_mlp_ends_linear(encode_mlp):
+    encoder = mlp(3, [5, 4]).double()
+    assert [type(layer) for layer in encoder] == [nn.Linear, nn.ReLU, nn.Linear]
+    x = torch.randn(3, dtype=torch.float64)
+    torch.testing.assert_close(encoder(x), encode_mlp(encoder, x))
+
+
+def test_similarity_is_the_mean_over_the_pairs_there_are():
+    first = torch.tensor([[1.0, 0], [0, 2], [1, 1]])
+    second = torch.tensor([[3.0, 0], [5, 0], [-1, -1]])  # cosines 1, 0, -1
+    for valid, mean in (([1, 1, 0], 0.5), ([0, 1, 1], -0.5), ([0, 0, 0], 0)):
+        found = mean_similarity(first, second, torch.tensor(valid).bool())
+        assert found.item() == pytest.approx(mean)

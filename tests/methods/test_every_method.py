@@ -1,0 +1,226 @@
+"""The invariants of the mixin, for every method on every backbone, J = 1, 2, 3."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+import fuxictr_miss as fm
+from fuxictr_miss import experiment
+from fuxictr_miss.config import load_params
+from fuxictr_miss.enhancer import method_defaults
+from fuxictr_miss.registry import get_method
+from fuxictr_miss.training import fit
+
+DATASETS = {1: "amazoncds_subset", 2: "demo", 3: "alipay"}  # of config/, for their columns
+METHODS = fm.list_methods()
+BACKBONES = [n for n in fm.list_models() if "_" not in n and n not in ("LR", "MISS")]
+STRATEGIES = ["joint", "pretrain", "pretrain_joint"]
+PAIRS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
+ROWS = {"train": 17, "valid": 6, "test": 6}  # with batches of 16 the last one has one row
+
+
+def sequences_of(method: str, number: int) -> int:
+    """J for the number-th test of a method; Rule needs a category."""
+    return 2 + number % 2 if method == "Rule" else 1 + number % 3
+
+
+@pytest.fixture(scope="module")
+def folder(splits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits of a few rows with item, category and seller; one history is empty."""
+    folder = tmp_path_factory.mktemp("every_method")
+    for name, rows in ROWS.items():
+        frame = pl.read_parquet(splits / f"{name}.parquet").head(rows)
+        histories = [
+            pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("")).otherwise(pl.col(column))
+            for column in ("item_history", "cate_history")
+        ]
+        frame.with_columns(
+            pl.col("cate_id").str.replace("c", "s").alias("seller_id"),
+            pl.col("cate_history").str.replace_all("c", "s").alias("seller_history"),
+        ).with_columns(
+            *(h.alias(n) for h, n in zip(histories, ("item_history", "cate_history"), strict=True))
+        ).write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def build(folder: Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """(backbone, method or None, J, **keys) -> a model and its loaders."""
+
+    def make(
+        backbone: str, method: str | None, sequences: int, **keys: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        params = load_params("config", f"{backbone}_{DATASETS[sequences]}")
+        params.update({f"{name}_data": str(folder / f"{name}.parquet") for name in ROWS})
+        params.update(data_root=str(folder / "encoded"), model_root=str(folder / "checkpoints"))
+        params.update(vocab_data=None, batch_size=16, embedding_dim=4, verbose=0, gpu=-1, seed=5)
+        params.update(learning_rate=1e-2, ssl_pretrain_epochs=1, ssl_embedding_lr_scale=1.0)
+        params["model"] = f"{backbone}_{method}" if method else backbone
+        params.update(keys)
+        model, loaders = experiment.build(params)
+        model._max_gradient_norm = 10.0
+        return model.train(), loaders
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(build: Callable) -> Callable[[str, int], tuple[Any, ...]]:
+    """(backbone, J) -> initial weights, weights after an epoch, random numbers after both."""
+    known: dict[tuple[str, int], tuple[Any, ...]] = {}
+
+    def make(backbone: str, sequences: int) -> tuple[Any, ...]:
+        if (backbone, sequences) not in known:
+            model, loaders = build(backbone, None, sequences)
+            start, built = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+            for batch in loaders["train"]:
+                model.train_step(batch)
+            known[backbone, sequences] = (
+                start, model.state_dict(), built, torch.get_rng_state()
+            )  # fmt: skip
+        return known[backbone, sequences]
+
+    return make
+
+
+def assert_holds(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    own = model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(("backbone", "method"), PAIRS)
+def test_weight_zero_gives_the_bits_of_the_plain_backbone(backbone, method, build, plain):
+    sequences = sequences_of(method, PAIRS.index((backbone, method)))
+    start, end, built, trained = plain(backbone, sequences)
+    model, loaders = build(backbone, method, sequences, ssl_weight=0)
+    assert_holds(model, start)
+    assert torch.equal(torch.get_rng_state(), built)
+    for batch in loaders["train"]:
+        model.train_step(batch)
+    assert_holds(model, end)
+    assert torch.equal(torch.get_rng_state(), trained)
+
+
+@pytest.mark.parametrize(("backbone", "method"), PAIRS)
+def test_training_draws_as_the_backbone_does_and_teaches_the_tables(
+    backbone, method, build, plain, monkeypatch
+):
+    sequences = sequences_of(method, PAIRS.index((backbone, method)) + 1)
+    model, loaders = build(backbone, method, sequences)
+    model.weighted_ssl(model.ssl_losses(next(iter(loaders["train"])))).backward()
+    for table in model.behavior_source.tables(model):
+        assert table.weight.grad.any()
+        assert not table.weight.grad[0].any()
+    model.zero_grad()
+
+    _, _, built, trained = plain(backbone, sequences)
+    torch.set_rng_state(built)
+    for batch in loaders["train"]:
+        assert model.train_step(batch).isfinite()
+    assert torch.equal(torch.get_rng_state(), trained)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+    monkeypatch.setattr(type(model.ssl_method), "forward", None)  # eval() must not call it
+    predictions = model.predict(loaders["test"])
+    other = model.to_backbone()
+    assert type(other) is fm.get_model(backbone)
+    assert (other.predict(loaders["test"]) == predictions).all()
+    fresh, _ = build(backbone, None, sequences)
+    fresh.load_state_dict(other.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(("backbone", "method"), PAIRS)
+def test_every_strategy_trains_every_method_on_every_backbone(backbone, method, build):
+    sequences = sequences_of(method, PAIRS.index((backbone, method)) + 2)
+    model, loaders = build(backbone, method, sequences)
+    for strategy in STRATEGIES:
+        model.ssl = dataclasses.replace(model.ssl, training=strategy)
+        rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+        numbers = [value for row in rows for value in row.values() if isinstance(value, float)]
+        assert torch.tensor(numbers).isfinite().all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+def test_same_seed_same_metrics_to_the_last_digit(method, sequences, strategy, build):
+    if method == "Rule" and sequences == 1:
+        pytest.skip("Rule needs a category sequence")
+    results = []
+    for _ in range(2):
+        model, loaders = build("DIN", method, sequences, ssl_training=strategy)
+        rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+        losses = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        results.append((losses, model.evaluate(loaders["test"])))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_parameter_of_the_method_learns(method, build):
+    model, loaders = build("DNN", method, 3)
+    before = copy.deepcopy(model.ssl_method.state_dict())
+    for _ in range(3):
+        for batch in loaders["train"]:
+            model.train_step(batch)
+    optimized = {id(p) for group in model.optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.ssl_method.named_parameters():
+        assert id(parameter) in optimized
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+def test_losses_are_finite_on_one_row_and_nothing_on_empty_histories(method, sequences, build):
+    if method == "Rule" and sequences == 1:
+        pytest.skip("Rule needs a category sequence")
+    model, loaders = build("DIN", method, sequences)
+    batch = next(iter(loaders["train"]))
+    for rows in (1, 2, 16):
+        some = {name: column[:rows] for name, column in batch.items()}
+        assert all(loss.isfinite() for loss in model.ssl_losses(some))
+        empty = {name: torch.zeros_like(column) for name, column in some.items()}
+        assert [loss.item() for loss in model.ssl_losses(empty)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_is_left_as_it_was(method, build):
+    """Augmentations make views; they do not write into the histories or the tables."""
+    model, loaders = build("DIN", method, 2)
+    batch = next(iter(loaders["train"]))
+    columns, weights = copy.deepcopy(batch), copy.deepcopy(model.state_dict())
+    model.ssl_losses(batch)
+    assert all(torch.equal(batch[name], column) for name, column in columns.items())
+    assert_holds(model, weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_term_starves_the_label_loss_under_the_global_clip_at_the_first_step(method, build):
+    """FuxiCTR's tables start at a standard deviation of 1e-4: normalizing such vectors is steep.
+
+    The clip at 10 may not shrink the label gradient to less than half of itself.
+    """
+    model, loaders = build("DNN", method, 2)
+    batch = next(iter(loaders["train"]))
+    model.compute_loss(model.forward(batch), model.get_labels(batch)).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients) < 20
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_key_of_a_method_has_a_default_and_its_name_in_front(method):
+    settings = get_method(method).Settings()
+    prefix = f"{method.lower()}_"
+    for name, value in vars(settings).items():
+        assert method_defaults()[prefix + name] == value
+
+
+def test_the_methods_of_table_v_are_here():
+    assert {"MISS", "Rule", "IRSSL", "S3Rec", "CL4SRec"} <= set(METHODS)

@@ -1,0 +1,74 @@
+"""What a method sees before the first step, and what is logged of it afterwards."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from fuxictr_miss import experiment
+from fuxictr_miss.methods.irssl import IRSSL, mutual_information
+from fuxictr_miss.training import fit
+
+STRATEGIES = ["joint", "pretrain", "pretrain_joint"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What happened to IRSSL, in order: its columns, then "step" for each batch."""
+    seen: list[Any] = []
+    prepare, forward = IRSSL.prepare, IRSSL.forward
+    monkeypatch.setattr(
+        IRSSL, "prepare", lambda self, columns: (seen.append(columns), prepare(self, columns))[1]
+    )
+    monkeypatch.setattr(
+        IRSSL, "forward", lambda self, batch: (seen.append("step"), forward(self, batch))[1]
+    )
+    return seen
+
+
+def trained(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any], list[Any]]:
+    changes = {"model": "DIN_IRSSL", "ssl_pretrain_epochs": 1, **changes}
+    model, loaders = experiment.build({**params, **changes})
+    rows = fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+    return model, loaders, rows
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_training_split_is_shown_once_and_before_the_first_step(params, calls, strategy):
+    model, loaders, _ = trained(params, ssl_training=strategy)
+    assert [index for index, each in enumerate(calls) if each != "step"] == [0]
+    assert list(calls[0]) == ["item_history", "cate_history"]
+    for name, column in calls[0].items():
+        assert torch.equal(column, loaders["train"].columns[name])
+    item, category = (loaders["train"].columns[name] for name in calls[0])
+    real = item != 0
+    expected = mutual_information(item[real].long(), category[real].long())
+    assert model.ssl_method.correlation[0, 1].item() == pytest.approx(expected)
+
+
+def test_it_is_not_shown_where_the_weight_is_zero(params, calls):
+    trained(params, ssl_weight=0)
+    assert calls == []
+
+
+def test_a_loader_that_keeps_nothing_in_memory_is_pointed_out(params, caplog):
+    model, loaders = experiment.build({**params, "model": "DIN_IRSSL"})
+    batches = list(loaders["train"])
+    with caplog.at_level(logging.WARNING):
+        fit(model, batches, epochs=1, validation_data=loaders["valid"])
+    assert any("cannot see the training split" in r.getMessage() for r in caplog.records)
+    assert not model.ssl_method.correlation.any()
+
+
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_similarity_of_the_pairs_is_logged_for_every_extractor(params, extractor, strategy):
+    """The numbers of Fig. 5."""
+    changes = {"model": "DIN_MISS", "miss_extractor": extractor, "ssl_training": strategy}
+    _, _, rows = trained(params, **changes)
+    for row in rows:
+        assert ("similarity" in row) == (row["phase"] != "label")
+        assert -1 <= row.get("similarity", 0) <= 1

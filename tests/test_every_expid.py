@@ -1,0 +1,44 @@
+"""Every experiment in config/ builds, on data with its columns, and takes a training step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from fuxictr_miss import experiment
+from fuxictr_miss.config import list_expids, load_params
+
+CONFIG = "config"
+DATASETS = sorted({load_params(CONFIG, expid)["dataset_id"] for expid in list_expids(CONFIG)})
+
+
+@pytest.fixture(scope="session")
+def splits_with_seller(splits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("with_seller")
+    for name in ("train", "valid", "test"):
+        frame = pl.read_parquet(splits / f"{name}.parquet")
+        frame.with_columns(
+            pl.col("cate_id").str.replace("c", "s").alias("seller_id"),
+            pl.col("cate_history").str.replace_all("c", "s").alias("seller_history"),
+        ).write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("dataset_id", DATASETS)
+def test_every_expid_of_a_data_set_builds_and_learns(dataset_id, splits_with_seller, tmp_path):
+    expids = [e for e in list_expids(CONFIG) if load_params(CONFIG, e)["dataset_id"] == dataset_id]
+    for expid in expids:
+        params = load_params(CONFIG, expid)
+        params.update(
+            {f"{s}_data": f"{splits_with_seller}/{s}.parquet" for s in ("train", "valid")}
+        )
+        params.update(test_data=None, vocab_data=None, batch_size=32)
+        params.update(data_root=str(tmp_path / "encoded"), model_root=str(tmp_path / "checkpoints"))
+        model, loaders = experiment.build(params)
+        assert type(model).__name__ == params["model"], expid
+        model._max_gradient_norm = params["max_gradient_norm"]
+        model.train()
+        assert torch.isfinite(model.train_step(next(iter(loaders["train"])))), expid

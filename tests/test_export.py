@@ -1,0 +1,137 @@
+"""Embeddings that leave: FuxiCTR reads them as its own `pretrained_emb`, token by token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import polars as pl
+import pytest
+import torch
+from fuxictr.features import FeatureMap
+from fuxictr.preprocess import FeatureProcessor
+from fuxictr.pytorch.layers import FeatureEmbedding
+
+from fuxictr_miss import experiment
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.export import export_embeddings
+
+CATEGORICAL = {"active": True, "dtype": "str", "type": "categorical"}
+
+
+def build(params: dict[str, Any], model: str, **changes: Any) -> Any:
+    """A model whose tables are far from their start."""
+    built, _ = experiment.build({**params, "model": model, "model_id": model, **changes})
+    for parameter in built.parameters():
+        torch.nn.init.normal_(parameter)
+    return built
+
+
+def read(file: Path) -> dict[str, list[float]]:
+    with h5py.File(file) as content:
+        keys = content["key"][:].astype(str)  # as FuxiCTR does
+        return dict(zip(keys.tolist(), content["value"][:].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["DIN_MISS", "DNN"])
+def test_each_table_becomes_one_file_of_tokens_and_vectors(params, tmp_path, name):
+    model = build(params, name)
+    files = export_embeddings(model, tmp_path / "out" / "mine.h5")
+    assert [f.name for f in files] == [f"mine_{n}.h5" for n in ("user_id", "item_id", "cate_id")]
+    folder = Path(model.feature_map.data_dir)
+    vocabulary = json.loads((folder / "feature_vocab.json").read_text())["item_id"]
+    place = "embedding_layer" if name == "DIN_MISS" else "embedding_layer.embedding_layer"
+    weight = model.get_submodule(place).embedding_layers["item_id"].weight
+    assert read(files[1]) == {
+        token: weight[i].tolist()
+        for token, i in vocabulary.items()
+        if token not in ("__PAD__", "__OOV__")
+    }
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def started_by_fuxictr(folder: Path, tokens: list[str], file: Path) -> list[list[float]]:
+    """FuxiCTR alone, on a data set of its own whose items start from `file`: their vectors."""
+    columns = [
+        {"name": "user", **CATEGORICAL},  # it cannot load a pretrained table for an only feature
+        {
+            "name": "item",
+            **CATEGORICAL,
+            "pretrained_emb": str(file),
+            "pretrain_dim": 4,
+            "pretrain_usage": "init",
+            "freeze_emb": False,
+        },
+    ]
+    label = {"name": "label", "dtype": "float"}
+    processor = FeatureProcessor(columns, label, "theirs", str(folder))
+    frame = pl.DataFrame({"user": tokens, "item": tokens, "label": [0.0] * len(tokens)})
+    processor.fit(processor.preprocess(frame.lazy()))
+    feature_map = FeatureMap("theirs", str(folder / "theirs"))
+    feature_map.load(str(folder / "theirs" / "feature_map.json"), {"embedding_dim": 4})
+    layer = FeatureEmbedding(feature_map, 4, required_feature_columns=["item"])
+    ids = processor.transform({"item": tokens})["item"]
+    return layer({"item": torch.tensor(ids)}, flatten_emb=True).tolist()
+
+
+def test_plain_fuxictr_starts_with_the_same_vectors_for_the_same_tokens(params, tmp_path):
+    file = export_embeddings(build(params, "DNN_MISS"), tmp_path / "mine.h5")[1]
+    ours = read(file)
+    tokens = [*sorted(ours)[::3], "never seen"]  # another data set, in another order
+    vectors = started_by_fuxictr(tmp_path, tokens, file)
+    assert vectors[:-1] == [ours[token] for token in tokens[:-1]]
+    assert max(map(abs, vectors[-1])) < 1e-2  # FuxiCTR's own start, std 1e-4
+
+
+def test_tokens_beyond_ascii_reach_fuxictr_too(params, tmp_path):
+    model = build(params, "DNN")
+    path = Path(model.feature_map.data_dir) / "feature_vocab.json"
+    vocabulary = json.loads(path.read_text())
+    vocabulary["item_id"] = {"__PAD__": 0, "né": 1, "日本": 2, "i": 3, "__OOV__": 4}
+    path.write_text(json.dumps(vocabulary))
+    file = export_embeddings(model, tmp_path / "mine.h5")[1]
+    assert list(read(file)) == ["né", "日本", "i"]
+    assert started_by_fuxictr(tmp_path, ["日本"], file) == [read(file)["日本"]]
+
+
+def test_a_history_with_a_table_of_its_own_gets_a_file_of_its_own(params, tmp_path):
+    del params["feature_cols"][1]["share_embedding"]
+    files = export_embeddings(build(params, "DNN"), tmp_path / "mine.h5")
+    assert "mine_item_history.h5" in {file.name for file in files}
+    assert "mine_cate_history.h5" not in {file.name for file in files}
+
+
+def test_a_run_exports_its_best_weights(params, tmp_path):
+    params.update(model="DNN_MISS", epochs=1)
+    experiment.run(params, embeddings=tmp_path / "run.h5")
+    export_embeddings(experiment.load_trained(params), tmp_path / "later.h5")
+    assert read(tmp_path / "run_item_id.h5") == read(tmp_path / "later_item_id.h5")
+
+
+def test_a_finished_run_exports_without_being_trained_again(params, tmp_path):
+    params.update(model="DNN_MISS", epochs=1, ssl_training="pretrain", ssl_pretrain_epochs=1,
+                  ssl_embedding_lr_scale=0.0)  # fmt: skip
+    experiment.run(params)
+    trained = Path(experiment.load_trained(params).checkpoint).stat().st_mtime_ns
+    experiment.run(params, resume=True, embeddings=tmp_path / "mine.h5")
+    model = experiment.load_trained(params)
+    assert Path(model.checkpoint).stat().st_mtime_ns == trained
+    expected = model.behavior_source.tables(model)[0].weight
+    assert next(iter(read(tmp_path / "mine_item_id.h5").values())) == expected[1].tolist()
+
+
+def test_what_cannot_be_exported_is_refused_in_one_sentence(params, tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.h5, got 'mine\.csv'"):
+        experiment.run(params, embeddings="mine.csv")
+    params = {k: v for k, v in params.items() if not k.endswith("_regularizer")}
+    with pytest.raises(InputError, match="LR has no embedding table"):
+        export_embeddings(build(params, "LR"), tmp_path / "mine.h5")
+    model = build(params, "DNN")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        export_embeddings(model, tmp_path / "file" / "mine.h5")
+    (Path(model.feature_map.data_dir) / "feature_vocab.json").unlink()
+    with pytest.raises(InputError, match="vocabulary cannot be read"):
+        export_embeddings(model, tmp_path / "mine.h5")

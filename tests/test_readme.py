@@ -1,0 +1,68 @@
+"""The README's commands and snippets run as written, in a copy of the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which `python` is this interpreter."""
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("fuxictr_miss", "model_zoo", "config", "data_preprocess"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run_expid.py", folder)
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_commands_and_snippets_run_as_written(copy):
+    printed = "".join(run(["bash", "-ec", block], copy) for block in blocks("bash"))
+    auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
+    promised = float(re.search(r"\[test\] AUC: ([\d.]+)", README).group(1))
+    assert auc == pytest.approx(promised, abs=0.02)
+    for block in blocks("python"):
+        run([sys.executable, "-c", block], copy)
+
+
+def test_every_key_in_the_table_exists_with_that_default():
+    from fuxictr_miss.enhancer import method_defaults
+
+    defaults = method_defaults()
+    table = README[README.index("### Keys") : README.index("### Which strategy")]
+    named = set(re.findall(r"`((?:ssl|miss)_\w+)`", table))
+    assert named <= set(defaults)
+    ours = {key for key in defaults if key.startswith(("ssl_", "miss_"))}
+    assert named == ours
+
+
+def test_every_linked_file_exists():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert all((ROOT / link).exists() for link in links)
