@@ -25,7 +25,7 @@ class CL4SRecSettings:
     reorder_ratio: float = 0.6  # β, of the behaviors that are shuffled
     layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
     heads: int = 2
-    dropout: float = 0.5
+    dropout: float = 0.1
     max_len: int = 50  # behaviors told apart by their position
 
     def __post_init__(self) -> None:

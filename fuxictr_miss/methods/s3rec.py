@@ -18,11 +18,11 @@ from fuxictr_miss.settings import SSLSettings, require
 
 @dataclasses.dataclass(frozen=True)
 class S3RecSettings:
-    """The keys of S3Rec: `s3rec_` and the field's name; layers, heads and dropout as published."""
+    """The keys of S3Rec: `s3rec_` and the field's name; layers and heads as published."""
 
     layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
     heads: int = 2
-    dropout: float = 0.5
+    dropout: float = 0.1  # published: 0.5, at a width of 64; narrower ones do not learn with it
     max_len: int = 50  # behaviors told apart by their position
 
     def __post_init__(self) -> None:
@@ -85,6 +85,7 @@ class S3Rec(nn.Module):
         )
         self.mask_token = nn.Parameter(0.1 * torch.randn(width))
         self.w = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.w.weight, std=0.02)  # as published: f starts where σ is steep
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw segments and negatives, encode, and compare."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fuxictr_miss as fm
-from fuxictr_miss import experiment
+from fuxictr_miss import experiment, training
 from fuxictr_miss.config import load_params
 from fuxictr_miss.enhancer import method_defaults
 from fuxictr_miss.registry import get_method
@@ -161,6 +161,31 @@ def test_same_seed_same_metrics_to_the_last_digit(method, sequences, strategy, b
         losses = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
         results.append((losses, model.evaluate(loaders["test"])))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_killed_between_its_phases_ends_as_if_nothing_had_happened(
+    method, build, monkeypatch
+):
+    def train(resume: bool) -> Any:
+        model, loaders = build("DIN", method, 3, ssl_training="pretrain_joint")
+        fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"], resume=resume)
+        return model.evaluate(loaders["test"]), model.state_dict()
+
+    whole, weights = train(resume=False)
+    save = training._Run._save
+
+    def save_and_die(run: Any) -> None:
+        save(run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(resume=False)
+    again, other = train(resume=True)
+    assert again == whole
+    assert all(torch.equal(other[name], value) for name, value in weights.items())
 
 
 @pytest.mark.parametrize("method", METHODS)
