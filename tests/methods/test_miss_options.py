@@ -49,7 +49,7 @@ def test_without_m_the_views_are_the_means_of_two_halves_of_the_history(
 
     halves, _ = draw_halves(behavior.length, behavior.ids.shape[2], num_pairs, generator)
     (g_1,) = method.extractor.g
-    found = []
+    found, alike = [], [torch.zeros((), dtype=torch.float64)]
     for p in range(num_pairs):
         pairs: list[Any] = []
         for b, history in enumerate(look_up(behavior)):
@@ -57,15 +57,16 @@ def test_without_m_the_views_are_the_means_of_two_halves_of_the_history(
                 pairs.append(None)
                 continue
             interests = [(g_1 * step).clamp(min=0) for step in history]  # Eq. 19 with m = 1
-            views = []
+            means = []
             for view in range(2):
                 half = [t for place, t in enumerate(interests) if halves[b, p, view, place]]
-                views.append(encode_mlp(method.interest_encoder, sum(half) / len(half)))
-            pairs.append(tuple(views))
-        found.append(contrast(pairs, histories(behavior), TAU))
-    expected = sum(loss for loss, _ in found) / num_pairs
+                means.append(sum(half) / len(half))
+            alike.append(torch.cosine_similarity(*means, dim=0))
+            pairs.append(tuple(encode_mlp(method.interest_encoder, mean) for mean in means))
+        found.append(contrast(pairs, histories(behavior), TAU)[0])
+    expected = sum(found) / num_pairs
     torch.testing.assert_close(losses.ssl, expected)
-    torch.testing.assert_close(losses.similarity, sum(s for _, s in found) / num_pairs)
+    torch.testing.assert_close(losses.similarity, sum(alike) / max(1, len(alike) - 1))
     assert losses.feature.item() == 0
     parameters = [*method.parameters(), *(table.weight for table in behavior.tables)]
     torch.testing.assert_close(gradients(losses.ssl, parameters), gradients(expected, parameters))
@@ -161,17 +162,20 @@ def test_the_transformer_encoder_lets_the_features_of_an_interest_look_at_each_o
     pairs = draw_interest_pairs(behavior.length, 1, 3, 1, generator)
     (g_1,) = method.extractor.g
 
-    def encode(step: torch.Tensor) -> torch.Tensor:
-        features = (g_1 * step).clamp(min=0).view(1, sequences, DIM)
+    def encode(interest: torch.Tensor) -> torch.Tensor:
+        features = interest.view(1, sequences, DIM)
         return encode_mlp(method.interest_encoder, method.attention(features, features).flatten())
 
     views: list[Any] = []
+    alike = []
     for b, history in enumerate(look_up(behavior)):
         drawn = (int(pairs.first[b, 0, 0]), int(pairs.second[b, 0, 0]))
-        views.append(tuple(encode(history[i]) for i in drawn) if len(history) > 1 else None)
-    expected, similarity = contrast(views, histories(behavior), TAU)
+        t = [(g_1 * history[i]).clamp(min=0).flatten() for i in drawn if len(history) > 1]
+        alike += [torch.cosine_similarity(*t, dim=0)] if t else []
+        views.append(tuple(encode(each) for each in t) if t else None)
+    expected, _ = contrast(views, histories(behavior), TAU)
     torch.testing.assert_close(losses.ssl, expected)
-    torch.testing.assert_close(losses.similarity, similarity)
+    torch.testing.assert_close(losses.similarity, sum(alike) / len(alike))
 
 
 def test_what_goes_beyond_the_paper_is_off_unless_asked_for():

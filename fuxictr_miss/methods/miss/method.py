@@ -138,8 +138,11 @@ class MISS(nn.Module):
             features = self.attention(features, features)
         z = self.interest_encoder(features.flatten(1)).unflatten(0, shape)  # Eq. 13
         z = z.permute(3, 1, 2, 0, 4).flatten(1, 2)  # (2, M*P, B, D)
+        # Fig. 5 is about the interests h: an encoder can keep collapsed ones apart
+        first, second = interests.flatten(4).unbind(3)  # (B, M, P, JK)
+        similarity = mean_similarity(first, second, valid.unsqueeze(-1).expand(shape[:3]))
         valid = valid.T.repeat_interleave(self.settings.num_pairs, dim=0)  # (M*P, B)
-        return self._contrast(z, behavior, valid), mean_similarity(z[0], z[1], valid)
+        return self._contrast(z, behavior, valid), similarity
 
     def _interest_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
         """Pairs of interests (Eq. 21), and for which branches of a history they exist."""
