@@ -29,7 +29,7 @@ from fuxictr_miss.logs import without_fuxictr_info
 log = logging.getLogger(__name__)
 
 HELD_OUT_SHARE = 0.05  # of the users, whose histories stop the pretraining and never train it
-PRETRAIN_PATIENCE = 10  # epochs without a better held-out loss
+PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss, which may rest for ten of them
 _HELD_OUT_SEED = 15068  # the held-out pairs are the same in every epoch
 
 
