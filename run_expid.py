@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fuxictr_miss.config import list_expids, load_params, override
 from fuxictr_miss.errors import InputError, run_command
+from fuxictr_miss.start_up import import_experiment
 
 EXAMPLES = """examples:
   python run_expid.py --list                                 what there is to run
@@ -65,11 +66,11 @@ def main() -> None:
     if arguments.zoo:
         params["model_zoo_path"] = arguments.zoo
 
-    from fuxictr_miss.experiment import append_result, run  # late: --help must not wait for torch
-
-    result = run(params, arguments.resume, arguments.export_embeddings)
+    experiment = import_experiment()  # late: --help must not wait for torch
+    result = experiment.run(params, arguments.resume, arguments.export_embeddings)
+    del result["history"]  # in the log and the picture
     table = Path(Path(arguments.config).resolve().name + ".csv")
-    append_result({"command": " ".join(sys.argv), **result}, params, table)
+    experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)
     for split in ("valid", "test"):
         metrics = [
             f"{k[len(split) + 1 :]}: {v:.6f}" for k, v in result.items() if k.startswith(split)

@@ -25,6 +25,8 @@ setup(
         "filelock>=3.12",
         "tqdm>=4.60",
         "matplotlib>=3.7",
+        "scipy>=1.10",
+        "ray>=2.9",
     ],
     extras_require={"dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"]},
 )

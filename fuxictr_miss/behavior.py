@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -15,41 +15,70 @@ from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError, unknown
 
+_HASHED = 32  # newest behaviors that tell histories apart
+
 
 class Behavior:
     """The behaviors of a batch, embedded only where a method asks for them.
 
     Behaviors are counted from 0 (the oldest) to `length` - 1, whatever the padding: a position
-    at which any sequence is padding is not a behavior, on either side or in between.
+    at which any sequence is padding is not a behavior, on either side or in between. What is asked
+    for is found without a look at the rest, so that a long history costs what a short one does.
 
     Args:
-        ids: (B, J, L) token ids of the J sequences; 0 is padding.
+        ids: J columns of (B, L) token ids, or one (B, J, L); 0 is padding.
         tables: J modules that embed ids to K dimensions.
     """
 
-    def __init__(self, ids: Tensor, tables: list[nn.Module]) -> None:
-        self.ids = ids
+    def __init__(self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module]) -> None:
+        self.columns = ids.unbind(1) if isinstance(ids, Tensor) else tuple(ids)
         self.tables = tables
-        self.mask = (ids != 0).all(dim=1)  # (B, L)
-        self._count = self.mask.cumsum(dim=1)  # (B, L): behaviors up to and with a position
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """(B, J, L) token ids."""
+        return torch.stack(self.columns, dim=1).long()
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.columns[0].shape[0]
+
+    @property
+    def max_len(self) -> int:
+        """L; as the number of a behavior it stands for padding."""
+        return self.columns[0].shape[1]
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, L) whether there is a behavior at a position."""
+        mask = self.columns[0].bool()
+        for column in self.columns[1:]:
+            mask &= column.bool()
+        return mask
 
     @cached_property
     def length(self) -> Tensor:
         """(B,) number of behaviors."""
-        return self._count[:, -1]
+        return self.mask.view(torch.int8).sum(dim=1, dtype=torch.int32).long()
 
     @cached_property
     def group(self) -> Tensor:
-        """(B,) equal for rows of equal behaviors, wherever the padding: a 64-bit linear hash."""
-        number = (self._count - 1).clamp(min=0)  # (B, L)
-        factors = _multipliers(*self.ids.shape[1:]).to(self.ids.device)[:, number]  # (J, B, L)
-        return (self.ids * self.mask.unsqueeze(1) * factors.transpose(0, 1)).sum(dim=(1, 2))
+        """(B,) equal for rows of equal behaviors, wherever the padding: a 64-bit linear hash.
+
+        It reads the length and the newest behaviors, which tell any two histories apart in effect.
+        """
+        newest = self.length - torch.arange(1, _HASHED + 1, device=self.length.device)[:, None]
+        newest = newest.where(newest >= 0, self.max_len)  # (_HASHED, B)
+        tokens = torch.stack(self._tokens(newest)).flatten(0, 1)  # (J * _HASHED, B)
+        factors = _multipliers(len(tokens) + 1).to(tokens.device)
+        return (tokens * factors[1:, None]).sum(dim=0) + self.length * factors[0]
 
     @cached_property
     def tensor(self) -> Tensor:
         """C of Eq. 18, (B, J, L, K), behaviors first; rows past the history's end are zero."""
-        everything = torch.arange(self.ids.shape[2], device=self.ids.device)
-        return self.embed(everything.expand(len(self.ids), -1))
+        everything = torch.arange(self.max_len, device=self.length.device)
+        return self.embed(everything.expand(self.batch_size, -1))
 
     def tokens(self, behaviors: Tensor) -> Tensor:
         """Ids of chosen behaviors.
@@ -60,10 +89,7 @@ class Behavior:
         Returns:
             (B, J, S); 0 is padding.
         """
-        position = torch.searchsorted(self._count, behaviors + 1)  # (B, S), L where past the end
-        real = position < self.ids.shape[2]
-        position = torch.where(real, position, 0).unsqueeze(1).expand(-1, self.ids.shape[1], -1)
-        return self.ids.gather(2, position) * real.unsqueeze(1)
+        return torch.stack(self._tokens(behaviors.T)).permute(2, 0, 1)
 
     def embed(self, behaviors: Tensor) -> Tensor:
         """Embeddings of chosen behaviors, un-pooled.
@@ -74,13 +100,53 @@ class Behavior:
         Returns:
             (B, J, S, K); padding is zero and sends no gradient into the table.
         """
-        columns = []
-        for ids, table in zip(self.tokens(behaviors).unbind(1), self.tables, strict=True):
+        return self.embed_rows_last(behaviors.T).permute(1, 2, 0, 3)
+
+    def embed_rows_last(self, behaviors: Tensor) -> Tensor:
+        """Embeddings as `embed`, in the order in which one matrix product convolves them.
+
+        Args:
+            behaviors: (..., B) numbers of behaviors.
+
+        Returns:
+            (..., B, J, K), contiguous.
+        """
+        embedded = []
+        for ids, table in zip(self._tokens(behaviors), self.tables, strict=True):
             embedding = table(ids)
             if _moves_padding(table):
                 embedding = embedding * (ids != 0).unsqueeze(-1)
-            columns.append(embedding)
-        return torch.stack(columns, dim=1)
+            embedded.append(embedding)
+        return torch.stack(embedded, dim=-2)
+
+    def _tokens(self, behaviors: Tensor) -> list[Tensor]:
+        """J tensors of ids for (..., B) numbers of behaviors."""
+        real = behaviors < self.length
+        position = self._position(behaviors).where(real, 0)
+        row = torch.arange(self.batch_size, device=position.device)
+        return [(column[row, position] * real).long() for column in self.columns]
+
+    def _position(self, behaviors: Tensor) -> Tensor:
+        """Where behaviors (..., B) stand; anything for those past the end."""
+        if self._first is not None:
+            return self._first + behaviors
+        asked = behaviors.reshape(-1, self.batch_size).T + 1  # (B, X)
+        position = torch.searchsorted(self.mask.cumsum(dim=1), asked.contiguous())
+        return position.T.reshape(behaviors.shape)
+
+    @cached_property
+    def _first(self) -> Tensor | None:
+        """(B,) position of the oldest behavior if every history is unbroken and at an end.
+
+        To know it takes a look at all rows, for which a GPU would have to be waited for.
+        """
+        mask = self.mask
+        if mask.is_cuda:
+            return None
+        changes = (mask[:, 1:] != mask[:, :-1]).view(torch.int8).sum(dim=1, dtype=torch.int32)
+        if (changes > 1).any():
+            return None
+        return (self.max_len - self.length).where(~mask[:, 0], 0)
 
 
 class BehaviorSource:
@@ -140,8 +206,7 @@ class BehaviorSource:
     def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
         """The behaviors of a batch `inputs` of (B, L) id columns."""
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        ids = torch.stack([columns[name].long() for name in self.sequences], dim=1)
-        return Behavior(ids, self.tables(model))
+        return Behavior([columns[name] for name in self.sequences], self.tables(model))
 
 
 def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
@@ -218,6 +283,6 @@ def _moves_padding(table: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _multipliers(sequences: int, length: int) -> Tensor:
+def _multipliers(count: int) -> Tensor:
     generator = torch.Generator().manual_seed(2111_15068)
-    return torch.randint(-(2**62), 2**62, (sequences, length), generator=generator)
+    return torch.randint(-(2**62), 2**62, (count,), generator=generator)

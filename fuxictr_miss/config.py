@@ -26,7 +26,8 @@ FUXICTR_KEYS = set(
     """.split()  # noqa: SIM905
 )
 OWN_KEYS = """
-    label_noise_rate model_zoo_path preprocess_command train_sample_rate vocab_data vocab_scope
+    autocast label_noise_rate memory_budget_gb model_zoo_path preprocess_command train_sample_rate
+    vocab_data vocab_scope
 """.split()  # noqa: SIM905
 
 
@@ -82,11 +83,14 @@ def override(params: dict[str, Any], assignments: list[str], seed: int | None) -
 
 
 def misspelt(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
-    """One sentence a key that neither FuxiCTR nor the model reads but that looks like one."""
+    """One sentence a key that neither FuxiCTR nor the model reads but that looks like one.
+
+    A data set's entry names the fields of every model, in keys that end with `_field`.
+    """
     valid = {*FUXICTR_KEYS, *OWN_KEYS, *arguments}
     sentences = []
     for key in params:
-        if key not in valid and not key.startswith(("ssl_", "miss_")):
+        if key not in valid and not key.startswith(("ssl_", "miss_")) and key[-6:] != "_field":
             close = difflib.get_close_matches(key, valid, n=1, cutoff=0.9)
             if close:
                 sentences.append(f"Key {key!r} is ignored. Did you mean {close[0]!r}?")

@@ -11,7 +11,7 @@ _PANELS = {
     "contrastive losses": ("ssl_loss", "ssl_feature_loss", "held_out_ssl"),
     "similarity of the drawn pairs": ("similarity",),
 }
-_NOT_METRICS = {"phase", "epoch", "seconds"}.union(*_PANELS.values())
+_NOT_METRICS = {"phase", "epoch", "steps", "seconds"}.union(*_PANELS.values())
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from fuxictr_miss.curves import draw
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.enhancer import check_method_keys
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.export import checked, export_embeddings
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.optimizers import known_to_fuxictr, set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.training import fit
 from fuxictr_miss.traits import settle
@@ -37,9 +41,10 @@ from fuxictr_miss.traits import settle
 log = logging.getLogger(__name__)
 
 _SHARED_BATCH = 1024  # rows from which several threads pay
-_EVALUATION_BATCH = 4096  # without gradients there is room for more rows at once
+_EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
 # Where a run happens, not what it computes: these may change between a run and its resume.
-_NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command"}
+_NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
+                 "memory_budget_gb"}  # fmt: skip
 
 
 def run(
@@ -53,7 +58,8 @@ def run(
         embeddings: a FILE.h5 beside which `export_embeddings` is to write the trained tables.
 
     Returns:
-        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`.
+        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`: one
+        row an epoch, as `fit` returns them.
 
     Raises:
         InputError: something in the config, the data or the machine does not fit.
@@ -76,14 +82,15 @@ def run(
         result: dict[str, Any] = {"expid": params["model_id"], "seed": params["seed"]}
         for split in ("valid", "test"):
             if loaders[split] is not None:
-                metrics = model.evaluate(loaders[split], metrics=params["metrics"])
-                result.update({f"{split}_{name}": float(v) for name, v in metrics.items()})
+                metrics = evaluate(model, loaders[split], params["metrics"])
+                result.update({f"{split}_{name}": value for name, value in metrics.items()})
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
     draw(rows, log_file.with_suffix(".png"), title=params["model_id"])
     result["epochs"] = len(rows)
     result["seconds"] = round(time.perf_counter() - started, 1)
+    result["history"] = rows
     return result
 
 
@@ -108,13 +115,16 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     folder = os.path.dirname(str(paths["train"]))
     feature_map = FeatureMap(params["dataset_id"], folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
-    settled = settle(model_class, feature_map, params)
+    settled = settle(model_class, feature_map, known_to_fuxictr(params))
     seed_everything(params["seed"])
-    model = model_class(settled.feature_map, **settled.params)
+    kind = autocast(model_class, params.get("autocast"))
+    model = kind(settled.feature_map, **settled.params)
+    set_optimizer(model, params["optimizer"])
     initialize_forgotten_tables(model, params["seed"])
     tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
+    arrange = partial(settled.pad, model_class=model_class) if settled.traits.padding else None
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
@@ -125,14 +135,18 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             settled.feature_map,
             path,
             split=split,
-            batch_size=rows if split == "train" else max(rows, _EVALUATION_BATCH),
+            batch_size=rows
+            if split == "train"
+            else max(rows, _EVALUATION_BATCH.get(model.device.type, rows)),
             shuffle=params.get("shuffle", True),
             seed=params["seed"],
             train_sample_rate=params.get("train_sample_rate", 1.0),
             label_noise_rate=params.get("label_noise_rate", 0.0),
             trim_history=settled.traits.trim,
+            memory_budget_gb=params.get("memory_budget_gb"),
+            device=model.device,
+            arrange=arrange,
         )
-        settled.pad(loaders[split].columns, model_class)
     return model, loaders
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from fuxictr_miss.errors import InputError
 
-# Above this many similarities at once (256 MB in float32) the product is cut into chunks.
-_MAX_SIMILARITIES = 2**26
+# Similarities computed at once (1 MB in float32): more than that leaves the processor's caches.
+_SIMILARITIES_AT_ONCE = 2**18
+_ANCHORS_AT_ONCE = 64  # at least, or the products get too thin
 
 
 def info_nce(
@@ -22,6 +25,7 @@ def info_nce(
     group: Tensor | None = None,
     chunk_size: int | None = None,
     valid: Tensor | None = None,
+    block_size: int | None = None,
 ) -> Tensor:
     """InfoNCE over P sets of positive pairs, cosine similarity, in-batch negatives (Eq. 15, 16).
 
@@ -32,17 +36,22 @@ def info_nce(
         positive: z2, same shape; row b of `anchor` and `positive` is a positive pair.
         temperature: τ > 0.
         group: (B,) integers; rows of one group are never each other's negatives.
-        chunk_size: anchors per matrix product, to bound memory; None lets the size decide.
+        chunk_size: anchors per matrix product, to bound memory; None lets the size decide. It does
+            not change the loss.
         valid: (B,) or (P, B) booleans; a row that is not valid is neither anchor nor negative.
+        block_size: at most so many rows are each other's negatives: a larger batch is cut into
+            blocks of nearly equal size, in their order, and B of Eq. 15 is one of them. None: the
+            whole batch.
 
     Returns:
         Scalar, the mean over the valid pairs; exactly 0 where there is none.
 
     Raises:
-        InputError: τ or `chunk_size` is not positive, or shapes do not fit.
+        InputError: τ, `chunk_size` or `block_size` is not positive, or shapes do not fit.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise InputError(f"chunk_size must be 1 or more, got {chunk_size}.")
+    for name, size in (("chunk_size", chunk_size), ("block_size", block_size)):
+        if size is not None and size < 1:
+            raise InputError(f"{name} must be 1 or more, got {size}.")
     if not temperature > 0:
         raise InputError(f"The temperature must be positive, got {temperature}.")
     if anchor.shape != positive.shape or anchor.dim() not in (2, 3):
@@ -54,18 +63,44 @@ def info_nce(
         anchor, positive = anchor.unsqueeze(0), positive.unsqueeze(0)
     p, b, _ = anchor.shape
     if valid is None:
-        valid = anchor.new_ones((p, b), dtype=torch.bool)
+        valid = anchor.new_ones(1, dtype=torch.bool)
     valid = valid.expand(p, b)
-    # 1/(|B| P) of Eq. 15, over the pairs that exist
-    weight = valid.to(anchor.dtype) / valid.sum().clamp(min=1)
-    anchor = F.normalize(anchor, dim=-1)
-    positive = F.normalize(positive, dim=-1)
-    if chunk_size is None:
-        if p * b * b <= _MAX_SIMILARITIES:
-            return _one_product(anchor, positive, temperature, group, valid, weight)
-        chunk_size = max(1, _MAX_SIMILARITIES // (4 * p * b))
-    loss: Tensor = _Chunked.apply(anchor, positive, temperature, group, valid, weight, chunk_size)
-    return loss
+    terms = contrast(
+        torch.stack([anchor, positive]), temperature, group, valid, chunk_size, block_size
+    )
+    return terms.sum() / valid.sum().clamp(min=1)
+
+
+def contrast(
+    views: Tensor,
+    temperature: float,
+    group: Tensor | None,
+    valid: Tensor,
+    chunk_size: int | None = None,
+    block_size: int | None = None,
+) -> Tensor:
+    """The terms of `info_nce`, summed set by set, so that one call serves several losses.
+
+    Args:
+        views: (2, P, B, D), z1 and z2.
+        temperature: as the other arguments for `info_nce`.
+        valid: (P, B).
+
+    Returns:
+        (P,): -Σ_x log( ... ) over the valid rows of a set.
+    """
+    _, p, b, _ = views.shape
+    if block_size is None or b <= block_size:
+        return _InfoNCE.apply(views, temperature, group, valid, chunk_size)
+    blocks = -(-b // block_size)
+    size = -(-b // blocks)
+    missing = blocks * size - b
+    views = F.pad(views, (0, 0, 0, missing)).unflatten(2, (blocks, size)).flatten(1, 2)
+    valid = F.pad(valid, (0, missing)).view(p * blocks, size)
+    if group is not None:
+        group = F.pad(group, (0, missing)).view(blocks, size)  # of set number s: s % blocks
+    terms = _InfoNCE.apply(views, temperature, group, valid, chunk_size)
+    return terms.unflatten(0, (p, blocks)).sum(dim=1)
 
 
 def nt_xent(
@@ -114,69 +149,82 @@ def nt_xent(
     return ((logits.logsumexp(dim=-1) - own) * weight).sum()
 
 
-def _one_product(
-    anchor: Tensor,
-    positive: Tensor,
-    temperature: float,
-    group: Tensor | None,
-    valid: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    logits = anchor @ positive.mT / temperature  # (P, B, B), row = anchor
-    rows = torch.arange(logits.shape[1], device=logits.device)
-    logits = logits.masked_fill(_not_negatives(rows, group, valid), -torch.inf)
-    own = logits.diagonal(dim1=1, dim2=2)
-    return ((logits.logsumexp(dim=-1) - own) * weight).sum()
+class _InfoNCE(torch.autograd.Function):
+    """The sums, a few sets or anchors at a time.
 
-
-def _not_negatives(rows: Tensor, group: Tensor | None, valid: Tensor) -> Tensor:
-    """(P, len(rows), B): True where column x' must not stand in the denominator of a row x."""
-    excluded = ~valid.unsqueeze(1)  # (P, 1, B)
-    columns = torch.arange(valid.shape[1], device=valid.device)
-    if group is not None:
-        excluded = excluded | (group[rows, None] == group[None, :])
-    return excluded & (rows[:, None] != columns[None, :])  # the positive itself always stays
-
-
-class _Chunked(torch.autograd.Function):
-    """The same sum, `chunk_size` anchors at a time.
-
-    The loss is a scalar, so its gradient is known up to one factor as soon as a chunk's softmax
-    is: both gradients are summed up in the forward pass and no similarity outlives its chunk.
+    Each is a scalar, so its gradient is known up to one factor as soon as the similarities are: it
+    is summed up in the forward pass and no similarity outlives its part.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        anchor: Tensor,
-        positive: Tensor,
+        views: Tensor,
         temperature: float,
         group: Tensor | None,
         valid: Tensor,
-        weight: Tensor,
-        chunk_size: int,
+        chunk_size: int | None,
     ) -> Tensor:
-        b = anchor.shape[1]
-        loss = anchor.new_zeros(())
-        grad_anchor, grad_positive = torch.zeros_like(anchor), torch.zeros_like(positive)
-        for rows in torch.arange(b, device=anchor.device).split(chunk_size):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            logits = anchor[:, part] @ positive.mT / temperature  # (P, c, B)
-            logits.masked_fill_(_not_negatives(rows, group, valid), -torch.inf)
-            lse = logits.logsumexp(dim=-1, keepdim=True)
-            own = logits.diagonal(offset=part.start, dim1=1, dim2=2)
-            loss += ((lse.squeeze(-1) - own) * weight[:, part]).sum()
-            softmax = logits.sub_(lse).exp_()
-            softmax.diagonal(offset=part.start, dim1=1, dim2=2).sub_(1)
-            softmax *= weight[:, part, None] / temperature
-            grad_anchor[:, part] = softmax @ positive
-            grad_positive += softmax.mT @ anchor[:, part]
-        ctx.save_for_backward(grad_anchor, grad_positive)
-        return loss
+        norm = views.norm(dim=-1, keepdim=True).clamp_(min=1e-12)  # as `F.normalize`
+        unit = views / norm  # (2, P, B, D)
+        a, z = unit
+        p, b, _ = a.shape
+        exists = valid.to(unit.dtype)
+        w = exists.unsqueeze(-1) / temperature  # (P, B, 1)
+        apart = -(2000 + 6 / temperature)  # 2 to its power is 0 beside any similarity
+        absent = (1 - exists).mul_(apart).unsqueeze(1)  # (P, 1, B)
+        needs_gradient = ctx.needs_input_grad[0]
+        if needs_gradient:
+            grad = (w * unit.flip(0)).neg_()  # of -(a · z)/τ, by a and by z
+            grad_a, grad_z = grad
+        scaled = a * (math.log2(math.e) / temperature)  # 2^x takes half the time of e^x
+        groups = 1 if group is None or group.dim() == 1 else len(group)
+        sums = unit.new_zeros(p)
+        for rows, parts in _parts(p, b, groups, chunk_size):
+            alike = None if group is None else _alike(group.view(groups, b), rows, unit) * apart
+            for sets in parts:
+                z_part, w_part = z[sets], w[sets, rows]
+                logits = torch.baddbmm(absent[sets], scaled[sets, rows], z_part.mT)  # (p, c, B)
+                if alike is not None:
+                    logits += alike[sets.start % groups]
+                own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
+                top = logits.amax(dim=-1, keepdim=True)
+                e = logits.sub_(top).exp2_()
+                total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
+                lse = top.add_(total.log2()).squeeze(-1)
+                sums[sets] += ((lse - own) * exists[sets, rows]).sum(dim=-1)
+                if needs_gradient:
+                    share = w_part / total  # e * share: the softmax by which the negatives push
+                    grad_a[sets, rows] += (e @ z_part) * share
+                    grad_z[sets] += e.mT @ (a[sets, rows] * share)
+        if needs_gradient:  # through the norm: what is along a unit vector does not move it
+            along = (unit * grad).sum(dim=-1, keepdim=True)
+            ctx.save_for_backward(torch.addcmul(grad, unit, along, value=-1).div_(norm))
+        return sums.mul_(math.log(2))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        grad_anchor, grad_positive = ctx.saved_tensors
+        (grad,) = ctx.saved_tensors
         (scale,) = grad_outputs
-        return scale * grad_anchor, scale * grad_positive, None, None, None, None, None
+        return grad * scale[:, None, None], None, None, None, None
+
+
+def _parts(
+    p: int, b: int, groups: int, chunk_size: int | None
+) -> Iterator[tuple[slice, list[slice]]]:
+    """Anchors to compute together, and for them the slices of sets; one set if groups differ."""
+    sets = p if groups == 1 else 1
+    if chunk_size is None:
+        sets = max(1, min(sets, _SIMILARITIES_AT_ONCE // b**2))
+        chunk_size = max(_ANCHORS_AT_ONCE, _SIMILARITIES_AT_ONCE // b)
+    slices = [slice(first, first + sets) for first in range(0, p, sets)]
+    for start in range(0, b, chunk_size):
+        yield slice(start, min(start + chunk_size, b)), slices
+
+
+def _alike(group: Tensor, rows: slice, like: Tensor) -> Tensor:
+    """(groups, c, B): 1 where a column is of the row's group and not its own positive, else 0."""
+    same = (group[:, rows, None] == group[:, None]).to(like.dtype)
+    same.diagonal(offset=rows.start, dim1=1, dim2=2).fill_(0)
+    return same

@@ -14,7 +14,9 @@ and in their order, (rows, L) ids each.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -123,9 +125,22 @@ def _import_own_methods() -> None:
 
 
 def _own_names() -> set[str]:
+    """The packages in our `model_zoo`, which is the one that is imported from here on.
+
+    FuxiCTR's wheel leaves folders in site-packages that Python takes for a package of this name,
+    unless ours lies there too or comes first on the path.
+    """
     import model_zoo
 
-    return {module.name for module in pkgutil.iter_modules(model_zoo.__path__) if module.ispkg}
+    if model_zoo.__file__ is None:
+        folder = Path(__file__).resolve().parents[1] / "model_zoo"
+        spec = importlib.util.spec_from_file_location("model_zoo", folder / "__init__.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["model_zoo"] = model_zoo = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(model_zoo)
+    files = (file for folder in model_zoo.__path__ for file in Path(folder).glob("*/model.py"))
+    return {file.parent.name for file in files}  # a plain install has FuxiCTR's folders beside ours
 
 
 def _find_backbone(name: str, zoo: Zoo | None) -> type[BaseModel] | None:

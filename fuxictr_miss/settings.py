@@ -21,8 +21,11 @@ class SSLSettings:
     weight: float = 0.5  # α1 of Eq. 17
     feature_weight: float | None = None  # α2 of Eq. 17; None is α1
     temperature: float = 0.1  # τ of Eq. 15
+    block_size: int | None = 512  # rows of a batch contrasted with one another; None: all of it
     training: str = "joint"  # one of STRATEGIES
     pretrain_epochs: int = 30  # at most; the held-out contrastive loss may stop it earlier
+    pretrain_batch_size: int | None = None  # histories a step of a pretraining; None: batch_size
+    pretrain_learning_rate: float | None = None  # of a pretraining; None: learning_rate
     embedding_lr_scale: float = 1.0  # of all tables in the phase after a pretraining; 0 freezes
     sequences: list[str] | None = None  # None: all sequence features of one length and dimension
 
@@ -30,7 +33,13 @@ class SSLSettings:
         require(self.weight >= 0, "ssl_weight", self.weight, "0 or more")
         require((self.feature_weight or 0) >= 0, "ssl_feature_weight", self.feature_weight, ">= 0")
         require(self.temperature > 0, "ssl_temperature", self.temperature, "positive")
+        require(
+            (self.block_size or 1) >= 1, "ssl_block_size", self.block_size, "1 or more, or null"
+        )
         require(self.pretrain_epochs >= 1, "ssl_pretrain_epochs", self.pretrain_epochs, ">= 1")
+        size, rate = self.pretrain_batch_size, self.pretrain_learning_rate
+        require(size is None or size >= 1, "ssl_pretrain_batch_size", size, "1 or more, or null")
+        require(rate is None or rate > 0, "ssl_pretrain_learning_rate", rate, "positive, or null")
         scale = self.embedding_lr_scale
         require(scale >= 0, "ssl_embedding_lr_scale", scale, "0 or more")
         if self.training not in STRATEGIES:

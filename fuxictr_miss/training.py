@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.checkpoint import load, save, unwritable
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.logs import without_fuxictr_info
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def fit(
         settings: what must be equal for a resume to be one of the same experiment.
 
     Returns:
-        One row an epoch: phase, epoch, losses, similarity, validation metrics, seconds.
+        One row an epoch: phase, epoch, steps, losses, similarity, validation metrics, seconds.
 
     Raises:
         InputError: there is no validation data, or the state is one of another experiment.
@@ -98,7 +99,7 @@ def _prepare_method(model: BaseModel, train: Any) -> None:
     if prepare is None or not any(model.ssl.alpha):
         return
     if hasattr(train, "columns"):
-        prepare({name: train.columns[name] for name in model.behavior_source.sequences})
+        prepare({name: train.column(name) for name in model.behavior_source.sequences})
     else:
         log.warning(
             "%s cannot see the training split in memory, which its self-supervised method asks "
@@ -210,17 +211,17 @@ class _Run:
                 model.train()
             if model._stop_training:
                 break
-        return {**sums.means(), **metrics}, model._stop_training
+        return {"steps": sums.steps, **sums.means(), **metrics}, model._stop_training
 
     def _validate(self) -> dict[str, float]:
         model = self.model
         wanted = [*model._monitor.get_metrics(), *model.validation_metrics]
-        metrics = model.evaluate(self.valid, metrics=list(dict.fromkeys(wanted)))
+        metrics = evaluate(model, self.valid, list(dict.fromkeys(wanted)))
         try:
             model.checkpoint_and_earlystop(metrics)
         except (OSError, RuntimeError) as error:
             raise unwritable(Path(model.checkpoint), error) from error
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
 
     @contextmanager
     def _progress(self, phase: Phase) -> Iterator[tqdm]:
@@ -314,15 +315,15 @@ class _Pretraining:
                 "pass a fuxictr_miss.data.TensorDataLoader."
             )
         self.model = model
-        self.batch_size = train.batch_size
+        self.batch_size = model.ssl.pretrain_batch_size or train.batch_size
         self.sequences = model.behavior_source.sequences
-        histories = torch.stack([train.columns[name] for name in self.sequences], dim=1)
+        histories = torch.stack([train.column(name) for name in self.sequences], dim=1)
         histories = histories.unique(dim=0)  # (users, J, L)
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         shuffled = histories[torch.randperm(len(histories), generator=self.generator)]
         held_out = max(1, round(len(shuffled) * HELD_OUT_SHARE))
         self.held_out, self.histories = shuffled[:held_out], shuffled[held_out:]
-        rate = model.optimizer.param_groups[0]["lr"]
+        rate = model.ssl.pretrain_learning_rate or model.optimizer.param_groups[0]["lr"]
         self.optimizer = type(model.optimizer)(model.ssl_parameters(), lr=rate)
         self.best_loss, self.worse, self.best = float("inf"), 0, self._weights()
 
@@ -330,7 +331,7 @@ class _Pretraining:
         """Steps an epoch."""
         return -(-len(self.histories) // self.batch_size)
 
-    def epoch(self, progress: tqdm) -> tuple[dict[str, float], bool]:
+    def epoch(self, progress: tqdm) -> tuple[dict[str, Any], bool]:
         """One pass over the histories; returns the means, and whether to stop."""
         model = self.model
         model.train()
@@ -349,7 +350,8 @@ class _Pretraining:
             self.best_loss, self.worse, self.best = held_out, 0, self._weights()
         else:
             self.worse += 1
-        return {**sums.means(), "held_out_ssl": held_out}, self.worse >= PRETRAIN_PATIENCE
+        means = {"steps": sums.steps, **sums.means(), "held_out_ssl": held_out}
+        return means, self.worse >= PRETRAIN_PATIENCE
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -178,6 +179,26 @@ def test_help_and_list_do_not_wait_for_torch(workplace):
         arguments = [sys.executable, "-c", code, str(ROOT / "run_expid.py"), flag]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run(arguments, cwd=workplace, check=True, env=environment, capture_output=True)
+
+
+def test_a_run_starts_no_ray_process(params, tmp_path):
+    """FuxiCTR's layers import Ray, and its loaders start it; ours do not."""
+    program = """import json, pathlib, sys
+from fuxictr_miss.start_up import import_experiment
+import_experiment().run(json.loads(sys.argv[1]))
+import ray
+assert not ray.is_initialized()
+files = pathlib.Path("/proc/self/task").glob("*/children")
+children = [child for file in files for child in file.read_text().split()]
+names = [pathlib.Path(f"/proc/{child}/comm").read_text() for child in children]
+assert not names, names"""
+    params.update(epochs=1)
+    arguments = [sys.executable, "-c", program, json.dumps(params)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        arguments, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_raw_log_of_the_demo_is_gzip_json(tmp_path):

@@ -159,7 +159,8 @@ class _LargestTensor(TorchDispatchMode):
 def test_similarities_that_do_not_fit_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     z1, z2 = views(2, 40, 3)
     whole = info_nce(z1, z2)
-    monkeypatch.setattr(losses, "_MAX_SIMILARITIES", 1000)  # of 2 * 40 * 40 = 3200
+    monkeypatch.setattr(losses, "_SIMILARITIES_AT_ONCE", 1000)  # of 2 * 40 * 40 = 3200
+    monkeypatch.setattr(losses, "_ANCHORS_AT_ONCE", 1)
     with _LargestTensor() as largest:
         cut = info_nce(z1, z2)
         cut.backward()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -71,3 +75,20 @@ def test_a_zoo_folder_comes_before_our_own(tmp_path):
 def test_a_zoo_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no_such_zoo"):
         fm.get_model("X", zoo="no_such_zoo")
+
+
+def test_our_zoo_is_found_wherever_one_stands(tmp_path):
+    """FuxiCTR's wheel leaves folders named model_zoo in site-packages, without an __init__."""
+    (tmp_path / "model_zoo" / "multitask").mkdir(parents=True)
+    (tmp_path / "model_zoo" / "multitask" / "__init__.py").touch()
+    root = str(Path(fm.__file__).resolve().parents[1])
+    code = f"""import sys
+sys.path.insert(0, {str(tmp_path)!r})
+sys.path.append({root!r})
+sys.modules["model_zoo"] = __import__("types").ModuleType("model_zoo")
+sys.modules["model_zoo"].__path__ = [{str(tmp_path / "model_zoo")!r}]
+sys.modules["model_zoo"].__file__ = None
+import fuxictr_miss as fm
+assert fm.get_model("DIN_MISS").backbone.__module__ == "model_zoo.DIN.model"
+assert "multitask" not in fm.list_models()"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

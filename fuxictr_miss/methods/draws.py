@@ -8,8 +8,8 @@ from torch import Tensor
 
 def uniform(count: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform integers on [0, count); 0 where count is not positive."""
-    draw = torch.rand(count.shape, generator=generator, device=count.device)
-    return (draw * count).long().clamp(min=0).minimum((count - 1).clamp(min=0))
+    draw = torch.randint(2**62, count.shape, generator=generator, device=count.device)
+    return draw % count.clamp(min=1)
 
 
 def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:

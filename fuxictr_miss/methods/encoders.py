@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
@@ -136,5 +135,6 @@ class SequenceEncoder(nn.Module):
 def mean_similarity(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
     """Mean cosine similarity of the pairs (..., D) that are valid (...): the number of Fig. 5."""
     with torch.no_grad():
-        cosine = F.cosine_similarity(first, second, dim=-1)
+        lengths = first.norm(dim=-1) * second.norm(dim=-1)
+        cosine = (first * second).sum(dim=-1) / lengths.clamp(min=1e-8)
         return (cosine * valid).sum() / valid.sum().clamp(min=1)

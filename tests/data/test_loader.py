@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.traits import padded
 
 
 @pytest.fixture
@@ -149,6 +151,107 @@ def test_a_folder_of_parts_is_read_in_order(feature_map, tmp_path):
     data = TensorDataLoader(feature_map, str(tmp_path), batch_size=16)
     assert data.num_blocks == 3
     assert rows_of(data) == rows_of(loader(feature_map))
+
+
+def equal_batches(one: Any, other: Any) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(
+        a.keys() == b.keys()
+        and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
+        for a, b in pairs
+    )
+
+
+MAPPED: dict[str, Any] = {"memory_budget_gb": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shuffle": True, "trim_history": True},
+        {"shuffle": True, "train_sample_rate": 0.3, "label_noise_rate": 0.2},
+        {"split": "valid", "trim_history": True},
+    ],
+)
+def test_columns_mapped_from_disk_give_the_batches_of_columns_in_memory(feature_map, options):
+    memory, mapped = (loader(feature_map, seed=3, **options, **home) for home in ({}, MAPPED))
+    assert equal_batches(memory, mapped)
+    assert equal_batches(memory, mapped)  # the second epoch
+    assert torch.equal(memory.column("item_history"), mapped.column("item_history"))
+
+
+def test_histories_mapped_from_disk_are_arranged_in_each_batch(feature_map):
+    def to_the_right(columns: dict[str, torch.Tensor]) -> None:
+        names = ["item_history", "cate_history"]
+        columns.update(zip(names, padded([columns[n] for n in names], "pre"), strict=True))
+
+    options = {"trim_history": True, "arrange": to_the_right}
+    memory, mapped = (loader(feature_map, **options, **home) for home in ({}, MAPPED))
+    assert equal_batches(memory, mapped)
+    assert all((batch["item_history"][:, -1] != 0).all() for batch in mapped)
+
+
+def test_a_split_beyond_the_budget_is_mapped_and_the_log_says_so(feature_map, caplog):
+    caplog.set_level("INFO")
+    file = Path(feature_map.data_dir) / "train.arrow"
+    loader(feature_map, memory_budget_gb=1)
+    assert not file.exists()
+    assert "budget" not in caplog.text
+    loader(feature_map, **MAPPED)
+    assert file.exists()
+    assert "more than the budget of 0.00 GB (memory_budget_gb)" in caplog.text
+    assert {path.suffix for path in file.parent.iterdir()} <= {
+        ".arrow", ".json", ".lock", ".parquet", ".pkl"
+    }  # fmt: skip
+
+
+def test_the_mapped_file_is_made_anew_when_the_parquet_changes_and_only_then(feature_map):
+    parquet = Path(feature_map.data_dir) / "train.parquet"
+    file = parquet.with_suffix(".arrow")
+    loader(feature_map, **MAPPED)
+    made = file.stat().st_ino
+    loader(feature_map, **MAPPED)
+    assert file.stat().st_ino == made
+    file.write_bytes(b"half a file")
+    assert equal_batches(loader(feature_map), loader(feature_map, **MAPPED))
+    pl.read_parquet(parquet).reverse().write_parquet(parquet)
+    assert equal_batches(loader(feature_map), loader(feature_map, **MAPPED))
+
+
+def test_a_folder_that_cannot_be_written_names_the_key(feature_map, monkeypatch):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fuxictr_miss.data.columns.np.memmap", full)
+    with pytest.raises(InputError, match="memory_budget_gb above"):
+        loader(feature_map, **MAPPED)
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_a_batch_is_trimmed_to_what_a_scan_of_it_finds(feature_map, multiple):
+    data = loader(feature_map, batch_size=3, trim_history=True)
+    generator = torch.Generator().manual_seed(1)
+    for name in ("item_history", "cate_history"):
+        ids = torch.randint(1, 5, (data.num_samples, 9), generator=generator)
+        ids[torch.rand(ids.shape, generator=generator) < 0.8] = 0
+        data.columns[name] = ids.int()
+    for batch, start in zip(data.batches(multiple=multiple), range(0, 180, 3), strict=True):
+        whole = [data.columns[name][start : start + 3] for name in ("item_history", "cate_history")]
+        used = (torch.stack(whole) != 0).any(dim=0).any(dim=0).nonzero().flatten().tolist() or [0]
+        first = used[0] // multiple * multiple
+        stop = -(-(used[-1] + 1) // multiple) * multiple
+        assert torch.equal(batch["item_history"], whole[0][:, first:stop])
+        assert torch.equal(batch["cate_history"], whole[1][:, first:stop])
+
+
+def test_by_length_is_a_permutation_that_sorts_histories(feature_map):
+    assert loader(feature_map).by_length() is None
+    data = loader(feature_map, trim_history=True, train_sample_rate=0.5)
+    order = data.by_length()
+    assert sorted(order.tolist()) == list(range(90))
+    lengths = [int((b != 0).sum()) for x in data.batches(order) for b in x["item_history"]]
+    assert lengths == sorted(lengths)
 
 
 @pytest.mark.slow  # starts Ray

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_halves, draw_interest_pairs
@@ -138,9 +137,9 @@ def test_both_directions_are_the_mean_of_one_and_of_the_other(sequences, make_ba
     asked = []
 
     class Swapped(MISS):
-        def _contrast(self, z: torch.Tensor, behavior: Behavior, valid: torch.Tensor) -> Any:
-            asked.append(super()._contrast(z.flip(0), behavior, valid))
-            return super()._contrast(z, behavior, valid)
+        def _contrast(self, levels: list, exist: list, group: torch.Tensor) -> Any:
+            asked.extend(super()._contrast([z.flip(0) for z in levels], exist, group))
+            return super()._contrast(levels, exist, group)
 
     one_way = exact(build(sequences))
     one_way.__class__ = Swapped

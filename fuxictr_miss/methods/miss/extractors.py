@@ -11,23 +11,26 @@ from fuxictr_miss.behavior import Behavior
 class HorizontalConvolution(nn.Module):
     """MIE as a CNN: G_m = ReLU(C ∘ g_m), one kernel g_m ∈ R^{1×m×1} a width m ∈ [1, M] (Eq. 19).
 
-    The M kernels are the rows of a lower triangular matrix: M(M+1)/2 learnable scalars.
+    A window of each width side by side touches T = M(M+1)/2 behaviors, and as many learnable
+    scalars are all kernels together: one product with an (M, T) matrix convolves all branches.
     """
 
-    _index: Tensor  # (2, M(M+1)/2) places of the scalars in the matrix
+    _width: Tensor  # (T,) m - 1 of the kernel that a scalar is of
+    _step: Tensor  # (T,) the scalar's place in it
 
     def __init__(self, max_width: int) -> None:
         super().__init__()
-        self.max_width = max_width  # M
-        rows, columns = torch.tril_indices(max_width, max_width)
-        self.register_buffer("_index", torch.stack([rows, columns]), persistent=False)
+        width, step = torch.tril_indices(max_width, max_width)
+        self.register_buffer("_width", width, persistent=False)
+        self.register_buffer("_step", step, persistent=False)
         # a kernel starts near the mean of its behaviors, so that no view starts dead in the ReLU
-        self.g = nn.Parameter((1.0 + 0.1 * torch.randn(len(rows))) / (rows + 1))
+        self.g = nn.Parameter((1.0 + 0.1 * torch.randn(len(width))) / (width + 1))
+        self.max_width = max_width  # M
 
     def kernels(self) -> Tensor:
-        """(M, M): row m-1 holds the m scalars of g_m, then zeros."""
-        empty = self.g.new_zeros(self.max_width, self.max_width)
-        return empty.index_put(tuple(self._index), self.g)
+        """(M, T): row m-1 holds the m scalars of g_m at its own behaviors, zeros elsewhere."""
+        empty = self.g.new_zeros(self.max_width, len(self.g))
+        return empty.scatter(0, self._width[None], self.g[None])
 
     def forward(self, behavior: Behavior, windows: Tensor) -> Tensor:
         """Interests of chosen windows.
@@ -39,14 +42,10 @@ class HorizontalConvolution(nn.Module):
         Returns:
             (B, M, S, J, K): G_m^{:,l,:} of Eq. 19; its flattening is the interest t of Eq. 20.
         """
-        b, m, s = windows.shape
-        steps = torch.arange(self.max_width, device=windows.device)
-        past_end = behavior.ids.shape[2]
-        touched = windows.unsqueeze(-1) + steps  # (B, M, S, M)
-        # a branch narrower than M looks up padding (zero) for the rest: no needless gradient
-        touched = touched.where(steps <= steps[:, None, None], past_end)
-        c = behavior.embed(touched.view(b, -1)).unflatten(2, (m, s, self.max_width))
-        return torch.einsum("bjmswk,mw->bmsjk", c, self.kernels()).relu()
+        start = windows.permute(1, 2, 0)[self._width]  # (T, S, B)
+        c = behavior.embed_rows_last(start + self._step[:, None, None])  # (T, S, B, J, K)
+        g = (self.kernels() @ c.flatten(1)).relu()
+        return g.unflatten(1, c.shape[1:]).permute(2, 0, 1, 3, 4)
 
 
 class VerticalConvolution(nn.Module):
@@ -82,13 +81,17 @@ class VerticalConvolution(nn.Module):
         Returns:
             (B, M, N', Q, 2, K): r of Eq. 23.
         """
-        heights, dim = rows.shape[2], interests.shape[-1]
-        steps = torch.arange(heights, device=rows.device)
+        interests = interests.permute(1, 2, 3, 0, 4, 5)  # as the horizontal product left it
+        rows = rows.permute(1, 2, 3, 0, 4)  # (M, N', Q, B, 2)
+        heights, features = rows.shape[1], interests.shape[-2]
+        step = torch.arange(heights, device=rows.device)
+        touched = (rows.unsqueeze(-1) + step).clamp(max=features - 1)  # (M, N', Q, B, 2, N')
+        window = torch.arange(rows[..., 0].numel(), device=rows.device).view(rows.shape[:-1])
+        touched = touched + (window * features)[..., None, None]
+        spans = interests.flatten(0, 4)[touched]  # (M, N', Q, B, 2, N', K)
         kernels = self.kernels()[:, :heights, :heights]  # (M, N', N'), zero past height n
-        features = (rows.unsqueeze(-1) + steps).clamp(max=interests.shape[-2] - 1)
-        index = features.flatten(-2).unsqueeze(-1).expand(*features.shape[:4], -1, dim)
-        spans = interests.gather(-2, index).unflatten(-2, features.shape[-2:])
-        return torch.einsum("bmnqvhk,mnh->bmnqvk", spans, kernels).relu()
+        views = (spans * kernels[:, :, None, None, None, :, None]).sum(dim=-2).relu()
+        return views.permute(3, 0, 1, 2, 4, 5)
 
 
 class SelfAttentionExtractor(nn.Module):
@@ -135,5 +138,4 @@ def _take(states: Tensor, windows: Tensor, behavior: Behavior) -> Tensor:
     """The (B, 1, S, J, K) states at single-position windows (B, 1, S)."""
     places = windows[:, 0].clamp(max=states.shape[1] - 1)  # the second of no pair is past the end
     index = places.unsqueeze(-1).expand(-1, -1, states.shape[-1])
-    sequences = behavior.ids.shape[1]
-    return states.gather(1, index).unflatten(-1, (sequences, -1)).unsqueeze(1)
+    return states.gather(1, index).unflatten(-1, (len(behavior.columns), -1)).unsqueeze(1)

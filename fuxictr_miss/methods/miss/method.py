@@ -6,11 +6,12 @@ import dataclasses
 import logging
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.losses import info_nce
+from fuxictr_miss.losses import contrast
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
     DISTANCES,
@@ -99,7 +100,7 @@ class MISS(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.temperature = ssl.temperature
+        self.temperature, self.block_size = ssl.temperature, ssl.block_size
         self.generator = generator
         self.settings = settings
         without = settings.variant.split("/")
@@ -125,78 +126,98 @@ class MISS(nn.Module):
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw the pairs, compute their views, and contrast them."""
-        loss, similarity = self._interest_level(behavior)
-        return SSLLosses(loss, self._feature_level(behavior), similarity)
-
-    def _interest_level(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
-        """L_ssl of Eq. 15 and the mean similarity of its pairs (Fig. 5)."""
-        views = self._interest_views if self.multi_interest else self._sample_views
-        interests, valid = views(behavior)  # (B, M, P, 2, J, K), (B, M)
-        shape = interests.shape[:4]
-        features = interests.flatten(0, 3)  # (B*M*P*2, J, K)
-        if self.settings.view_encoder == "transformer":
-            features = self.attention(features, features)
-        z = self.interest_encoder(features.flatten(1)).unflatten(0, shape)  # Eq. 13
-        z = z.permute(3, 1, 2, 0, 4).flatten(1, 2)  # (2, M*P, B, D)
+        if self.multi_interest:
+            levels = self._interest_views(behavior)
+        else:
+            levels = [self._sample_views(behavior)]
+        encoded = [self._encode_interests(levels[0][0])]  # Eq. 13
+        encoded += [self.feature_encoder(r) for r, _ in levels[1:]]  # Eq. 14
+        losses = self._contrast(encoded, [exist for _, exist in levels], behavior.group)
         # Fig. 5 is about the interests h: an encoder can keep collapsed ones apart
-        first, second = interests.flatten(4).unbind(3)  # (B, M, P, JK)
-        similarity = mean_similarity(first, second, valid.unsqueeze(-1).expand(shape[:3]))
-        valid = valid.T.repeat_interleave(self.settings.num_pairs, dim=0)  # (M*P, B)
-        return self._contrast(z, behavior, valid), similarity
+        (first, second), exist = levels[0]
+        similarity = mean_similarity(first.flatten(3), second.flatten(3), exist)
+        feature = losses[1] if len(losses) > 1 else losses[0].new_zeros(())
+        return SSLLosses(losses[0], feature, similarity)
 
-    def _interest_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
-        """Pairs of interests (Eq. 21), and for which branches of a history they exist."""
+    def _interest_views(self, behavior: Behavior) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of Eq. 21 and, unless there is no feature level, of Eq. 24.
+
+        Returns:
+            A level each: the views, (2, M, P, B, J, K) interests and (2, M, N', Q, B, K), and
+            whether a pair exists, the same shape without the first and the last dimensions.
+        """
+        keys = self.settings
         pairs = draw_interest_pairs(
             behavior.length,
             self.branches,
             self.max_distance,
-            self.settings.num_pairs,
+            keys.num_pairs,
             self.generator,
-            self.settings.distance,
+            keys.distance,
         )
-        windows = torch.stack([pairs.first, pairs.second], dim=-1)  # (B, M, P, 2)
-        interests = self.extractor(behavior, windows.flatten(2))  # (B, M, 2P, J, K): Eq. 20
-        return interests.unflatten(2, windows.shape[2:]), pairs.valid
+        windows = torch.cat([pairs.first, pairs.second], dim=2)  # (B, M, 2P)
+        if self.heights:
+            fine = draw_feature_pairs(
+                behavior.length,
+                len(behavior.columns),
+                self.branches,
+                self.heights,
+                keys.num_feature_pairs,
+                self.generator,
+            )
+            windows = torch.cat([windows, fine.window.flatten(2)], dim=2)
+        interests = self.extractor(behavior, windows)  # (B, M, 2P + N'Q, J, K): Eq. 20
+        h = interests[:, :, : 2 * keys.num_pairs].unflatten(2, (2, keys.num_pairs))
+        exist = pairs.valid.T.unsqueeze(1).expand(-1, keys.num_pairs, -1)  # (M, P, B)
+        levels = [(h.permute(2, 1, 3, 0, 4, 5), exist)]
+        if self.heights:
+            of_rows = interests[:, :, 2 * keys.num_pairs :].unflatten(2, fine.window.shape[2:])
+            r = self.vertical(of_rows, fine.rows).permute(4, 1, 2, 3, 0, 5)  # Eq. 23
+            levels.append((r, fine.valid.T[:, None, None].expand(r.shape[1:5])))
+        return levels
 
     def _sample_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
         """Pairs of halves of the history (Eq. 8), as `_interest_views` with M = 1."""
-        max_len = behavior.ids.shape[2]
         halves, exists = draw_halves(
-            behavior.length, max_len, self.settings.num_pairs, self.generator
+            behavior.length, behavior.max_len, self.settings.num_pairs, self.generator
         )
-        everywhere = torch.arange(max_len, device=halves.device).expand(len(halves), 1, -1)
-        interests = self.extractor(behavior, everywhere)[:, 0]  # (B, L, J, K)
+        everywhere = torch.arange(behavior.max_len, device=halves.device)
+        interests = self.extractor(behavior, everywhere.expand(len(halves), 1, -1))[:, 0]
         share = halves / halves.sum(dim=-1, keepdim=True).clamp(min=1)
-        means = torch.einsum("bpvl,bljk->bpvjk", share.to(interests.dtype), interests)
-        return means.unsqueeze(1), exists.unsqueeze(1)
+        h = torch.einsum("bpvl,bljk->vpbjk", share.to(interests.dtype), interests)
+        return h.unsqueeze(1), exists.expand(1, self.settings.num_pairs, -1)
 
-    def _contrast(self, z: Tensor, behavior: Behavior, valid: Tensor) -> Tensor:
-        """InfoNCE of the views (2, pairs, B, D), in the direction of Eq. 15 and 16 or in both."""
-        loss = info_nce(z[0], z[1], self.temperature, behavior.group, valid=valid)
+    def _encode_interests(self, h: Tensor) -> Tensor:
+        """Enc_i of Eq. 13: (..., J, K) interests to (..., D)."""
+        if self.settings.view_encoder == "transformer":
+            features = h.flatten(0, -3)
+            h = self.attention(features, features).view(h.shape)
+        return self.interest_encoder(h.flatten(-2))
+
+    def _contrast(self, levels: list[Tensor], exist: list[Tensor], group: Tensor) -> list[Tensor]:
+        """InfoNCE of each level (Eq. 15, 16), all branches and pairs in one product.
+
+        Args:
+            levels: (2, ..., B, D) encoded views; D may differ, as zeros behind change no cosine.
+            exist: (..., B) of each level.
+            group: (B,).
+        """
+        widest = max(z.shape[-1] for z in levels)
+        z = [F.pad(z, (0, widest - z.shape[-1])).flatten(1, -3) for z in levels]
+        pairs = [each.flatten(0, -2) for each in exist]
+        views, valid = torch.cat(z, dim=1), torch.cat(pairs)  # (2, sets, B, D), (sets, B)
+        terms = contrast(views, self.temperature, group, valid, block_size=self.block_size)
         if self.settings.symmetric:
-            back = info_nce(z[1], z[0], self.temperature, behavior.group, valid=valid)
-            loss = (loss + back) / 2
-        return loss
-
-    def _feature_level(self, behavior: Behavior) -> Tensor:
-        """L'_ssl of Eq. 16."""
-        if self.heights == 0:
-            return behavior.ids.new_zeros((), dtype=torch.float32)
-        pairs = draw_feature_pairs(
-            behavior.length,
-            behavior.ids.shape[1],
-            self.branches,
-            self.heights,
-            self.settings.num_feature_pairs,
-            self.generator,
-        )
-        interests = self.extractor(behavior, pairs.window.flatten(2))  # (B, M, N'Q, J, K)
-        interests = interests.unflatten(2, pairs.window.shape[2:])
-        views = self.feature_encoder(self.vertical(interests, pairs.rows))  # Eq. 14
-        views = views.permute(4, 1, 2, 3, 0, 5).flatten(1, 3)  # (2, M*N'*Q, B, D)
-        repeats = views.shape[1] // pairs.valid.shape[1]
-        valid = pairs.valid.T.repeat_interleave(repeats, dim=0)
-        return self._contrast(views, behavior, valid)
+            back = contrast(
+                views.flip(0), self.temperature, group, valid, block_size=self.block_size
+            )
+            terms = (terms + back) / 2
+        sizes = [len(each) for each in pairs]
+        counts = valid.sum(dim=1).split(sizes)
+        return [
+            term.sum() / count.sum().clamp(min=1)
+            for term, count in zip(terms.split(sizes), counts, strict=True)
+        ]
 
 
 def _extractor(name: str, max_width: int, num_sequences: int, dim: int) -> nn.Module:

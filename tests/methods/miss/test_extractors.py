@@ -52,7 +52,11 @@ def test_vertical_kernels_count_n_n_plus_1_over_2_a_branch(max_width: int, max_h
 def test_every_kernel_has_scalars_of_its_own() -> None:
     horizontal = HorizontalConvolution(3)
     horizontal.g.data = torch.arange(1.0, 7.0)
-    assert horizontal.kernels().tolist() == [[1, 0, 0], [2, 3, 0], [4, 5, 6]]
+    assert horizontal.kernels().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [0, 2, 3, 0, 0, 0],
+        [0, 0, 0, 4, 5, 6],
+    ]
     vertical = VerticalConvolution(2, 2)
     vertical.g_hat.data = torch.arange(1.0, 7.0).view(2, 3)
     assert vertical.kernels().tolist() == [[[1, 0], [2, 3]], [[4, 0], [5, 6]]]

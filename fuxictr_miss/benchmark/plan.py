@@ -1,0 +1,173 @@
+"""A selection of tables and figures -> experiments; one that several of them share is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
+from fuxictr_miss.config import _entries, list_expids, load_params
+from fuxictr_miss.errors import InputError, unknown
+
+Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> what search chose
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training run: a model with all its settings on a data set under a seed.
+
+    `overrides` are the settings that differ from the config's own, in `params` already.
+    """
+
+    model: str
+    dataset: str
+    seed: int
+    purpose: str  # "final" | "search"
+    overrides: Mapping[str, Any]
+    params: Mapping[str, Any] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the settings that this model reads: equal for equal experiments of all seeds."""
+        read = {k: v for k, v in self.params.items() if k not in _unread(self)}
+        return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def key(self) -> str:
+        return f"{self.digest}-{self.seed}"
+
+
+class Planner:
+    """Cells of tables -> experiments, from one config folder.
+
+    Args:
+        config: folder with `model_config` and `dataset_config`.
+        winners: what a search chose; every cell that starts from such a model inherits it.
+    """
+
+    def __init__(self, config: str, winners: Winners | None = None) -> None:
+        self.config = config
+        self.winners = winners or {}
+        self.expids = set(list_expids(config))
+
+    def experiment(
+        self, variant: Variant, dataset: str, seed: int, purpose: str = "final"
+    ) -> Experiment | None:
+        """The experiment of a cell; None if the config has no such expid (see `absence`)."""
+        expid = f"{variant.model}_{dataset}"
+        if expid not in self.expids:
+            return None
+        params = _loaded(self.config, expid)
+        overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
+        if _is_whole(overrides.get("miss_variant"), params):
+            overrides["miss_variant"] = ""
+        overrides = {k: v for k, v in overrides.items() if params.get(k, _MISSING) != v}
+        return Experiment(variant.model, dataset, seed, purpose, overrides, {**params, **overrides})
+
+    def absence(self, variant: Variant, dataset: str) -> str:
+        """Why a data set has no such model."""
+        expid = f"{variant.model}_{dataset}"
+        if variant.model.endswith("_Rule"):
+            return f"{expid} is not in the config: Rule needs a category, {dataset} has none."
+        return f"{expid} is not in the config."
+
+    def note(self, variant: Variant, dataset: str) -> str:
+        """What a reader of a cell has to know; "" if nothing."""
+        expid = f"{variant.model}_{dataset}"
+        if expid in self.expids and _is_whole(
+            variant.settings.get("miss_variant"), _loaded(self.config, expid)
+        ):
+            return (
+                f"{dataset} has one feature a behavior (J = 1), so there is no feature level to "
+                "take away: the same experiments as the whole MISS."
+            )
+        return ""
+
+    def experiments(
+        self, variants: Iterable[Variant], datasets: Iterable[str], seeds: int
+    ) -> list[Experiment]:
+        """All experiments of these models, each once, for seeds 1 to `seeds`."""
+        found: dict[str, Experiment] = {}
+        variants = list(variants)
+        for dataset in datasets:
+            for variant in variants:
+                for seed in range(1, seeds + 1):
+                    experiment = self.experiment(variant, dataset, seed)
+                    if experiment is not None:
+                        found.setdefault(experiment.key, experiment)
+        return list(found.values())
+
+
+def variants_of(tables: Iterable[int], figures: Iterable[int]) -> Iterator[Variant]:
+    """Every model that these tables and figures show, in their order."""
+    for number in tables:
+        table = TABLES[number]
+        for block in table.blocks:
+            if table.rate:
+                yield from (at_rate(v, table.rate, rate) for rate in table.rates for v in block)
+            else:
+                yield from block
+    for number in figures:
+        figure = FIGURES[number]
+        yield from map(figure.at, figure.values) if figure.key else figure.variants
+
+
+def check_datasets(config: str, datasets: Iterable[str]) -> None:
+    """Refuse a data set that the config does not have.
+
+    Raises:
+        InputError: names the closest valid one.
+    """
+    valid = _entries(config, "dataset_config")
+    for dataset in datasets:
+        if dataset not in valid:
+            raise unknown("data set", dataset, valid)
+
+
+def dataset_params(config: str, dataset: str) -> dict[str, Any]:
+    """The parameters of any experiment on a data set: those of the data are the same in all.
+
+    Raises:
+        InputError: the config has no experiment on it.
+    """
+    for expid in list_expids(config):
+        if expid.endswith(f"_{dataset}"):
+            params = _loaded(config, expid)
+            if params["dataset_id"] == dataset:
+                return params
+    raise InputError(
+        f"{config} has no experiment on data set {dataset!r}. An expid is called "
+        f"<Model>_<data set>, as DIN_{dataset}: add the models you want to its model_config."
+    )
+
+
+_MISSING = object()
+_loaded = functools.lru_cache(maxsize=None)(load_params)
+
+
+def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
+    """With one sequence a user (J = 1), "/F" takes nothing away."""
+    sequences = [column for column in params["feature_cols"] if column.get("type") == "sequence"]
+    names = [
+        n for c in sequences for n in ([c["name"]] if isinstance(c["name"], str) else c["name"])
+    ]
+    return part == "/F" and len(names) == 1
+
+
+def _unread(experiment: Experiment) -> set[str]:
+    """Keys that cannot change this experiment: of other methods, and where it runs."""
+    from fuxictr_miss.experiment import _NOT_SETTINGS  # late: these import torch
+    from fuxictr_miss.registry import list_methods
+
+    backbone, _, method = experiment.model.rpartition("_")
+    methods = {name.lower() for name in list_methods()}
+    method = method.lower() if backbone else experiment.model.lower()
+    unread = {f"{name}_" for name in methods - {method}}
+    if method not in methods:
+        unread.add("ssl_")
+    others = {k for k in experiment.params if k.startswith(tuple(unread))}
+    return others | _NOT_SETTINGS | {"model_id", "seed"}

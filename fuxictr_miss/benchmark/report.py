@@ -1,0 +1,291 @@
+"""Rows of the results file -> Tables II to X as Markdown and LaTeX, and an index of reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fuxictr_miss.benchmark import paper
+from fuxictr_miss.benchmark.compare import FEWEST_SEEDS, Measured, improvement, marks
+from fuxictr_miss.benchmark.plan import Planner, dataset_params
+from fuxictr_miss.benchmark.results import Results
+from fuxictr_miss.benchmark.search import Winner
+from fuxictr_miss.benchmark.sheet import STAR, Cell, Sheet
+from fuxictr_miss.benchmark.tables import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    ROMAN,
+    TABLES,
+    Table,
+    Variant,
+    at_rate,
+)
+
+_ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
+_COUNTS = ("users", "items", "instances", "features", "fields")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the results file has of one cell."""
+
+    measured: Mapping[str, Measured]  # by metric; empty if there is none
+    text: str  # instead of a number
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass
+class Source:
+    """Where the numbers of a report come from."""
+
+    planner: Planner
+    results: Results
+    datasets: Sequence[str]
+    seeds: int
+    budget: int  # of the search, 0 for none
+    winners: Mapping[tuple[str, str], Winner]
+
+    def find(self, variant: Variant, dataset: str) -> Found:
+        """The test metrics of a model over the seeds, and what must be said about them."""
+        rows = []
+        for seed in range(1, self.seeds + 1):
+            experiment = self.planner.experiment(variant, dataset, seed)
+            if experiment is None:
+                return Found({}, _ABSENT, (self.planner.absence(variant, dataset),))
+            rows.append(self.results.rows.get(experiment.key))
+        notes = [self.planner.note(variant, dataset)]
+        done = [row for row in rows if row and row["status"] == "ok"]
+        bad = [row for row in rows if row and row["status"] != "ok"]
+        if bad:
+            notes.append(
+                f"{variant.name} on {dataset}: {len(bad)} of {self.seeds} seeds without a result "
+                f"({bad[0]['status']}, {bad[0].get('reason', '')})."
+            )
+        if done and len(done) + len(bad) < self.seeds:
+            notes.append(f"n = {len(done)}: not all seeds have been run.")
+        measured = {
+            metric: Measured({row["seed"]: row[f"test_{metric}"] for row in done})
+            for metric in METRICS
+            if done and all(f"test_{metric}" in row for row in done)
+        }
+        text = "" if done else _FAILED if bad else _NOT_YET
+        return Found(measured, text, tuple(filter(None, notes)))
+
+
+def write_table(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
+    """Write `table_<number>.md` and `.tex` beside the results file.
+
+    Args:
+        number: of the paper's table.
+        source: where its numbers come from.
+        command: that makes it, to be named in it.
+        even_empty: else a table without a single number is not written, and the answer is False.
+    """
+    table = TABLES[number]
+    if number == 2:
+        sheet = _statistics(source)
+    else:
+        sheet = _rates(table, source) if table.rate else _models(table, source)
+        sheet.captions += _explanations(source, table)
+    sheet.title = f"Table {ROMAN[number]}. {sheet.title}"
+    if not even_empty and not _has_numbers(sheet):
+        return False
+    folder = source.results.path.parent
+    text = sheet.markdown() + winners_text(source, {v.model for b in table.blocks for v in b})
+    write(folder / f"table_{number}.md", f"{text}\nMade by `{command}`.\n")
+    write(folder / f"table_{number}.tex", f"% {command}\n{sheet.latex()}")
+    return True
+
+
+def write_index(folder: Path) -> None:
+    """Write README.md of the results folder: every report there, and the command that made it."""
+    lines = ["# Results", "", "Every row of `experiments.csv` is one run. The reports:", ""]
+    lines += ["| report | as | made by |", "|---|---|---|"]
+    for path in sorted(
+        folder.glob("*_*.md"), key=lambda p: (p.stem[0] != "t", len(p.stem), p.stem)
+    ):
+        content = path.read_text(encoding="utf-8").splitlines()
+        title = content[0].removeprefix("# ")
+        command = next((x[8:].rstrip(".") for x in content if x.startswith("Made by ")), "")
+        others = [path.with_suffix(s).name for s in (".tex", ".png", ".svg")]
+        links = ", ".join(f"[{n}]({n})" for n in others if (folder / n).exists())
+        lines.append(f"| [{title}]({path.name}) | {links} | {command} |")
+    lines += ["", "They are made again from the rows alone by the same command with --report-only."]
+    write(folder / "README.md", "\n".join(lines) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def winners_text(source: Source, models: set[str]) -> str:
+    """What each model was run with: the search's budget and choice, or that there was none."""
+    if not models:
+        return ""
+    if not source.budget:
+        return "\nNo search: every model runs with the config as it stands.\n"
+    lines = [
+        f"\nSearch: {source.budget} trials for every model, baselines too, one seed, chosen by the "
+        "validation metric alone; a table cell inherits its model's choice.",
+        "",
+        "| data set | model | chosen over the config | validation | trials that ended well |",
+        "|---|---|---|---:|---:|",
+    ]
+    for (dataset, model), winner in source.winners.items():
+        if model in models and dataset in source.datasets:
+            chosen = ", ".join(f"{k}: {json.dumps(v)}" for k, v in winner.overrides.items())
+            lines.append(
+                f"| {dataset} | {model} | {chosen or 'nothing'} | {winner.value:.4f} | "
+                f"{winner.trials} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def value_text(measured: Measured) -> str:
+    """Mean ± standard deviation, or the only value."""
+    std = measured.std
+    return f"{measured.mean:.4f}" + ("" if std is None else f" ± {std:.4f}")
+
+
+def _has_numbers(sheet: Sheet) -> bool:
+    """Whether a cell of ours, not of the paper, has a number; marks are only on ours."""
+    if any(cell.bold for block in sheet.blocks for row in block for cell in row):
+        return True
+    return any(width and not name for name, width in sheet.groups)  # Table II, which runs nothing
+
+
+def _statistics(source: Source) -> Sheet:
+    """Table II: what the preprocessing counted, and the paper's counts."""
+    sheet = Sheet("Dataset statistics", ["Dataset", *(f"#{n.capitalize()}" for n in _COUNTS)], [])
+    sheet.groups = [("", len(_COUNTS))]
+    rows = []
+    for dataset in source.datasets:
+        params = dataset_params(source.planner.config, dataset)
+        path = Path(params["train_data"]).parent / "statistics.json"
+        if path.exists():
+            counts = json.loads(path.read_text(encoding="utf-8"))
+            cells = [Cell(f"{counts[n]:,}" if n in counts else _ABSENT) for n in _COUNTS]
+        else:
+            note = sheet.note(f"{path} is not there: {params.get('preprocess_command', '')}")
+            cells = [Cell(_NOT_YET, notes=(note,)) for _ in _COUNTS]
+        rows.append([Cell(dataset), *cells])
+        if dataset in paper.STATISTICS:
+            name = f"{paper.DATASETS[dataset]} (paper)"
+            rows.append([Cell(name), *(Cell(f"{n:,}") for n in paper.STATISTICS[dataset])])
+    sheet.blocks = [rows]
+    return sheet
+
+
+def _models(table: Table, source: Source) -> Sheet:
+    """Tables III to VIII: a row a model, AUC and logloss a data set."""
+    sheet = Sheet(table.title, ["Model"], [])
+    for dataset in source.datasets:
+        names = list(METRICS.values())
+        if dataset in paper.DATASETS:
+            names += [f"{name} (paper)" for name in names]
+        sheet.columns += names
+        sheet.groups.append((dataset, len(names)))
+    for block in table.blocks:
+        rows = [[Cell(variant.name)] for variant in block]
+        compared = any(v.ours for v in block) and not all(v.ours for v in block)
+        last = [Cell("improvement")]
+        for dataset in source.datasets:
+            found = [source.find(variant, dataset) for variant in block]
+            # a row that is MISS itself on these data is no baseline of it
+            ours = [v.ours or bool(source.planner.note(v, dataset)) for v in block]
+            for metric in METRICS:
+                column, gain = _column(sheet, found, ours, metric)
+                for row, cell in zip(rows, column, strict=True):
+                    row.append(cell)
+                last.append(Cell(gain))
+            if dataset in paper.DATASETS:
+                for metric in METRICS:
+                    theirs = [paper.metrics(dataset, v.name).get(metric) for v in block]
+                    for row, value in zip(rows, theirs, strict=True):
+                        row.append(Cell(_ABSENT if value is None else f"{value:.4f}"))
+                    as_measured = [None if x is None else Measured({0: x}) for x in theirs]
+                    last.append(Cell(_gain(as_measured, [v.ours for v in block], metric)))
+        sheet.blocks.append([*rows, last] if compared else rows)
+    return sheet
+
+
+def _rates(table: Table, source: Source) -> Sheet:
+    """Tables IX and X: a row a rate, the AUC of both models and the improvement a data set."""
+    (block,) = table.blocks
+    sheet = Sheet(table.title, ["NR" if "noise" in table.rate else "SR"], [])
+    ours = [variant.ours for variant in block]
+    for dataset in source.datasets:
+        names = [*(variant.name for variant in block), "RI"]
+        in_paper = paper.rate_auc(dataset, table.rate, table.rates[0], "DIN") is not None
+        names += [f"{name} (paper)" for name in names] if in_paper else []
+        sheet.columns += names
+        sheet.groups.append((dataset, len(names)))
+    rows = []
+    for rate in table.rates:
+        row = [Cell(f"{rate:.0%}")]
+        for dataset, (_, width) in zip(source.datasets, sheet.groups, strict=True):
+            found = [source.find(at_rate(v, table.rate, rate), dataset) for v in block]
+            cells, gain = _column(sheet, found, ours, "AUC")
+            row += [*cells, Cell(gain)]
+            if width > len(block) + 1:
+                theirs = [paper.rate_auc(dataset, table.rate, rate, v.name) for v in block]
+                row += [Cell(_ABSENT if x is None else f"{x:.4f}") for x in theirs]
+                as_measured = [None if x is None else Measured({0: x}) for x in theirs]
+                row.append(Cell(_gain(as_measured, ours, "AUC")))
+        rows.append(row)
+    sheet.blocks = [rows]
+    sheet.captions.append("AUC; RI: relative improvement.")
+    return sheet
+
+
+def _column(
+    sheet: Sheet, found: Sequence[Found], ours: Sequence[bool], metric: str
+) -> tuple[list[Cell], str]:
+    """The cells of one metric of a block, marked, and the relative improvement."""
+    measured = [each.measured.get(metric) for each in found]
+    judged = marks(measured, ours, HIGHER_IS_BETTER[metric])
+    cells = []
+    for each, value, mark in zip(found, measured, judged, strict=True):
+        cells.append(
+            Cell(
+                value_text(value) if value else each.text or _ABSENT,
+                mark.best,
+                mark.strongest_baseline,
+                mark.significant,
+                tuple(sheet.note(note) for note in each.notes),
+            )
+        )
+    return cells, _gain(measured, ours, metric)
+
+
+def _gain(measured: Sequence[Measured | None], ours: Sequence[bool], metric: str) -> str:
+    """Relative improvement of the best of ours over the strongest baseline."""
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    means = [(own, each.mean) for own, each in zip(ours, measured, strict=True) if each]
+    best = max((mean for own, mean in means if own), key=lambda m: sign * m, default=None)
+    base = max((mean for own, mean in means if not own), key=lambda m: sign * m, default=None)
+    if best is None or base is None:
+        return _NOT_YET
+    return f"{improvement(best, base, HIGHER_IS_BETTER[metric]):+.2f}%"
+
+
+def _explanations(source: Source, table: Table) -> list[str]:
+    seeds = f"{source.seeds} seeds" if source.seeds > 1 else "one seed"
+    spread = "mean ± sample standard deviation" if source.seeds > 1 else "the value"
+    text = [
+        f"Test split, {spread} of {seeds} (n = {source.seeds} where a cell says nothing else). "
+        "Bold: best of the block; underlined: strongest baseline in it."
+    ]
+    if source.seeds >= FEWEST_SEEDS:
+        text.append(f"{STAR}: better than the underlined with p < 0.05 (paired t-test over seeds).")
+    else:
+        text.append(f"No test of significance with fewer than {FEWEST_SEEDS} seeds.")
+    if any(dataset in paper.DATASETS for dataset in source.datasets):
+        text.append("(paper): arXiv 2111.15068.")
+    return text + ([table.caption] if table.caption else [])

@@ -1,0 +1,194 @@
+"""Experiments -> rows, in parallel on Ray. Only this process writes the results file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fuxictr_miss.benchmark.plan import Experiment
+from fuxictr_miss.benchmark.results import Results
+from fuxictr_miss.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_ROOT = "./checkpoints/benchmark"
+# One thread a worker: the numbers then do not depend on how many there are.
+_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def missing(
+    experiments: Iterable[Experiment], results: Results, data: Mapping[str, str], retry_failed: bool
+) -> list[Experiment]:
+    """The experiments that have no row yet.
+
+    Args:
+        experiments: of the plan.
+        results: what has been run.
+        data: digest of the encoded data, by data set; a row of other data does not count.
+        retry_failed: rows that did not end well do not count, either.
+    """
+    left = []
+    for each in experiments:
+        row = results.rows.get(each.key)
+        stale = row and data.get(each.dataset) and row.get("data") != data[each.dataset]
+        if row is None or stale or (retry_failed and row["status"] != "ok"):
+            left.append(each)
+    return left
+
+
+def estimate(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Seconds an experiment will take, from rows of its like; None if there is no row at all.
+
+    The median of the same model on the same data set, else of the same model, else of all.
+    """
+    timed = [row for row in rows if row["status"] == "ok"]
+    model = [row for row in timed if row["model"] == experiment.model]
+    same = [row for row in model if row["dataset"] == experiment.dataset]
+    for like in (same, model, timed):
+        if like:
+            return statistics.median(row["seconds"] for row in like)
+    return None
+
+
+def run_all(
+    experiments: Sequence[Experiment],
+    results: Results,
+    workers: int,
+    address: str | None = None,
+    keep_checkpoints: bool = False,
+    title: str = "experiments",
+) -> None:
+    """Run experiments, the longest first, and add each one's row as it ends.
+
+    Args:
+        experiments: to be run.
+        results: to be added to.
+        workers: processes, one CPU each.
+        address: of a Ray cluster whose machines see this folder under the same path; None: this
+            machine.
+        keep_checkpoints: else a run's checkpoint goes when its row is written.
+        title: of the progress bar.
+
+    Raises:
+        InputError: Ray cannot be started or reached.
+    """
+    if not experiments:
+        return
+    known = list(results.rows.values())
+    # of equal estimates the plan's order stays; an unknown one might be long
+    queue = sorted(experiments, key=lambda e: -(estimate(e, known) or float("inf")))
+    commit = commit_of(ROOT, results.path.parent)
+    # an interrupted run is only continued by the code that began it
+    options = f"{MODEL_ROOT}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
+    with (
+        _ray(workers, address) as ray,
+        tqdm(total=len(queue), desc=title, unit=" runs", smoothing=0, file=sys.stderr) as progress,
+    ):
+        for row in _rows(ray, queue, min(workers, len(queue)), options):
+            results.add({**row, "commit": commit})
+            if row["status"] != "ok":
+                progress.write(
+                    f"{row['model']} {row['dataset']} seed {row['seed']} {row['params'] or ''}: "
+                    f"{row['status']}: {row['reason']}",
+                    file=sys.stderr,
+                )
+            progress.set_postfix_str(f"{row['model']} {row['dataset']} seed {row['seed']}", False)
+            progress.update()
+
+
+def commit_of(code: Path, results: Path) -> str:
+    """The commit of the code, "-dirty" behind it if tracked files, results apart, differ."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(code), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        paths = [".", *([] if results.resolve() == code else [f":(exclude){results.resolve()}"])]
+        if code not in results.resolve().parents:
+            paths = ["."]
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _rows(
+    ray: Any, queue: list[Experiment], workers: int, options: tuple[str, bool, bool]
+) -> Iterator[dict[str, Any]]:
+    """Rows as the experiments end; a worker that dies costs its experiment only."""
+    from fuxictr_miss.benchmark.worker import row_of
+
+    waiting = iter(queue)
+    actor_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+    running: dict[Any, tuple[Any, Experiment]] = {}
+
+    def start(actor: Any) -> None:
+        job = next(waiting, None)
+        if job is not None:
+            running[actor.run.remote(job, *options)] = actor, job
+
+    for _ in range(workers):
+        start(actor_class.remote(os.getcwd()))
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        actor, job = running.pop(ready)
+        try:
+            row = ray.get(ready)
+        except ray.exceptions.RayActorError as error:
+            reason = " ".join(str(error).split())[:300]
+            row = {**row_of(job), "status": "failed", "reason": f"the worker died: {reason}"}
+            actor = actor_class.remote(os.getcwd())
+        start(actor)
+        yield row
+
+
+class _Worker:
+    """A process that runs one experiment after another."""
+
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)
+        import torch
+
+        torch.set_num_threads(1)
+
+    def run(self, job: Experiment, *options: Any) -> dict[str, Any]:
+        from fuxictr_miss.benchmark import worker
+
+        return worker.run(job, *options)
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Any]:
+    """Ray, quiet; stopped at the end, and with it every worker."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    # ours first: the wheel of FuxiCTR brings a top-level `model_zoo` of its own
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"env_vars": {**_THREADS, "PYTHONPATH": path}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"Ray does not start ({' '.join(str(error).split())[:300]}).") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

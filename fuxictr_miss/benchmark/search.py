@@ -1,0 +1,134 @@
+"""Hyper-parameter search: random, the same budget for every model, judged by validation only."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fuxictr.utils import Monitor
+
+from fuxictr_miss.benchmark.plan import Experiment, Planner
+from fuxictr_miss.benchmark.results import Results
+from fuxictr_miss.benchmark.tables import Variant
+from fuxictr_miss.errors import InputError, unknown
+
+SEED = 0  # of all trials; the seeds of the tables begin at 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Winner:
+    """The trial with the best validation metric."""
+
+    overrides: Mapping[str, Any]
+    value: float  # of the validation metric
+    trials: int  # that ended well
+
+
+def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
+    """The sections of `<config>/search.yaml`.
+
+    Raises:
+        InputError: it is not there, or a value is not a list.
+    """
+    path = Path(config) / "search.yaml"
+    if not path.exists():
+        raise InputError(f"--search needs {path}: the values to choose from, a list a key.")
+    spaces = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for section, space in spaces.items():
+        for key, values in space.items():
+            if not isinstance(values, list) or not values:
+                raise InputError(f"{path}: {section}: {key} must be a list of values.")
+    return spaces
+
+
+def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """What a model may choose from: backbone, self-supervision, method."""
+    backbone, _, method = model.rpartition("_")
+    if not backbone:
+        return dict(spaces.get(model, spaces.get("backbone", {})))
+    plain = spaces.get(backbone, spaces.get("backbone", {}))
+    return {**plain, **spaces.get("ssl", {}), **spaces.get(method, {})}
+
+
+def trials(
+    planner: Planner,
+    variants: Iterable[Variant],
+    datasets: Iterable[str],
+    budget: int,
+    spaces: Mapping[str, dict[str, list[Any]]],
+) -> dict[tuple[str, str], list[Experiment]]:
+    """`budget` experiments for every data set and model, the config as it stands first.
+
+    A larger budget only adds to a smaller one. A space with fewer combinations is tried whole.
+
+    Raises:
+        InputError: a key of the space is not one of the model's.
+    """
+    models = list(dict.fromkeys(variant.model for variant in variants))
+    found: dict[tuple[str, str], list[Experiment]] = {}
+    for dataset, model in itertools.product(datasets, models):
+        start = planner.experiment(Variant(model, model), dataset, SEED, "search")
+        if start is None:
+            continue
+        space = space_of(model, spaces)
+        for key in space:
+            if key not in start.params:
+                raise unknown(f"key for {model} in search.yaml", key, start.params)
+        chosen = {start.key: start}
+        for settings in _draws(space, f"{model} {dataset}"):
+            if len(chosen) >= budget:
+                break
+            trial = planner.experiment(Variant(model, model, settings), dataset, SEED, "search")
+            if trial is not None:
+                chosen.setdefault(trial.key, trial)
+        found[dataset, model] = list(chosen.values())
+    return found
+
+
+def winners(
+    tried: Mapping[tuple[str, str], list[Experiment]], results: Results
+) -> dict[tuple[str, str], Winner]:
+    """The best trial a data set and model, by the validation metric that stops the training.
+
+    Ties go to the earlier trial; a model none of whose trials ended well has no winner.
+    """
+    best: dict[tuple[str, str], Winner] = {}
+    for place, experiments in tried.items():
+        monitor = Monitor(experiments[0].params["monitor"])
+        sign = 1 if experiments[0].params["monitor_mode"] == "max" else -1
+        done = [
+            (_validation(row, monitor), each)
+            for each in experiments
+            if (row := results.finished(each.key))
+        ]
+        if done:
+            value, experiment = max(done, key=lambda pair: sign * pair[0])
+            best[place] = Winner(experiment.overrides, value, len(done))
+    return best
+
+
+def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
+    return monitor.get_value({name: row[f"valid_{name}"] for name in monitor.get_metrics()})
+
+
+def _draws(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
+    """All combinations of a space in random order, one at a time."""
+    size = math.prod(len(values) for values in space.values())
+    rng = random.Random(seed)
+    seen: set[int] = set()
+    while len(seen) < size:
+        index = rng.randrange(size)
+        if index in seen:
+            continue
+        seen.add(index)
+        settings = {}
+        for key, values in space.items():
+            index, place = divmod(index, len(values))
+            settings[key] = values[place]
+        yield settings

@@ -1,0 +1,167 @@
+"""One experiment inside a worker process: its settings -> its row of the results file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fuxictr_miss
+from fuxictr_miss import experiment
+from fuxictr_miss.benchmark.plan import Experiment
+
+_MB = 1024  # KiB
+# what torch's cross-entropy and scikit-learn's metrics say of a prediction that is not a number
+_OF_NAN = ("elements of input should be between 0 and 1", "contains NaN", "contains infinity")
+
+
+def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) -> dict[str, Any]:
+    """Train and evaluate one experiment; whatever goes wrong is said in the row.
+
+    Args:
+        job: the experiment.
+        model_root: folder for its checkpoint, state, log and curves.
+        resume: continue an interrupted run of the same settings at the same `model_root`.
+        keep_checkpoints: else checkpoint and state go when the run has ended.
+
+    Returns:
+        Its row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
+        digest, params, `valid_<metric>`, `test_<metric>` (not of a search: its choice must not
+        see them), epochs, seconds, peak_memory_mb, curve, data, versions, host, finished.
+    """
+    params = {**job.params, "seed": job.seed, "model_id": f"{job.model}_{job.key}"}
+    params.update(model_root=model_root, gpu=-1, verbose=0)
+    started = time.perf_counter()
+    _reset_peak_memory()
+    row: dict[str, Any] = {**row_of(job), "versions": _versions(), "host": _host()}
+    try:
+        result = experiment.run(params, resume=resume)
+        row.update(_outcome(job, result))
+    except Exception as error:  # one bad experiment must not take the others with it
+        row.update(_failure(error))
+    row.setdefault("seconds", round(time.perf_counter() - started, 1))
+    row["peak_memory_mb"] = _peak_memory_mb()
+    row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    row["data"] = data_digest(params)
+    if not keep_checkpoints:
+        for ending in (".model", ".state"):
+            path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
+            path.unlink(missing_ok=True)
+    return row
+
+
+def row_of(job: Experiment) -> dict[str, Any]:
+    """What a row says of its experiment before it has run."""
+    return {
+        "key": job.key,
+        "dataset": job.dataset,
+        "model": job.model,
+        "purpose": job.purpose,
+        "seed": job.seed,
+        "digest": job.digest,
+        "params": dict(job.overrides),
+    }
+
+
+def data_digest(params: Mapping[str, Any]) -> str:
+    """Of the encoded data, so that rows of other data under the same name are told apart."""
+    stamp = Path(params["data_root"]) / params["dataset_id"] / "build.json"
+    try:
+        content = json.loads(stamp.read_text(encoding="utf-8"))["content"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
+    history = result["history"]
+    metrics = {k: v for k, v in result.items() if k.startswith(("valid_", "test_"))}
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    bad += [
+        f"{name} of {epoch['phase']} epoch {epoch['epoch']}"
+        for epoch in history
+        for name, value in epoch.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if bad:
+        return {"status": "diverged", "reason": f"{bad[0]} is not a finite number"}
+    if job.purpose == "search":
+        metrics = {k: v for k, v in metrics.items() if k.startswith("valid_")}
+    trained = sum(epoch["seconds"] for epoch in history)  # more than this process saw, if resumed
+    return {
+        "status": "ok",
+        **metrics,
+        "epochs": result["epochs"],
+        "seconds": round(max(result["seconds"], trained), 1),
+        "curve": _similarities(history),
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    message = " ".join(str(error).split())
+    diverged = any(sentence in message for sentence in _OF_NAN)
+    return {
+        "status": "diverged" if diverged else "failed",
+        "reason": f"{type(error).__name__}: {message}"[:300],
+    }
+
+
+def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean similarity of the views over each epoch that has one, by its last step, for Fig. 5."""
+    curve: dict[str, list[float]] = {"training step": [], "similarity": []}
+    step = 0
+    for epoch in history:
+        step += epoch["steps"]
+        if "similarity" in epoch:
+            curve["training step"].append(step)
+            curve["similarity"].append(round(epoch["similarity"], 5))
+    return curve
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fuxictr": version("fuxictr"),
+        "fuxictr_miss": fuxictr_miss.__version__,
+    }
+
+
+def _host() -> str:
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {torch.get_num_threads()} thread"
+
+
+def _reset_peak_memory() -> None:
+    """Linux forgets the peak of earlier experiments in this process; elsewhere it stays."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_mb() -> float:
+    """The largest resident memory of this process, in MiB, with Python and torch themselves."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / _MB, 1)
+    except OSError:
+        pass
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB, 1)

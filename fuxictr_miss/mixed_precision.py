@@ -1,0 +1,59 @@
+"""A model's forward pass in bfloat16, its losses in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor
+
+from fuxictr_miss.enhancer import Enhanced
+from fuxictr_miss.errors import InputError, unknown
+
+PRECISIONS = ("bf16",)
+
+
+def autocast(model_class: type[BaseModel], precision: str | None) -> type[BaseModel]:
+    """The class under its own name, whose matrix products run in a lower precision.
+
+    Weights, optimizer and losses stay in float32, and so does the self-supervised part: cosines
+    divided by a temperature of 0.1 need more than the 8 bits of a bfloat16.
+
+    Args:
+        model_class: plain or enhanced.
+        precision: "bf16", in training and in `eval()`; None: the class as it is.
+
+    Raises:
+        InputError: another precision, or a device that has no bfloat16.
+    """
+    if precision is None:
+        return model_class
+    if precision not in PRECISIONS:
+        raise unknown("autocast", str(precision), [*PRECISIONS, "null"])
+    kind = _EnhancedInBfloat16 if issubclass(model_class, Enhanced) else _InBfloat16
+    body = {"__doc__": model_class.__doc__, "__module__": model_class.__module__}
+    return type(model_class.__name__, (kind, model_class), body)
+
+
+class _InBfloat16(BaseModel):
+    """Stands before a model's class."""
+
+    def __init__(self, *args: Any, **params: Any) -> None:
+        super().__init__(*args, **params)
+        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise InputError("This GPU has no bfloat16: leave autocast out.")
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = super().forward(inputs)
+        return {
+            name: value.float() if getattr(value, "dtype", None) == torch.bfloat16 else value
+            for name, value in outputs.items()
+        }
+
+
+class _EnhancedInBfloat16(_InBfloat16):
+    def ssl_losses(self, inputs: dict[str, Tensor]) -> Any:
+        with torch.autocast(self.device.type, enabled=False):
+            return super().ssl_losses(inputs)
