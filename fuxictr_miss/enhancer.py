@@ -37,7 +37,7 @@ class Enhanced(BaseModel):
         settings = read_settings(kind.Settings, f"{self.method.lower()}_", params)
         self.behavior_source = BehaviorSource(self, self.ssl.sequences)
         self.ssl_active = True
-        self.last_ssl: SSLLosses | None = None  # of the last step, detached, for the log
+        self.last_ssl: SSLLosses | None = None  # of the last step if it had any, for the log
         seed = int(params.get("seed") or 0)
         self.ssl_generator = torch.Generator(device=self.device).manual_seed(seed)
         with own_random_numbers(self.device, seed):
@@ -100,7 +100,8 @@ class Enhanced(BaseModel):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """The backbone's forward; in training the method's losses ride along for `add_loss`."""
         return_dict = super().forward(inputs)
-        if self.training and self.ssl_active and any(self.ssl.alpha):
+        turn = getattr(self, "_total_steps", 0) % self.ssl.every == 0  # FuxiCTR's count of steps
+        if self.training and self.ssl_active and turn and any(self.ssl.alpha):
             return_dict[_SSL_MODULE] = self.ssl_losses(inputs)
         return return_dict
 
@@ -109,8 +110,9 @@ class Enhanced(BaseModel):
         losses = return_dict.pop(_SSL_MODULE, None)
         loss = super().add_loss(return_dict, y_true)
         if losses is None:
+            self.last_ssl = None
             return loss
-        term = self.weighted_ssl(losses)
+        term = self.weighted_ssl(losses) * self.ssl.every  # so that the mean step is Eq. 17
         self.last_ssl = SSLLosses(*(each.detach() for each in losses))
         if isinstance(loss, list):
             return [loss[0] + term, *loss[1:]]

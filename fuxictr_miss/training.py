@@ -399,22 +399,25 @@ class _Means:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}  # of the steps that had each
         self.steps = 0
 
     def add(self, values: dict[str, Tensor]) -> None:
         self.steps += 1
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / self.steps for name, total in self.sums.items()}
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
 
 def _losses_apart(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
     """The step's label loss (with regularizers) and, if there are any, the contrastive losses."""
     if not getattr(model, "ssl_active", False) or model.last_ssl is None:
         return {"label_loss": loss}
-    return {"label_loss": loss - model.weighted_ssl(model.last_ssl), **_named(model.last_ssl)}
+    term = model.weighted_ssl(model.last_ssl) * model.ssl.every
+    return {"label_loss": loss - term, **_named(model.last_ssl)}
 
 
 def _named(losses: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Hyper-parameter search: random, the same budget for every model, judged by validation only."""
+"""Hyper-parameter search: the same budget for every model, judged by validation only."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
 
 
 def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """What a model may choose from: backbone, self-supervision, method."""
+    """What a model may choose from: self-supervision, backbone, method."""
     backbone, _, method = model.rpartition("_")
     if not backbone:
         return dict(spaces.get(model, spaces.get("backbone", {})))
     plain = spaces.get(backbone, spaces.get("backbone", {}))
-    return {**plain, **spaces.get("ssl", {}), **spaces.get(method, {})}
+    return {**spaces.get("ssl", {}), **plain, **spaces.get(method, {})}
 
 
 def trials(
@@ -118,7 +118,9 @@ def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
 
 
 def _draws(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
-    """All combinations of a space in random order, one at a time."""
+    """Changes of one key alone, in the order of the space; then all combinations, at random."""
+    for key, values in space.items():
+        yield from ({key: value} for value in values)
     size = math.prod(len(values) for values in space.values())
     rng = random.Random(seed)
     seen: set[int] = set()

@@ -43,6 +43,14 @@ def test_a_larger_budget_only_adds(planner):
         assert [each.key for each in large[place]][:2] == [each.key for each in experiments]
 
 
+def test_one_key_at_a_time_comes_first_in_the_order_of_the_space(planner):
+    tried = trials(planner, MODELS[1:], ["small"], 8, SPACES)["small", "DIN_MISS"]
+    changed = [set(each.overrides) for each in tried]
+    singles = changed[1:6]  # after the config as it stands; what is the config's own is no change
+    assert [len(keys) for keys in singles] == [1] * 5
+    assert [next(iter(keys)) for keys in singles[:2]] == ["ssl_weight"] * 2
+
+
 def test_a_small_space_is_tried_whole(planner):
     # 5 learning rates, of which 0.01 is the config's
     assert len(trials(planner, MODELS[:1], ["small"], 100, SPACES)["small", "DIN"]) == 5
@@ -94,7 +102,7 @@ def test_every_shipped_space_fits_every_model_of_the_tables():
     assert all(len(each) == 2 for each in tried.values())
     # the paper's ranges (Section VI.A.5)
     space = space_of("DIN_MISS", spaces)
-    assert space["learning_rate"] == [1e-1, 1e-2, 1e-3, 1e-4]
+    assert sorted(space["learning_rate"]) == [1e-4, 1e-3, 1e-2, 1e-1]
     for key in ("ssl_weight", "ssl_temperature"):
         assert space[key] == [0.05, 0.1, 0.5, 1, 5]
     widest = (("miss_max_width", 4), ("miss_max_height", 2), ("miss_max_distance", 4))
