@@ -40,6 +40,15 @@ def list_expids(config_dir: str) -> list[str]:
     return sorted(name for name in _entries(config_dir, "model_config") if name != "Base")
 
 
+def list_datasets(config_dir: str) -> list[str]:
+    """All data sets below `config_dir`, sorted.
+
+    Raises:
+        InputError: there is no dataset config there.
+    """
+    return sorted(_entries(config_dir, "dataset_config"))
+
+
 def load_params(config_dir: str, expid: str) -> dict[str, Any]:
     """The merged model and dataset parameters of an experiment, as FuxiCTR's `load_config`.
 

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 _SHARED_BATCH = 1024  # rows from which several threads pay
 _EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
 # Where a run happens, not what it computes: these may change between a run and its resume.
-_NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
+NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
                  "memory_budget_gb"}  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in params.items() if k not in _NOT_SETTINGS}
+    return {k: v for k, v in params.items() if k not in NOT_SETTINGS}
 
 
 def _check_device(gpu: int) -> None:

@@ -318,7 +318,7 @@ class _Pretraining:
         self.batch_size = model.ssl.pretrain_batch_size or train.batch_size
         self.sequences = model.behavior_source.sequences
         histories = torch.stack([train.column(name) for name in self.sequences], dim=1)
-        histories = histories.unique(dim=0)  # (users, J, L)
+        histories = histories.cpu().unique(dim=0)  # (users, J, L); a batch of them is soon sent
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         shuffled = histories[torch.randperm(len(histories), generator=self.generator)]
         held_out = max(1, round(len(shuffled) * HELD_OUT_SHARE))
@@ -360,12 +360,12 @@ class _Pretraining:
         before = draws.get_state()
         draws.manual_seed(_HELD_OUT_SEED)
         self.model.eval()
-        total = 0.0
+        total = torch.zeros((), device=self.model.device)
         for histories in self.held_out.split(self.batch_size):
             losses = self.model.ssl_losses(self._batch(histories))
-            total += float(self.model.weighted_ssl(losses)) * len(histories)
+            total += self.model.weighted_ssl(losses) * len(histories)
         draws.set_state(before)
-        return total / len(self.held_out)
+        return float(total) / len(self.held_out)
 
     def _batch(self, histories: Tensor) -> dict[str, Tensor]:
         used = (histories != 0).any(dim=1).any(dim=0).nonzero()

@@ -173,6 +173,17 @@ def test_group_is_equal_exactly_where_histories_are(sequences: int, data: st.Dat
                 assert (group[a] == group[b]) == (first == second)
 
 
+def test_histories_of_another_length_or_another_recent_past_differ_in_group() -> None:
+    """The newest behaviors and the length are read, as many as tell histories apart."""
+    long = torch.randint(1, 100, (1, 90))
+    older, newer, shorter = long.clone(), long.clone(), long.clone()
+    newer[0, 88] += 100
+    shorter[0, 0] = 0
+    group = Behavior(torch.stack([long, older, newer, shorter]), []).group.tolist()
+    assert group[0] == group[1]
+    assert len(set(group)) == 3
+
+
 def test_group_sees_the_order_and_which_sequence_an_id_stands_in() -> None:
     ids = [
         [[1, 2], [3, 4]],

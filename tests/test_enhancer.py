@@ -98,9 +98,24 @@ def test_loss_is_the_label_loss_plus_the_weighted_contrastive_losses(params):
     batch = next(iter(loaders["train"]))
     y_true = model.get_labels(batch)
     total = model.add_loss(model.train().forward(batch), y_true)
+    ssl = model.last_ssl
     label = model.add_loss(model.eval().forward(batch), y_true)
-    expected = label + 0.3 * model.last_ssl.ssl + 0.7 * model.last_ssl.feature  # Eq. 17
-    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(total, label + 0.3 * ssl.ssl + 0.7 * ssl.feature)  # Eq. 17
+
+
+def test_contrast_at_every_third_step_has_three_times_the_weight(params):
+    model, loaders = build(params, "DIN_MISS", ssl_every=3)
+    batch = next(iter(loaders["train"]))
+    y_true = model.get_labels(batch)
+    label = model.add_loss(model.eval().forward(batch), y_true)
+    terms = []
+    for model._total_steps in range(6):
+        total = model.add_loss(model.train().forward(batch), y_true)
+        terms.append((total - label).item())
+        assert (model.last_ssl is None) == (model._total_steps % 3 != 0)
+        if model.last_ssl is not None:
+            torch.testing.assert_close(total, label + 3 * model.weighted_ssl(model.last_ssl))
+    assert [term != 0 for term in terms] == [True, False, False] * 2
 
 
 def test_evaluation_does_the_work_of_the_backbone_only(params, monkeypatch):

@@ -169,6 +169,51 @@ def test_similarities_that_do_not_fit_are_cut_into_chunks(monkeypatch: pytest.Mo
     assert largest.numel <= 1000
 
 
+@pytest.mark.parametrize("valid", VALIDS.values(), ids=VALIDS)
+@pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize(("block_size", "cuts"), [(6, [6]), (4, [3, 3]), (5, [3, 3]), (1, [1] * 6)])
+def test_blocks_are_batches_of_their_own(
+    block_size: int, cuts: list[int], group: list | None, valid: list | None
+) -> None:
+    """The mean is over the pairs of all blocks; only negatives of the own block remain."""
+    z1, z2 = views(3, 6, 4)
+    exists = (
+        torch.ones(3, 6, dtype=torch.bool) if valid is None else torch.tensor(valid).expand(3, 6)
+    )
+    expected, start = torch.zeros((), dtype=torch.float64), 0
+    for size in cuts:
+        part = slice(start, start + size)
+        groups = None if group is None else torch.tensor(group)[part]
+        mean = by_loops(z1[:, part], z2[:, part], 0.3, groups, exists[:, part])
+        expected = expected + mean * exists[:, part].sum()
+        start += size
+    expected = expected / exists.sum().clamp(min=1)
+    groups = None if group is None else torch.tensor(group)
+    for chunk_size in (None, 2):
+        loss = info_nce(
+            z1, z2, 0.3, groups, chunk_size, None if valid is None else exists, block_size
+        )
+        torch.testing.assert_close(loss, expected, **EXACT)
+        torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
+
+
+def test_the_last_block_may_be_smaller() -> None:
+    z1, z2 = views(2, 7, 4)
+    exists = torch.ones(2, 7, dtype=torch.bool)
+    mean = sum(
+        by_loops(z1[:, part], z2[:, part]) * 2 * len(range(7)[part])
+        for part in (slice(0, 4), slice(4, 7))
+    )
+    loss = info_nce(z1, z2, valid=exists, block_size=4)
+    torch.testing.assert_close(loss, mean / 14, **EXACT)
+
+
+def test_half_a_block_more_is_two_equal_blocks() -> None:
+    z1, z2 = views(1, 6, 4)
+    halves = [info_nce(z1[:, part], z2[:, part]) for part in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(info_nce(z1, z2, block_size=4), sum(halves) / 2, **EXACT)
+
+
 @pytest.mark.parametrize("sets", [1, 3])
 @pytest.mark.parametrize("rows", [1, 2, 17])
 def test_views_that_are_all_alike_cost_log_b(rows: int, sets: int) -> None:

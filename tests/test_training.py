@@ -61,6 +61,23 @@ def test_pretraining_uses_each_history_once_and_holds_some_out(params):
     assert len(phase.held_out) == round(len(distinct) * training.HELD_OUT_SHARE)
 
 
+def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
+    given = {"ssl_pretrain_batch_size": 7, "ssl_pretrain_learning_rate": 0.25}
+    for keys, size, rate in (({}, params["batch_size"], params["learning_rate"]), (given, 7, 0.25)):
+        model, loaders = build(params, ssl_training="pretrain", **keys)
+        phase = training._Pretraining(model, loaders["train"])
+        assert len(phase) == -(-len(phase.histories) // size)
+        assert [group["lr"] for group in phase.optimizer.param_groups] == [rate]
+        assert model.optimizer.param_groups[0]["lr"] == params["learning_rate"]
+
+
+def test_every_epoch_says_how_many_steps_it_took(params):
+    model, loaders = build(params, ssl_training="pretrain_joint", ssl_pretrain_epochs=1)
+    pretraining, joint = fit(model, loaders, epochs=1)
+    assert joint["steps"] == len(loaders["train"])
+    assert pretraining["steps"] == len(training._Pretraining(model, loaders["train"]))
+
+
 def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
     model, loaders = build(params, ssl_training="pretrain")
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -184,7 +201,8 @@ def test_a_run_killed_by_the_system_in_mid_epoch_resumes(params, tmp_path):
         "import sys, yaml, torch; torch.set_num_threads(1)\n"
         "from fuxictr_miss.experiment import run\n"
         "result = run(yaml.safe_load(open(sys.argv[1])), resume=sys.argv[2] == 'resume')\n"
-        "print({k: v for k, v in result.items() if k != 'seconds'})\n"
+        "for each in [result, *result['history']]: del each['seconds']\n"
+        "print(result)\n"
     )
     settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 10,
                 "early_stop_patience": 10, "ssl_pretrain_epochs": 10}  # fmt: skip

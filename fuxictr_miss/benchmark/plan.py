@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
-from fuxictr_miss.config import _entries, list_expids, load_params
+from fuxictr_miss.config import list_datasets, list_expids, load_params
 from fuxictr_miss.errors import InputError, unknown
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> what search chose
@@ -122,7 +122,7 @@ def check_datasets(config: str, datasets: Iterable[str]) -> None:
     Raises:
         InputError: names the closest valid one.
     """
-    valid = _entries(config, "dataset_config")
+    valid = list_datasets(config)
     for dataset in datasets:
         if dataset not in valid:
             raise unknown("data set", dataset, valid)
@@ -160,7 +160,7 @@ def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
 
 def _unread(experiment: Experiment) -> set[str]:
     """Keys that cannot change this experiment: of other methods, and where it runs."""
-    from fuxictr_miss.experiment import _NOT_SETTINGS  # late: these import torch
+    from fuxictr_miss.experiment import NOT_SETTINGS  # late: these import torch
     from fuxictr_miss.registry import list_methods
 
     backbone, _, method = experiment.model.rpartition("_")
@@ -170,4 +170,4 @@ def _unread(experiment: Experiment) -> set[str]:
     if method not in methods:
         unread.add("ssl_")
     others = {k for k in experiment.params if k.startswith(tuple(unread))}
-    return others | _NOT_SETTINGS | {"model_id", "seed"}
+    return others | NOT_SETTINGS | {"model_id", "seed"}

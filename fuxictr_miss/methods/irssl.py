@@ -65,7 +65,7 @@ class IRSSL(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.temperature = ssl.temperature
+        self.temperature, self.block_size = ssl.temperature, ssl.block_size
         self.settings = settings
         self.generator = generator
         self.tower = mlp(num_sequences * dim, settings.encoder)
@@ -104,7 +104,9 @@ class IRSSL(nn.Module):
             views = [e.where(~masked, self.default), e.where(masked, self.default)]
         first, second = self.tower(torch.stack(views).flatten(2))
         exists = items.length > 0
-        loss = info_nce(first, second, self.temperature, items.group, valid=exists)
+        loss = info_nce(
+            first, second, self.temperature, items.group, valid=exists, block_size=self.block_size
+        )
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
 
 

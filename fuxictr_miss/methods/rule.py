@@ -71,15 +71,17 @@ class Rule(nn.Module):
                 f"{settings.category} (rule_category), counted from 0, of {num_sequences} there is "
                 "none."
             )
-        self.temperature = ssl.temperature
+        self.temperature, self.block_size = ssl.temperature, ssl.block_size
         self.settings = settings
         self.generator = generator
         self.encoder = mlp(num_sequences * dim, settings.encoder)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw segments, leave behaviors out twice, and contrast."""
-        places = torch.arange(behavior.ids.shape[2], device=behavior.ids.device)
-        category = behavior.tokens(places.expand(len(behavior.ids), -1))[:, self.settings.category]
+        places = torch.arange(behavior.max_len, device=behavior.length.device)
+        category = behavior.tokens(places.expand(behavior.batch_size, -1))[
+            :, self.settings.category
+        ]
         segment, exists = draw_segments(category, self.settings.num_pairs, self.generator)
         kept = leave_out(segment, self.settings.dropout, self.generator)  # (B, P, 2, L)
         share = kept / kept.sum(dim=-1, keepdim=True).clamp(min=1)
@@ -87,7 +89,9 @@ class Rule(nn.Module):
         views = torch.einsum("bpvl,blw->vpbw", share.to(x.dtype), x)
         first, second = self.encoder(views)  # (P, B, D) each
         valid = exists.expand(len(first), -1)  # (P, B)
-        loss = info_nce(first, second, self.temperature, behavior.group, valid=valid)
+        loss = info_nce(
+            first, second, self.temperature, behavior.group, valid=valid, block_size=self.block_size
+        )
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, valid))
 
 

@@ -432,6 +432,32 @@ def test_no_loop_runs_over_users_positions_pairs_or_widths(
     assert counts[1] - counts[0] < 10
 
 
+class _Floats(TorchDispatchMode):
+    """Adds up the floating-point numbers that are written."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            self.count += result.numel()
+        return result
+
+
+def test_a_long_history_costs_no_more_arithmetic_than_a_short_one(
+    make_ids: Callable, make_tables: Callable
+) -> None:
+    counts = []
+    for max_len in (50, 500):
+        with _Floats() as floats:
+            losses = build(2)(
+                Behavior(make_ids([max_len, 9, 50], 2, max_len=max_len), make_tables(2, K))
+            )
+            (losses.ssl + losses.feature).backward()
+        counts.append(floats.count)
+    assert counts[0] == counts[1] > 0
+
+
 def test_only_behaviors_under_a_kernel_of_a_drawn_window_are_looked_up(make_ids: Callable) -> None:
     asked = []
 
