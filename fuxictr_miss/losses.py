@@ -62,20 +62,18 @@ def info_nce(
     if anchor.dim() == 2:
         anchor, positive = anchor.unsqueeze(0), positive.unsqueeze(0)
     p, b, _ = anchor.shape
-    if valid is None:
-        valid = anchor.new_ones(1, dtype=torch.bool)
-    valid = valid.expand(p, b)
+    valid = None if valid is None else valid.expand(p, b)
     terms = contrast(
         torch.stack([anchor, positive]), temperature, group, valid, chunk_size, block_size
     )
-    return terms.sum() / valid.sum().clamp(min=1)
+    return terms.sum() / (p * b if valid is None else valid.sum().clamp(min=1))
 
 
 def contrast(
     views: Tensor,
     temperature: float,
     group: Tensor | None,
-    valid: Tensor,
+    valid: Tensor | None,
     chunk_size: int | None = None,
     block_size: int | None = None,
 ) -> Tensor:
@@ -84,7 +82,7 @@ def contrast(
     Args:
         views: (2, P, B, D), z1 and z2.
         temperature: as the other arguments for `info_nce`.
-        valid: (P, B).
+        valid: (P, B), or None.
 
     Returns:
         (P,): -Σ_x log( ... ) over the valid rows of a set.
@@ -95,6 +93,8 @@ def contrast(
     blocks = -(-b // block_size)
     size = -(-b // blocks)
     missing = blocks * size - b
+    if valid is None:
+        valid = views.new_ones((p, b), dtype=torch.bool)
     views = F.pad(views, (0, 0, 0, missing)).unflatten(2, (blocks, size)).flatten(1, 2)
     valid = F.pad(valid, (0, missing)).view(p * blocks, size)
     if group is not None:
@@ -162,17 +162,20 @@ class _InfoNCE(torch.autograd.Function):
         views: Tensor,
         temperature: float,
         group: Tensor | None,
-        valid: Tensor,
+        valid: Tensor | None,
         chunk_size: int | None,
     ) -> Tensor:
         norm = views.norm(dim=-1, keepdim=True).clamp_(min=1e-12)  # as `F.normalize`
         unit = views / norm  # (2, P, B, D)
         a, z = unit
         p, b, _ = a.shape
-        exists = valid.to(unit.dtype)
-        w = exists.unsqueeze(-1) / temperature  # (P, B, 1)
         apart = -(2000 + 6 / temperature)  # 2 to its power is 0 beside any similarity
-        absent = (1 - exists).mul_(apart).unsqueeze(1)  # (P, 1, B)
+        if valid is None:
+            w = unit.new_full((p, b, 1), 1 / temperature)
+        else:
+            exists = valid.to(unit.dtype)
+            w = exists.unsqueeze(-1) / temperature
+            absent = (1 - exists).mul_(apart).unsqueeze(1)  # (P, 1, B)
         needs_gradient = ctx.needs_input_grad[0]
         if needs_gradient:
             grad = (w * unit.flip(0)).neg_()  # of -(a · z)/τ, by a and by z
@@ -184,7 +187,9 @@ class _InfoNCE(torch.autograd.Function):
             alike = None if group is None else _alike(group.view(groups, b), rows, unit) * apart
             for sets in parts:
                 z_part, w_part = z[sets], w[sets, rows]
-                logits = torch.baddbmm(absent[sets], scaled[sets, rows], z_part.mT)  # (p, c, B)
+                logits = scaled[sets, rows] @ z_part.mT  # (p, c, B)
+                if valid is not None:
+                    logits += absent[sets]
                 if alike is not None:
                     logits += alike[sets.start % groups]
                 own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
@@ -192,7 +197,10 @@ class _InfoNCE(torch.autograd.Function):
                 e = logits.sub_(top).exp2_()
                 total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
                 lse = top.add_(total.log2()).squeeze(-1)
-                sums[sets] += ((lse - own) * exists[sets, rows]).sum(dim=-1)
+                terms = lse.sub_(own)
+                if valid is not None:
+                    terms *= exists[sets, rows]
+                sums[sets] += terms.sum(dim=-1)
                 if needs_gradient:
                     share = w_part / total  # e * share: the softmax by which the negatives push
                     grad_a[sets, rows] += (e @ z_part) * share
