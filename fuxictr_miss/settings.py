@@ -34,9 +34,8 @@ class SSLSettings:
         require(self.weight >= 0, "ssl_weight", self.weight, "0 or more")
         require((self.feature_weight or 0) >= 0, "ssl_feature_weight", self.feature_weight, ">= 0")
         require(self.temperature > 0, "ssl_temperature", self.temperature, "positive")
-        require(
-            (self.block_size or 1) >= 1, "ssl_block_size", self.block_size, "1 or more, or null"
-        )
+        block = self.block_size
+        require(block is None or block >= 1, "ssl_block_size", block, "1 or more, or null")
         require(self.pretrain_epochs >= 1, "ssl_pretrain_epochs", self.pretrain_epochs, ">= 1")
         size, rate = self.pretrain_batch_size, self.pretrain_learning_rate
         require(size is None or size >= 1, "ssl_pretrain_batch_size", size, "1 or more, or null")
