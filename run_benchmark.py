@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fuxictr_miss.benchmark.plan import Experiment
     from fuxictr_miss.benchmark.report import Source
     from fuxictr_miss.benchmark.results import Results
+    from fuxictr_miss.benchmark.tables import Variant
 
 EXAMPLES = """examples:
   python run_benchmark.py --table 3 --dataset amazoncds_subset --seeds 5 --workers 2
@@ -49,7 +50,7 @@ def main() -> None:
 
     plan.check_datasets(arguments.config, arguments.dataset)
     results = Results(arguments.results)
-    variants = list(plan.variants_of(tables, figures))
+    variants = _of_models(list(plan.variants_of(tables, figures)), arguments.model)
     planner = plan.Planner(arguments.config)
     tried = {}
     if arguments.search:
@@ -92,6 +93,8 @@ def _parse() -> argparse.Namespace:
     add("--table", nargs="+", default=[], metavar="N", help="tables of the paper: 2 to 10, or all")
     add("--figure", nargs="+", default=[], metavar="N", help="figures: 5, 6, 7, or all")
     add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, side by side")
+    add("--model", nargs="+", default=[], metavar="NAME",
+        help="run these only, as DIN DIN_MISS; the reports show what else there is")  # fmt: skip
     add("--seeds", type=_at_least(1), default=5, metavar="N", help="seeds 1 to N (default: 5)")
     add("--search", type=_at_least(0), default=0, metavar="N",
         help="first try N settings of every model, from <config>/search.yaml, by validation; "
@@ -105,6 +108,15 @@ def _parse() -> argparse.Namespace:
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
     add("--config", default="./config/", metavar="FOLDER", help="default: %(default)s")
     return parser.parse_args()
+
+
+def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
+    """Those of the models asked for, or all."""
+    valid = list(dict.fromkeys(variant.model for variant in variants))
+    for model in models:
+        if model not in valid:
+            raise unknown("model of these tables", model, valid)
+    return [variant for variant in variants if not models or variant.model in models]
 
 
 def _at_least(least: int) -> Callable[[str], int]:

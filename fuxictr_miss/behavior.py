@@ -14,8 +14,9 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.look_up import keep_dense, look_up
 
-_HASHED = 32  # newest behaviors that tell histories apart
+_HASHED = 8  # newest behaviors that tell histories apart
 
 
 class Behavior:
@@ -28,11 +29,15 @@ class Behavior:
     Args:
         ids: J columns of (B, L) token ids, or one (B, J, L); 0 is padding.
         tables: J modules that embed ids to K dimensions.
+        beside: whether their gradient is to be sparse, as in `BehaviorSource.read`.
     """
 
-    def __init__(self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module]) -> None:
+    def __init__(
+        self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module], beside: bool = False
+    ) -> None:
         self.columns = ids.unbind(1) if isinstance(ids, Tensor) else tuple(ids)
         self.tables = tables
+        self.beside = beside
 
     @cached_property
     def ids(self) -> Tensor:
@@ -113,10 +118,7 @@ class Behavior:
         """
         embedded = []
         for ids, table in zip(self._tokens(behaviors), self.tables, strict=True):
-            embedding = table(ids)
-            if _moves_padding(table):
-                embedding = embedding * (ids != 0).unsqueeze(-1)
-            embedded.append(embedding)
+            embedded.append(look_up(table, ids, self.beside))
         return torch.stack(embedded, dim=-2)
 
     def _tokens(self, behaviors: Tensor) -> list[Tensor]:
@@ -194,6 +196,8 @@ class BehaviorSource:
             )
         self.sequences = wanted
         self.dim = widths[0]  # K
+        for table in dict.fromkeys(self.tables(model)):
+            keep_dense(table)
 
     def tables(self, model: BaseModel) -> list[nn.Module]:
         """The J modules that embed the sequences (shared ones appear under every name)."""
@@ -203,10 +207,18 @@ class BehaviorSource:
         layers = [model.get_submodule(place).embedding_layers for place in self._places]
         return [side_by_side([layer[name] for layer in layers]) for name in names]
 
-    def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
-        """The behaviors of a batch `inputs` of (B, L) id columns."""
+    def read(self, model: BaseModel, inputs: dict[str, Tensor], beside: bool = False) -> Behavior:
+        """The behaviors of a batch.
+
+        Args:
+            model: the one that this was made for.
+            inputs: (B, L) id columns, and what else the batch has.
+            beside: whether another loss sends the tables a gradient in the same step. To theirs,
+                which is as large as a table, ours is then added row by row; a second one of that
+                size would cost more than all else that a method computes for a small batch.
+        """
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        return Behavior([columns[name] for name in self.sequences], self.tables(model))
+        return Behavior([columns[name] for name in self.sequences], self.tables(model), beside)
 
 
 def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
@@ -275,11 +287,6 @@ def _width(table: nn.Module) -> int:
             return table.proj.out_features
         return table.pretrain_embedding.embedding_dim
     return getattr(table, "embedding_dim", 0)
-
-
-def _moves_padding(table: nn.Module) -> bool:
-    """Whether the table may answer padding with something else than a frozen zero row."""
-    return not (isinstance(table, nn.Embedding) and table.padding_idx == 0)
 
 
 @lru_cache(maxsize=256)

@@ -50,12 +50,17 @@ class Enhanced(BaseModel):
             )
         self.add_module(_SSL_MODULE, module.to(self.device))
         if any(self.ssl.alpha):
-            rate = self.optimizer.param_groups[0]["lr"]
-            self.optimizer.add_param_group({"params": list(module.parameters()), "lr": rate})
+            self.optimizer.param_groups[0]["params"] += module.parameters()
 
-    def ssl_losses(self, inputs: dict[str, Tensor]) -> SSLLosses:
-        """The method's losses for a batch that has at least the sequence columns."""
-        return getattr(self, _SSL_MODULE)(self.behavior_source.read(self, inputs))
+    def ssl_losses(self, inputs: dict[str, Tensor], beside: bool = False) -> SSLLosses:
+        """The method's losses for a batch that has at least the sequence columns.
+
+        Args:
+            inputs: (B, L) id columns, and what else the batch has.
+            beside: whether the backbone's loss sends the tables a gradient in the same step, as in
+                `BehaviorSource.read`.
+        """
+        return getattr(self, _SSL_MODULE)(self.behavior_source.read(self, inputs, beside))
 
     def weighted_ssl(self, losses: SSLLosses) -> Tensor:
         """α1 L_ssl + α2 L'_ssl."""
@@ -102,7 +107,7 @@ class Enhanced(BaseModel):
         return_dict = super().forward(inputs)
         turn = getattr(self, "_total_steps", 0) % self.ssl.every == 0  # FuxiCTR's count of steps
         if self.training and self.ssl_active and turn and any(self.ssl.alpha):
-            return_dict[_SSL_MODULE] = self.ssl_losses(inputs)
+            return_dict[_SSL_MODULE] = self.ssl_losses(inputs, beside=True)
         return return_dict
 
     def add_loss(self, return_dict: dict[str, Any], y_true: Any) -> Any:

@@ -21,7 +21,7 @@ class SSLSettings:
     weight: float = 0.5  # α1 of Eq. 17
     feature_weight: float | None = None  # α2 of Eq. 17; None is α1
     temperature: float = 0.1  # τ of Eq. 15
-    block_size: int | None = 512  # rows that InfoNCE contrasts with one another; None: the batch
+    block_size: int | None = 128  # rows that InfoNCE contrasts with one another; None: the batch
     every: int = 1  # contrast at every n-th step of a joint phase, with as much more weight
     training: str = "joint"  # one of STRATEGIES
     pretrain_epochs: int = 30  # at most; the held-out contrastive loss may stop it earlier

@@ -81,6 +81,39 @@ def test_contrastive_gradient_reaches_the_shared_tables_and_not_their_padding(pa
         assert table.weight.grad[0].abs().sum() == 0
 
 
+def table_gradients(model, loss):
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return [table.weight.grad for table in model.behavior_source.tables(model)]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_beside_the_label_loss_is_their_sum(params, backbone):
+    model, loaders = build(params, f"{backbone}_MISS")
+    batch = next(iter(loaders["train"]))
+    draws = model.ssl_generator.get_state()
+    together = table_gradients(model, model.add_loss(model(batch), model.get_labels(batch)))
+    model.ssl_generator.set_state(draws)
+    ssl = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch)))
+    model.ssl_active = False
+    label = table_gradients(model, model.add_loss(model(batch), model.get_labels(batch)))
+    for sum_, first, second in zip(together, ssl, label, strict=True):
+        assert not sum_.is_sparse
+        torch.testing.assert_close(sum_, first + second)
+
+
+def test_gradient_of_a_table_that_no_label_reaches_is_as_dense_as_the_optimizers_need(params):
+    model, loaders = build(params, "DIN_MISS")
+    batch = next(iter(loaders["train"]))
+    draws = model.ssl_generator.get_state()
+    beside = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch, beside=True)))
+    model.ssl_generator.set_state(draws)
+    alone = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch)))
+    for first, second in zip(beside, alone, strict=True):
+        assert not first.is_sparse
+        torch.testing.assert_close(first, second)
+
+
 def test_every_parameter_of_the_method_is_in_the_optimizer_and_moves(params):
     model, loaders = build(params, "DIN_MISS")
     optimized = {id(p) for group in model.optimizer.param_groups for p in group["params"]}

@@ -118,9 +118,9 @@ def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
 
 
 def _draws(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
-    """Changes of one key alone, in the order of the space; then all combinations, at random."""
-    for key, values in space.items():
-        yield from ({key: value} for value in values)
+    """Changes of one key alone, each key's first value before any second; then combinations."""
+    for turn in range(max(map(len, space.values()), default=0)):
+        yield from ({key: values[turn]} for key, values in space.items() if turn < len(values))
     size = math.prod(len(values) for values in space.values())
     rng = random.Random(seed)
     seen: set[int] = set()

@@ -43,12 +43,15 @@ def test_a_larger_budget_only_adds(planner):
         assert [each.key for each in large[place]][:2] == [each.key for each in experiments]
 
 
-def test_one_key_at_a_time_comes_first_in_the_order_of_the_space(planner):
-    tried = trials(planner, MODELS[1:], ["small"], 8, SPACES)["small", "DIN_MISS"]
-    changed = [set(each.overrides) for each in tried]
-    singles = changed[1:6]  # after the config as it stands; what is the config's own is no change
-    assert [len(keys) for keys in singles] == [1] * 5
-    assert [next(iter(keys)) for keys in singles[:2]] == ["ssl_weight"] * 2
+def test_the_first_value_of_every_key_alone_comes_before_the_second_of_any(planner):
+    tried = trials(planner, MODELS[1:], ["small"], 9, SPACES)["small", "DIN_MISS"]
+    weights, rates = SPACES["ssl"]["ssl_weight"], SPACES["backbone"]["learning_rate"]
+    config = tried[0].params["learning_rate"]  # what is the config's own is no change
+    singles = [{"ssl_weight": weights[0]}, {"learning_rate": rates[0]}, {"ssl_weight": weights[1]}]
+    singles += [{"learning_rate": rate} for rate in rates[1:] if rate != config]
+    tried_alone = [dict(each.overrides) for each in tried[1:]]
+    assert tried_alone[: len(singles)] == singles
+    assert all(len(each) == 2 for each in tried_alone[len(singles) :])
 
 
 def test_a_small_space_is_tried_whole(planner):

@@ -167,11 +167,12 @@ class MISS(nn.Module):
             )
             windows = torch.cat([windows, fine.window.flatten(2)], dim=2)
         interests = self.extractor(behavior, windows)  # (B, M, 2P + N'Q, J, K): Eq. 20
-        h = interests[:, :, : 2 * keys.num_pairs].unflatten(2, (2, keys.num_pairs))
+        of_pairs, of_rows = interests.tensor_split((2 * keys.num_pairs,), dim=2)
+        h = of_pairs.unflatten(2, (2, keys.num_pairs))
         exist = pairs.valid.T.unsqueeze(1).expand(-1, keys.num_pairs, -1)  # (M, P, B)
         levels = [(h.permute(2, 1, 3, 0, 4, 5), exist)]
         if self.heights:
-            of_rows = interests[:, :, 2 * keys.num_pairs :].unflatten(2, fine.window.shape[2:])
+            of_rows = of_rows.unflatten(2, fine.window.shape[2:])
             r = self.vertical(of_rows, fine.rows).permute(4, 1, 2, 3, 0, 5)  # Eq. 23
             levels.append((r, fine.valid.T[:, None, None].expand(r.shape[1:5])))
         return levels
