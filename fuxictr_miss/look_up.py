@@ -1,7 +1,7 @@
 """Rows of an embedding table for the contrastive losses, with a gradient that costs little.
 
-PyTorch's gradient of a look-up is as large as the table and is added to the backbone's, and a row of
-it takes longer to sum up than to convolve and contrast.
+PyTorch makes a gradient as large as the table of every look-up and adds it to the backbone's; on a
+CPU that takes longer than to convolve and contrast what was looked up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def look_up(table: nn.Module, ids: Tensor, beside: bool = False) -> Tensor:
 
 
 def keep_dense(table: nn.Module) -> None:
-    """Let no sparse gradient stay alone, if another loss did not send one: optimizers want it dense."""
+    """Make a sparse gradient dense that no other loss has sent one to; optimizers ask for that."""
     if type(table) is nn.Embedding and table.weight.requires_grad:
         table.weight.register_post_accumulate_grad_hook(partial(_make_dense, table))
 
@@ -49,7 +49,7 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, ids: Tensor, beside: bool) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.shape, ctx.sparse = weight.shape, beside and ids.numel() < len(weight)
-        return weight[ids]
+        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
 
     @staticmethod
     @once_differentiable

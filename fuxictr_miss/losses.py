@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,54 +60,30 @@ def info_nce(
             "anchor and positive must both be (B, D) or (P, B, D), got "
             f"{tuple(anchor.shape)} and {tuple(positive.shape)}."
         )
-    if anchor.dim() == 2:
-        anchor, positive = anchor.unsqueeze(0), positive.unsqueeze(0)
-    p, b, _ = anchor.shape
-    valid = None if valid is None else valid.expand(p, b)
-    terms = contrast(
-        torch.stack([anchor, positive]), temperature, group, valid, chunk_size, block_size
-    )
-    return terms.sum() / (p * b if valid is None else valid.sum().clamp(min=1))
+    rows = None if valid is None else valid.expand(anchor.shape[:-1])
+    kinds = [torch.stack([anchor, positive])]
+    return contrast(kinds, temperature, group, [rows], chunk_size, block_size)[0]
 
 
 def contrast(
-    views: Tensor,
+    kinds: Sequence[Tensor],
     temperature: float,
     group: Tensor | None,
-    valid: Tensor | None,
+    valid: Sequence[Tensor | None],
     chunk_size: int | None = None,
     block_size: int | None = None,
-) -> Tensor:
-    """The terms of `info_nce`, summed set by set, so that one call serves several losses.
+) -> tuple[Tensor, ...]:
+    """`info_nce` of several kinds of pairs in the products of one.
 
     Args:
-        views: (2, P, B, D), z1 and z2.
+        kinds: (2, ..., B, D) each, z1 and z2; D may differ.
         temperature: as the other arguments for `info_nce`.
-        valid: (P, B), or None.
+        valid: (..., B) of each kind, or None.
 
     Returns:
-        (P,): -Σ_x log( ... ) over the valid rows of a set.
+        A scalar each.
     """
-    _, p, b, _ = views.shape
-    if block_size is None or b <= block_size:
-        return _InfoNCE.apply(views, temperature, group, valid, chunk_size)
-    blocks = -(-b // block_size)
-    size = -(-b // blocks)
-    missing = blocks * size - b
-    if valid is None:
-        valid = views.new_ones((p, b), dtype=torch.bool)
-    views = F.pad(views, (0, 0, 0, missing)).unflatten(2, (blocks, size))
-    valid = F.pad(valid, (0, missing)).unflatten(1, (blocks, size))
-    if group is not None:
-        group = F.pad(group, (0, missing)).view(blocks, size)
-    terms = _InfoNCE.apply(
-        views.transpose(1, 2).flatten(1, 2),  # all sets of a block, then all of the next
-        temperature,
-        group,
-        valid.transpose(0, 1).flatten(0, 1),
-        chunk_size,
-    )
-    return terms.unflatten(0, (blocks, p)).sum(dim=0)
+    return _InfoNCE.apply(temperature, group, valid, chunk_size, block_size, *kinds)
 
 
 def nt_xent(
@@ -156,7 +133,7 @@ def nt_xent(
 
 
 class _InfoNCE(torch.autograd.Function):
-    """The sums, a few sets or anchors at a time.
+    """The means, a few sets or anchors at a time.
 
     Each is a scalar, so its gradient is known up to one factor as soon as the similarities are: it
     is summed up in the forward pass and no similarity outlives its part.
@@ -165,79 +142,136 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        views: Tensor,
         temperature: float,
         group: Tensor | None,
-        valid: Tensor | None,
+        valid: Sequence[Tensor | None],
         chunk_size: int | None,
-    ) -> Tensor:
-        norm = views.norm(dim=-1, keepdim=True).clamp_(min=1e-12)  # as `F.normalize`
-        unit = views / norm  # (2, P, B, D)
-        a, z = unit
-        p, b, _ = a.shape
-        apart = -(2000 + 6 / temperature)  # 2 to its power is 0 beside any similarity
-        if valid is None:
-            w = unit.new_full((p, b, 1), 1 / temperature)
-        else:
-            exists = valid.to(unit.dtype)
-            w = exists.unsqueeze(-1) / temperature
-            absent = (1 - exists).mul_(apart).unsqueeze(1)  # (P, 1, B)
-        needs_gradient = ctx.needs_input_grad[0]
-        if needs_gradient:
-            grad = torch.empty_like(unit)  # of -(a · z)/τ, by a and by z
-            grad_a, grad_z = torch.mul(z, -w, out=grad[0]), torch.mul(a, -w, out=grad[1])
-        scaled = a * (math.log2(math.e) / temperature)  # 2^x takes half the time of e^x
-        group = None if group is None else group.view(-1, b)
-        blocks = 1 if group is None else len(group)
-        sums = unit.new_zeros(p)
-        for rows, parts in _parts(p // blocks, blocks, b, chunk_size):
-            alike = None if group is None else _alike(group, rows, unit) * apart
-            for block, sets in parts:
-                z_part, w_part = z[sets], w[sets, rows]
-                logits = scaled[sets, rows] @ z_part.mT  # (p, c, B)
-                if valid is not None:
-                    logits += absent[sets]
-                if alike is not None:
-                    logits += alike[block]
-                own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
-                top = logits.amax(dim=-1, keepdim=True)
-                e = logits.sub_(top).exp2_()
-                total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
-                lse = top.add_(total.log2()).squeeze(-1)
-                terms = lse.sub_(own)
-                if valid is not None:
-                    terms *= exists[sets, rows]
-                sums[sets] += terms.sum(dim=-1)
-                if needs_gradient:
-                    share = w_part / total  # e * share: the softmax by which the negatives push
-                    grad_a[sets, rows] += (e @ z_part) * share
-                    grad_z[sets] += e.mT @ (a[sets, rows] * share)
-        if needs_gradient:  # through the norm: what is along a unit vector does not move it
-            along = (unit * grad).sum(dim=-1, keepdim=True)
-            ctx.save_for_backward(grad.addcmul_(unit, along, value=-1).div_(norm))
-        return sums.mul_(math.log(2))
+        block_size: int | None,
+        *kinds: Tensor,
+    ) -> tuple[Tensor, ...]:
+        pairs = [z.reshape(2, -1, *z.shape[-2:]) for z in kinds]  # (2, P, B, D)
+        sets = _slices([z.shape[1] for z in pairs])  # of each kind
+        b = pairs[0].shape[2]
+        blocks = 1 if block_size is None else max(1, -(-b // block_size))
+        size = -(-b // blocks)
+        unit = pairs[0].new_zeros(
+            2, sets[-1].stop, blocks * size, max(z.shape[3] for z in pairs)
+        )  # zeros behind change no product
+        w = unit.new_zeros(unit.shape[1:3])  # of an anchor in its mean, over τ
+        norms = []
+        for z, rows, kind in zip(pairs, valid, sets, strict=True):
+            norms.append(z.norm(dim=-1, keepdim=True).clamp_(min=1e-12))  # as `F.normalize`
+            torch.div(z, norms[-1], out=unit[:, kind, :b, : z.shape[3]])
+            if rows is None:
+                w[kind, :b] = 1 / (temperature * z.shape[1] * b)
+            else:
+                exist = rows.reshape(-1, b).to(w.dtype)
+                w[kind, :b] = exist / (temperature * exist.sum().clamp(min=1))
+        needs_gradient = any(ctx.needs_input_grad)
+        sums, grad = _contrast_blocks(
+            unit.unflatten(2, (blocks, size)).flatten(1, 2),  # block after block of one set
+            w.view(-1, size),
+            temperature,
+            None if group is None else F.pad(group, (0, blocks * size - b)).view(blocks, size),
+            all(rows is None for rows in valid) and blocks * size == b,
+            chunk_size,
+            needs_gradient,
+        )
+        if grad is not None:  # through the norm: what is along a unit vector does not move it
+            grad = grad.view(unit.shape)
+            saved = []
+            for z, norm, kind in zip(kinds, norms, sets, strict=True):
+                u, g = (x[:, kind, :b, : z.shape[-1]] for x in (unit, grad))
+                along = (u * g).sum(dim=-1, keepdim=True)
+                saved.append(torch.addcmul(g, u, along, value=-1).div_(norm).view(z.shape))
+            ctx.save_for_backward(*saved)
+        sums = sums.view(-1, blocks)
+        return tuple(sums[kind].sum() * (temperature * math.log(2)) for kind in sets)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        (scale,) = grad_outputs
-        return grad * scale[:, None, None], None, None, None, None
+        gradients = zip(ctx.saved_tensors, grad_outputs, strict=True)
+        return None, None, None, None, None, *(grad * scale for grad, scale in gradients)
+
+
+def _contrast_blocks(
+    unit: Tensor,
+    w: Tensor,
+    temperature: float,
+    group: Tensor | None,
+    all_exist: bool,
+    chunk_size: int | None,
+    needs_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Σ_x w_x τ log2( ... ) of Eq. 15 in S sets of B rows, and the gradient of its ln 2-fold.
+
+    Args:
+        unit: (2, S, B, D) unit vectors, z1 and z2.
+        w: (S, B); 0 where there is no pair.
+        group: (S / P, B), the sets taking turns, or None.
+        all_exist: whether `w` has no 0.
+
+    Returns:
+        (S,) without the factor τ, and (2, S, B, D) or None.
+    """
+    a, z = unit
+    apart = -(2000 + 6 / temperature)  # 2 to its power is 0 beside any similarity
+    absent = None if all_exist else (w == 0).to(unit.dtype).mul_(apart).unsqueeze(1)  # (S, 1, B)
+    w = w.unsqueeze(-1)
+    grad = None
+    if needs_gradient:
+        grad = torch.empty_like(unit)  # of -(a · z) w, by a and by z
+        grad_a, grad_z = torch.mul(z, -w, out=grad[0]), torch.mul(a, -w, out=grad[1])
+    scaled = a * (math.log2(math.e) / temperature)  # 2^x takes half the time of e^x
+    sums = unit.new_zeros(len(w))
+    blocks = 1 if group is None else len(group)
+    for rows, parts in _parts(len(w), blocks, unit.shape[2], chunk_size):
+        alike = None if group is None else _alike(group, rows, unit) * apart
+        for part, of_group in parts:
+            z_part, w_part = z[part], w[part, rows]
+            logits = scaled[part, rows] @ z_part.mT  # (p, c, B)
+            if absent is not None:
+                logits += absent[part]
+            if alike is not None:
+                logits += alike[of_group]
+            own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
+            top = logits.amax(dim=-1, keepdim=True)
+            e = logits.sub_(top).exp2_()
+            total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
+            lse = top.add_(total.log2()).squeeze(-1)
+            sums[part] += lse.sub_(own).mul_(w_part.squeeze(-1)).sum(dim=-1)
+            if needs_gradient:
+                share = w_part / total  # e * share: the softmax by which the negatives push
+                grad_a[part, rows] += (e @ z_part) * share
+                grad_z[part] += e.mT @ (a[part, rows] * share)
+    return sums, grad
+
+
+def _slices(sizes: Iterable[int]) -> list[slice]:
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
 
 def _parts(
-    p: int, blocks: int, b: int, chunk_size: int | None
-) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
-    """Anchors to compute together, and for them the slices of sets, p a block, each of one block."""
-    sets = p
+    sets: int, blocks: int, b: int, chunk_size: int | None
+) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
+    """Anchors to compute together, and for them the slices of sets, each with that of its groups.
+
+    The groups of `blocks` sets follow each other, again and again.
+    """
+    at_once = sets
     if chunk_size is None:
-        sets = max(1, min(p, _SIMILARITIES_AT_ONCE // b**2))
+        at_once = max(1, _SIMILARITIES_AT_ONCE // b**2)
         chunk_size = max(_ANCHORS_AT_ONCE, _SIMILARITIES_AT_ONCE // b)
-    parts = [
-        (block, slice(block * p + first, block * p + min(first + sets, p)))
-        for block in range(blocks)
-        for first in range(0, p, sets)
-    ]
+    if blocks == 1:
+        parts = [(slice(s, s + at_once), slice(None)) for s in range(0, sets, at_once)]
+    else:
+        parts = [
+            (slice(s + k, s + min(k + at_once, blocks)), slice(k, k + at_once))
+            for s in range(0, sets, blocks)
+            for k in range(0, blocks, at_once)
+        ]
     for start in range(0, b, chunk_size):
         yield slice(start, min(start + chunk_size, b)), parts
 

@@ -54,6 +54,6 @@ class _InBfloat16(BaseModel):
 
 
 class _EnhancedInBfloat16(_InBfloat16):
-    def ssl_losses(self, inputs: dict[str, Tensor]) -> Any:
+    def ssl_losses(self, inputs: dict[str, Tensor], beside: bool = False) -> Any:
         with torch.autocast(self.device.type, enabled=False):
-            return super().ssl_losses(inputs)
+            return super().ssl_losses(inputs, beside)

@@ -36,6 +36,7 @@ class SSLSettings:
         require(self.temperature > 0, "ssl_temperature", self.temperature, "positive")
         block = self.block_size
         require(block is None or block >= 1, "ssl_block_size", block, "1 or more, or null")
+        require(self.every >= 1, "ssl_every", self.every, "1 or more")
         require(self.pretrain_epochs >= 1, "ssl_pretrain_epochs", self.pretrain_epochs, ">= 1")
         size, rate = self.pretrain_batch_size, self.pretrain_learning_rate
         require(size is None or size >= 1, "ssl_pretrain_batch_size", size, "1 or more, or null")

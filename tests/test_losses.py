@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fuxictr_miss.losses as losses
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.losses import info_nce
+from fuxictr_miss.losses import contrast, info_nce
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -197,9 +197,40 @@ def test_blocks_are_batches_of_their_own(
         torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
 
 
-def test_the_last_block_may_be_smaller() -> None:
+@pytest.mark.parametrize("at_once", [1, 4, 8, 12, 10**6])
+def test_blocks_are_the_same_however_many_are_computed_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z1, z2 = views(3, 7, 4)
+    group, exists = torch.tensor([0, 1, 1, 2, 2, 3, 3]), torch.tensor(VALIDS["by row"] + [True])
+    expected = info_nce(z1, z2, 0.3, group, 1, exists, block_size=2)
+    monkeypatch.setattr(losses, "_SIMILARITIES_AT_ONCE", at_once)
+    loss = info_nce(z1, z2, 0.3, group, None, exists, block_size=2)
+    torch.testing.assert_close(loss, expected, **EXACT)
+    torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_kinds_contrasted_together_lose_what_each_loses_alone(block_size: int | None) -> None:
+    """Whatever their widths, numbers of sets, and which rows are valid."""
+    group = torch.tensor([0, 1, 0, 2, 2, 3])
+    pairs = [views(3, 6, 4, seed=1), views(2, 6, 2, seed=2), views(1, 6, 4, seed=3)]
+    valid = [torch.tensor(VALIDS["by set and row"]), None, torch.tensor([VALIDS["by row"]])]
+    weights = [0.3, -2.0, 5.0]
+    together = contrast([torch.stack(each) for each in pairs], 0.2, group, valid, None, block_size)
+    alone = [
+        info_nce(*each, 0.2, group, None, exists, block_size)
+        for each, exists in zip(pairs, valid, strict=True)
+    ]
+    torch.testing.assert_close(list(together), alone, **EXACT)
+    sums = [sum(map(torch.mul, map(torch.tensor, weights), each)) for each in (together, alone)]
+    for z1, z2 in pairs:
+        torch.testing.assert_close(gradients(sums[0], z1, z2), gradients(sums[1], z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("exists", [None, torch.ones(2, 7, dtype=torch.bool)])
+def test_the_last_block_may_be_smaller(exists: Tensor | None) -> None:
     z1, z2 = views(2, 7, 4)
-    exists = torch.ones(2, 7, dtype=torch.bool)
     mean = sum(
         by_loops(z1[:, part], z2[:, part]) * 2 * len(range(7)[part])
         for part in (slice(0, 4), slice(4, 7))

@@ -44,6 +44,12 @@ BAD_VALUES = [
     ("ssl_temperature", -0.1),
     ("ssl_temperature", math.nan),
     ("ssl_temperature", "1e-1"),  # what YAML makes of 1e-1
+    ("ssl_block_size", 0),
+    ("ssl_block_size", 1.5),
+    ("ssl_every", 0),
+    ("ssl_every", None),
+    ("ssl_pretrain_batch_size", 0),
+    ("ssl_pretrain_learning_rate", 0.0),
     ("ssl_training", "joined"),
     ("ssl_training", None),
     ("ssl_pretrain_epochs", 0),

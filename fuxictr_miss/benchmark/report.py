@@ -131,8 +131,8 @@ def winners_text(source: Source, models: set[str]) -> str:
     if not source.budget:
         return "\nNo search: every model runs with the config as it stands.\n"
     lines = [
-        f"\nSearch: {source.budget} trials for every model here, baselines too, one seed, chosen by "
-        "the validation metric alone; a table cell inherits its model's choice.",
+        f"\nSearch: {source.budget} trials for every model here, baselines too, one seed, chosen "
+        "by the validation metric alone; a table cell inherits its model's choice.",
         "",
         "| data set | model | chosen over the config | validation | trials that ended well |",
         "|---|---|---|---:|---:|",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
@@ -155,7 +155,8 @@ class MISS(nn.Module):
             self.generator,
             keys.distance,
         )
-        windows = torch.cat([pairs.first, pairs.second], dim=2)  # (B, M, 2P)
+        windows = [pairs.first, pairs.second]  # (B, M, P) each
+        sizes = [2 * keys.num_pairs]
         if self.heights:
             fine = draw_feature_pairs(
                 behavior.length,
@@ -165,14 +166,15 @@ class MISS(nn.Module):
                 keys.num_feature_pairs,
                 self.generator,
             )
-            windows = torch.cat([windows, fine.window.flatten(2)], dim=2)
-        interests = self.extractor(behavior, windows)  # (B, M, 2P + N'Q, J, K): Eq. 20
-        of_pairs, of_rows = interests.tensor_split((2 * keys.num_pairs,), dim=2)
-        h = of_pairs.unflatten(2, (2, keys.num_pairs))
+            windows.append(fine.window.flatten(2))
+            sizes.append(self.heights * keys.num_feature_pairs)
+        interests = self.extractor(behavior, torch.cat(windows, dim=2))  # Eq. 20
+        of_level = interests.split(sizes, dim=2)  # (B, M, 2P, J, K), (B, M, N'Q, J, K)
+        h = of_level[0].unflatten(2, (2, keys.num_pairs))
         exist = pairs.valid.T.unsqueeze(1).expand(-1, keys.num_pairs, -1)  # (M, P, B)
         levels = [(h.permute(2, 1, 3, 0, 4, 5), exist)]
         if self.heights:
-            of_rows = of_rows.unflatten(2, fine.window.shape[2:])
+            of_rows = of_level[1].unflatten(2, fine.window.shape[2:])
             r = self.vertical(of_rows, fine.rows).permute(4, 1, 2, 3, 0, 5)  # Eq. 23
             levels.append((r, fine.valid.T[:, None, None].expand(r.shape[1:5])))
         return levels
@@ -195,30 +197,22 @@ class MISS(nn.Module):
             h = self.attention(features, features).view(h.shape)
         return self.interest_encoder(h.flatten(-2))
 
-    def _contrast(self, levels: list[Tensor], exist: list[Tensor], group: Tensor) -> list[Tensor]:
+    def _contrast(
+        self, levels: list[Tensor], exist: list[Tensor], group: Tensor
+    ) -> Sequence[Tensor]:
         """InfoNCE of each level (Eq. 15, 16), all branches and pairs in one product.
 
         Args:
-            levels: (2, ..., B, D) encoded views; D may differ, as zeros behind change no cosine.
+            levels: (2, ..., B, D) encoded views.
             exist: (..., B) of each level.
             group: (B,).
         """
-        widest = max(z.shape[-1] for z in levels)
-        z = [F.pad(z, (0, widest - z.shape[-1])).flatten(1, -3) for z in levels]
-        pairs = [each.flatten(0, -2) for each in exist]
-        views, valid = torch.cat(z, dim=1), torch.cat(pairs)  # (2, sets, B, D), (sets, B)
-        terms = contrast(views, self.temperature, group, valid, block_size=self.block_size)
-        if self.settings.symmetric:
-            back = contrast(
-                views.flip(0), self.temperature, group, valid, block_size=self.block_size
-            )
-            terms = (terms + back) / 2
-        sizes = [len(each) for each in pairs]
-        counts = valid.sum(dim=1).split(sizes)
-        return [
-            term.sum() / count.sum().clamp(min=1)
-            for term, count in zip(terms.split(sizes), counts, strict=True)
-        ]
+        losses = contrast(levels, self.temperature, group, exist, block_size=self.block_size)
+        if not self.settings.symmetric:
+            return losses
+        flipped = [z.flip(0) for z in levels]
+        back = contrast(flipped, self.temperature, group, exist, block_size=self.block_size)
+        return [(one + other) / 2 for one, other in zip(losses, back, strict=True)]
 
 
 def _extractor(name: str, max_width: int, num_sequences: int, dim: int) -> nn.Module:
