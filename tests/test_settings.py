@@ -25,6 +25,7 @@ DEFAULTS = {
     "miss_interest_encoder": [20, 20],
     "miss_feature_encoder": [10, 10],
     "miss_extractor": "cnn",
+    "miss_activation": "relu",
     "miss_variant": "",
     "ssl_training": "joint",
     "ssl_pretrain_epochs": 30,

@@ -13,12 +13,16 @@ class HorizontalConvolution(nn.Module):
 
     A window of each width side by side touches T = M(M+1)/2 behaviors, and as many learnable
     scalars are all kernels together: one product with an (M, T) matrix convolves all branches.
+
+    Args:
+        max_width: M.
+        relu: whether G_m is rectified; without, an interest keeps its negative dimensions.
     """
 
     _width: Tensor  # (T,) m - 1 of the kernel that a scalar is of
     _step: Tensor  # (T,) the scalar's place in it
 
-    def __init__(self, max_width: int) -> None:
+    def __init__(self, max_width: int, relu: bool = True) -> None:
         super().__init__()
         width, step = torch.tril_indices(max_width, max_width)
         self.register_buffer("_width", width, persistent=False)
@@ -26,6 +30,7 @@ class HorizontalConvolution(nn.Module):
         # a kernel starts near the mean of its behaviors, so that no view starts dead in the ReLU
         self.g = nn.Parameter((1.0 + 0.1 * torch.randn(len(width))) / (width + 1))
         self.max_width = max_width  # M
+        self.relu = relu
 
     def kernels(self) -> Tensor:
         """(M, T): row m-1 holds the m scalars of g_m at its own behaviors, zeros elsewhere."""
@@ -44,7 +49,8 @@ class HorizontalConvolution(nn.Module):
         """
         start = windows.permute(1, 2, 0)[self._width]  # (T, S, B)
         c = behavior.embed_rows_last(start + self._step[:, None, None])  # (T, S, B, J, K)
-        g = (self.kernels() @ c.flatten(1)).relu()
+        g = self.kernels() @ c.flatten(1)
+        g = g.relu() if self.relu else g
         return g.unflatten(1, c.shape[1:]).permute(2, 0, 1, 3, 4)
 
 

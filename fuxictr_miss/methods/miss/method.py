@@ -30,6 +30,7 @@ from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 EXTRACTORS = ("cnn", "self_attention", "lstm")
+ACTIVATIONS = ("relu", "identity")
 VARIANTS = ("", "/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")
 VIEW_ENCODERS = ("mlp", "transformer")
 
@@ -46,6 +47,7 @@ class MISSSettings:
     interest_encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i
     feature_encoder: list[int] = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if
     extractor: str = "cnn"  # one of EXTRACTORS (Table VII)
+    activation: str = "relu"  # one of ACTIVATIONS, of the horizontal convolution (Eq. 19)
     variant: str = ""  # one of VARIANTS (Table VI)
     distance: str = "uniform"  # one of DISTANCES, how h is distributed
     view_encoder: str = "mlp"  # one of VIEW_ENCODERS, what Enc_i is
@@ -59,6 +61,7 @@ class MISSSettings:
             require(bool(sizes) and min(sizes) >= 1, f"miss_{name}", sizes, "a list of layer sizes")
         for name, values in (
             ("extractor", EXTRACTORS),
+            ("activation", ACTIVATIONS),
             ("variant", VARIANTS),
             ("distance", DISTANCES),
             ("view_encoder", VIEW_ENCODERS),
@@ -78,8 +81,10 @@ class MISS(nn.Module):
     halves of a random split of the history. So /M/F/U/L differs from /F/U/L in one thing only, that
     a view stands for the user instead of an interest; as there, no behavior is in both views.
 
-    Beyond the paper, `view_encoder: transformer` lets the J features of an interest attend to each
-    other before the MLP of Enc_i; a feature-level view is a single vector and keeps its MLP.
+    Beyond the paper, `activation: identity` takes the ReLU out of Eq. 19, through which a dimension
+    of an item's vector learns nothing once it is negative; and `view_encoder: transformer` lets the
+    J features of an interest attend to each other before the MLP of Enc_i; a feature-level view is
+    a single vector and keeps its MLP.
 
     Args:
         ssl: keys that all methods share.
@@ -106,7 +111,7 @@ class MISS(nn.Module):
         without = settings.variant.split("/")
         max_width = 1 if "U" in without else settings.max_width
         self.max_distance = 1 if "L" in without else settings.max_distance
-        self.extractor = _extractor(settings.extractor, max_width, num_sequences, dim)
+        self.extractor = _extractor(settings, max_width, num_sequences, dim)
         self.branches = max_width if settings.extractor == "cnn" else 1
         self.multi_interest = "M" not in without
         if settings.view_encoder == "transformer":
@@ -215,8 +220,8 @@ class MISS(nn.Module):
         return [(one + other) / 2 for one, other in zip(losses, back, strict=True)]
 
 
-def _extractor(name: str, max_width: int, num_sequences: int, dim: int) -> nn.Module:
-    if name == "cnn":
-        return HorizontalConvolution(max_width)
-    kind = SelfAttentionExtractor if name == "self_attention" else LSTMExtractor
+def _extractor(keys: MISSSettings, max_width: int, num_sequences: int, dim: int) -> nn.Module:
+    if keys.extractor == "cnn":
+        return HorizontalConvolution(max_width, keys.activation == "relu")
+    kind = SelfAttentionExtractor if keys.extractor == "self_attention" else LSTMExtractor
     return kind(num_sequences, dim)

@@ -87,12 +87,13 @@ def interests_by_loops(method: MISS, c: list[list[Tensor]], branches: int) -> li
         states, _ = method.extractor.attention(flat, flat, flat)
         return [[state.view(-1, K) for state in states[0]]]
     scalars = iter(method.extractor.g)
+    rectify = torch.relu if method.settings.activation == "relu" else torch.clone
     interests = []
     for m in range(1, branches + 1):
         kernel = [next(scalars) for _ in range(m)]
         interests.append(
             [
-                torch.relu(sum(kernel[i] * steps[l + i] for i in range(m)))
+                rectify(sum(kernel[i] * steps[l + i] for i in range(m)))
                 for l in range(length - m + 1)  # noqa: E741
             ]
         )
@@ -175,6 +176,7 @@ CASES = {
         {"interest_encoder": [5, 4, 4], "feature_encoder": [4, 3]},
         Paper(3, 3, 1),
     ),
+    "no ReLU in Eq. 19": (3, {"activation": "identity"}, Paper(3, 3, 2)),
     "/F": (3, {"variant": "/F"}, Paper(3, 3, 0)),
     "/F/U": (2, {"variant": "/F/U"}, Paper(1, 3, 0)),
     "/F/L": (2, {"variant": "/F/L"}, Paper(3, 1, 0)),
