@@ -214,8 +214,8 @@ class BehaviorSource:
             model: the one that this was made for.
             inputs: (B, L) id columns, and what else the batch has.
             beside: whether another loss sends the tables a gradient in the same step. To theirs,
-                which is as large as a table, ours is then added row by row; a second one of that
-                size would cost more than all else that a method computes for a small batch.
+                which is as large as a table, ours is then added row by row where the batch is
+                small, and no second one of that size is made.
         """
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
         return Behavior([columns[name] for name in self.sequences], self.tables(model), beside)

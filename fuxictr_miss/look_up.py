@@ -1,7 +1,7 @@
 """Rows of an embedding table for the contrastive losses, with a gradient that costs little.
 
 PyTorch makes a gradient as large as the table of every look-up and adds it to the backbone's; on a
-CPU that takes longer than to convolve and contrast what was looked up.
+CPU its own way to sum up the rows is slower than `index_put_`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,6 @@ class _Rows(torch.autograd.Function):
             )
             return rows, None, None
         total = grad.new_zeros(ctx.shape)
-        total.index_put_((ids,), grad, accumulate=True)  # embedding's own takes three times as long
+        total.index_put_((ids,), grad, accumulate=True)
         total[0] = 0
         return total, None, None
