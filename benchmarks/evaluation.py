@@ -1,6 +1,8 @@
 """How long does an evaluation take, and are the metrics FuxiCTR's?
 
-Evaluates one model, trained for an epoch, on the validation split: FuxiCTR's `model.evaluate`
+    python benchmarks/evaluation.py [--expid DIN_amazonbeauty ...]
+
+Evaluates each model, trained for an epoch, on the validation split: FuxiCTR's `model.evaluate`
 through its own loader (which starts Ray) and through its own loader's batches held in memory, and
 `fuxictr_miss.evaluation.evaluate` at several batch sizes. Limits: 5 times faster than FuxiCTR;
 metrics that differ by at most 1e-9.
@@ -27,18 +29,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--expid", default="DIN_amazonbeauty")
+    parser.add_argument("--expid", nargs="+", default=["DIN_amazonbeauty"])
     parser.add_argument("--rounds", type=int, default=3, help="of all of them, one after another")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
     parser.add_argument("--no-fuxictr", action="store_true", help="leave Ray out")
     arguments = parser.parse_args()
-    params = load_params("config", arguments.expid)
-    with tempfile.TemporaryDirectory() as models:
-        params = override(params, [f"model_root={models}", "verbose=0", "epochs=1"], None)
-        _measure({**params, "gpu": -1}, arguments)
+    for expid in arguments.expid:
+        params = load_params("config", expid)
+        with tempfile.TemporaryDirectory() as models:
+            params = override(params, [f"model_root={models}", "verbose=0", "epochs=1"], None)
+            _measure(expid, {**params, "gpu": -1}, arguments)
 
 
-def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _measure(expid: str, params: dict[str, Any], arguments: argparse.Namespace) -> None:
     from fuxictr_miss import experiment
     from fuxictr_miss.data import TensorDataLoader
     from fuxictr_miss.evaluation import evaluate
@@ -78,7 +81,7 @@ def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
             seconds[name].append(time.perf_counter() - started)
     first = next(iter(ways))
     baseline = statistics.median(seconds[first])
-    print(f"{arguments.expid}, {loaders['valid'].num_samples} rows:")
+    print(f"{expid}, {loaders['valid'].num_samples} rows:")
     print("| evaluation by | seconds | faster | largest difference of a metric |")
     print("|---|---:|---:|---:|")
     for name, times in seconds.items():

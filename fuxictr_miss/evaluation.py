@@ -45,7 +45,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
 
 # PyTorch sums several positions at a time: between multiples of their number, leaving padding out
 # changes hardly a bit of a sum over positions, nor the order of any two rows. (A matrix product
-# over positions, as in DMR, still rounds some predictions otherwise, in the last bit.)
+# over positions would round otherwise.)
 _MULTIPLE = 8
 # FuxiCTR's means of the groups' AUC, and whether a group counts as its rows or once. Its own code
 # hands every group to another process.

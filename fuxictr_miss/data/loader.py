@@ -1,31 +1,33 @@
-"""Batches from a split whose columns are tensors."""
+"""Batches from a split whose rows are one tensor."""
 
 from __future__ import annotations
 
 import glob
 import math
 import os
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fuxictr_miss.data.columns import open_columns
+from fuxictr_miss.data.rows import open_rows
 from fuxictr_miss.errors import InputError
 
 _ROWS_AT_ONCE = 65_536
+_WORDS_TAKEN = 2**18  # 2 MB: of small batches, several are taken out of the rows at once
 _STRETCH = 4 * _ROWS_AT_ONCE  # rows within which lengths are sorted: reading stays nearly in order
 _DEVICE_SHARE = 0.5  # of a device's free memory, for the columns
 
 
-class _Used(NamedTuple):
-    """Of each row, the first and last position at which any of some sequences has an id."""
+class _Unused(NamedTuple):
+    """How many positions before and behind the history hold no id in any of some sequences."""
 
     names: list[str]
-    first: Tensor  # (rows,) L where there is none
-    last: Tensor  # (rows,) -1 where there is none
+    length: int  # L
+    ends: Tensor  # (2, rows) int32; L on both sides of an empty history
 
 
 class TensorDataLoader:
@@ -45,12 +47,12 @@ class TensorDataLoader:
             that do not read fixed positions.
         train_sample_rate: share of the training rows to keep (Table IX); other splits stay whole.
         label_noise_rate: share of the training rows whose labels are swapped (Table X).
-        memory_budget_gb: above it the columns stay on disk, mapped into memory; None: half of the
+        memory_budget_gb: above it the rows stay on disk, mapped into memory; None: half of the
             memory that is available.
-        device: where batches are wanted. The columns move there if they take up at most half of
+        device: where batches are wanted. The rows move there if they take up at most half of
             its free memory, else batches do, one at a time. The group id stays on the CPU, where
             FuxiCTR's `evaluate` reads it.
-        arrange: changes sequences in place in a dict of columns, row by row, as `Settled.pad`.
+        arrange: replaces sequences in a dict of columns, row by row, as `Settled.pad`.
 
     Raises:
         InputError: no file there, a column of the feature map is missing in it, or a rate is
@@ -81,19 +83,22 @@ class TensorDataLoader:
             raise InputError(f"No parquet file at {data_path}. Build the data set first.")
         labels = list(feature_map.labels)
         names = [*feature_map.features, *labels]
-        self.columns, mapped = open_columns(files, names, memory_budget_gb)
+        self._words, self._layout, mapped = open_rows(files, names, memory_budget_gb)
+        self.columns = self._layout.columns(self._words)
         self.rows: Tensor | None = None  # of the columns, those in this split; None: all
+        self._apart: set[str] = set()  # columns that batches do not take out of the rows
         if split == "train":
-            total = len(self.columns[names[0]])
+            total = len(self._words)
             self.rows = _sample(total, train_sample_rate, seed)
             noisy = _noisy(total if self.rows is None else len(self.rows), label_noise_rate, seed)
             for label in labels if len(noisy) else []:
                 self.columns[label] = swapped = self.columns[label].clone()
                 changed = noisy if self.rows is None else self.rows[noisy]
                 swapped[changed] = 1 - swapped[changed]
-        self._arrange = arrange if mapped else None  # mapped columns are arranged batch by batch
+                self._apart.add(label)
+        self._arrange = arrange if mapped else None  # mapped rows are arranged batch by batch
         if arrange and not mapped:
-            arrange(self.columns)
+            _in_place(arrange, self.columns)
         self._sequences = [
             name for name, spec in feature_map.features.items() if spec["type"] == "sequence"
         ]
@@ -102,19 +107,21 @@ class TensorDataLoader:
         self.trim_history = trim_history and bool(self._sequences)
         self.generator = torch.Generator().manual_seed(int(seed or 0))
         self.num_blocks = len(files)
-        self.num_samples = len(self.columns[names[0]] if self.rows is None else self.rows)
+        self.num_samples = len(self._words if self.rows is None else self.rows)
         self.num_batches = math.ceil(self.num_samples / batch_size)
         self.device = torch.device(device)
-        self._host_columns = {getattr(feature_map, "group_id", None)}
-        if self.device.type == "cuda" and not mapped:
-            self._move()
+        if self.device.type == "cuda":
+            self._host_columns = {feature_map.group_id} & set(names)
+            self._apart |= self._host_columns
+            if not mapped:
+                self._move()
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield {column: (b,) or (b, L) tensor}, b = batch_size except in the last batch."""
+        """Yield {column: (b,) or (b, L) view of rows}; b = batch_size but for the last batch."""
         order = None
         if self.shuffle:
             order = torch.randperm(self.num_samples, generator=self.generator)
@@ -135,13 +142,18 @@ class TensorDataLoader:
         """
         if self.rows is not None:
             order = self.rows if order is None else self.rows[order]
-        on_device = order if order is None else order.to(self.device)
-        for start in range(0, self.num_samples, self.batch_size):
-            part = slice(start, min(start + self.batch_size, self.num_samples))
-            if order is None or on_device is None:
-                yield self._batch(part, part, multiple)
-            else:
-                yield self._batch(order[part], on_device[part], multiple)
+        batches = _WORDS_TAKEN // (self._words.shape[1] * self.batch_size)
+        at_once = max(1, batches) * self.batch_size
+        windows = self._windows(order, multiple) if self.trim_history else repeat({})
+        for start in range(0, self.num_samples, at_once):
+            part = slice(start, min(start + at_once, self.num_samples))
+            columns = self._take(part if order is None else order[part])
+            every = zip(*(c.split(self.batch_size) for c in columns.values()), strict=True)
+            for values, trimmed in zip(every, windows, strict=False):
+                batch = dict(zip(columns, values, strict=True))
+                for name, window in trimmed.items():
+                    batch[name] = batch[name][:, window]
+                yield batch
 
     def by_length(self) -> Tensor | None:
         """A permutation that brings histories of one length together; None: nothing is trimmed.
@@ -150,82 +162,107 @@ class TensorDataLoader:
         """
         if not self.trim_history or not self.num_samples:
             return None
-        lengths = torch.stack([used.last - used.first for used in self._used]).amax(dim=0).long()
+        parts = [each.length - each.ends.sum(dim=0) for each in self._unused]
+        lengths = torch.stack(parts).amax(dim=0)
         if self.rows is not None:
             lengths = lengths[self.rows]
         stretch = torch.arange(self.num_samples) // _STRETCH
         span = int(lengths.max() - lengths.min()) + 1
         return (stretch * span + lengths).argsort(stable=True)
 
-    def _batch(
-        self, rows: Tensor | slice, on_device: Tensor | slice, multiple: int
-    ) -> dict[str, Tensor]:
-        """The rows, given for columns in memory and for those on the device."""
-        trimmed = self._windows(rows, multiple) if self.trim_history else {}
-        batch = {}
-        for name, column in self.columns.items():
-            if name in trimmed and self._arrange is None:
-                column = column[:, trimmed[name]]
-            chosen = rows if column.device.type == "cpu" else on_device
-            batch[name] = (
-                column[chosen] if isinstance(chosen, slice) else column.index_select(0, chosen)
-            )
+    def _take(self, chosen: Tensor | slice) -> dict[str, Tensor]:
+        """The columns of chosen rows, where batches are wanted."""
+        words = _chosen(self._words, chosen)
         if self._arrange is not None:
-            self._arrange(batch)
-            for name, window in trimmed.items():
-                batch[name] = batch[name][:, window]
-        if self.device.type == "cuda":
-            for name, value in batch.items():
-                if value.device.type == "cpu" and name not in self._host_columns:
-                    batch[name] = value.pin_memory().to(self.device, non_blocking=True)
-        return batch
+            words = words.clone() if isinstance(chosen, slice) else words
+            _in_place(self._arrange, self._layout.columns(words))
+        columns = self._layout.columns(self._sent(words))
+        for name in self._apart:
+            columns[name] = _chosen(self.columns[name], chosen)
+            if self.device.type == "cuda" and name not in self._host_columns:
+                columns[name] = self._sent(columns[name])
+        return columns
 
-    def _windows(self, rows: Tensor | slice, multiple: int) -> dict[str, slice]:
-        """Per sequence, the positions that are not padding in every row of a batch."""
+    def _sent(self, values: Tensor) -> Tensor:
+        """Values where batches are wanted."""
+        if self.device.type == values.device.type:
+            return values
+        return values.pin_memory().to(self.device, non_blocking=True)
+
+    def _windows(self, order: Tensor | None, multiple: int) -> Iterator[dict[str, slice]]:
+        """Of each batch, the positions of each sequence that are not padding in all of its rows."""
+        least = []
+        for each in self._unused:
+            ends = each.ends if order is None else each.ends.index_select(1, order)
+            whole = len(ends[0]) // self.batch_size * self.batch_size
+            parts = [ends[:, :whole].reshape(2, -1, self.batch_size).amin(dim=2)]
+            if whole < len(ends[0]):
+                parts.append(ends[:, whole:].amin(dim=1, keepdim=True))
+            least.append(torch.cat(parts, dim=1).T.tolist())
+        return map(partial(self._windows_of, multiple), zip(*least, strict=True))
+
+    def _windows_of(self, multiple: int, ends: Iterable[list[int]]) -> dict[str, slice]:
         windows = {}
-        for used in self._used:
-            first, last = int(used.first[rows].min()), int(used.last[rows].max())
+        for (names, length, _), (before, behind) in zip(self._unused, ends, strict=True):
             # an empty batch keeps one padded position: attention over none has no shape
-            first, stop = (first, last + 1) if last >= 0 else (0, 1)
-            window = slice(first - first % multiple, stop + -stop % multiple)
-            windows.update(dict.fromkeys(used.names, window))
+            first, stop = (before, length - behind) if before < length else (0, 1)
+            window = slice(first - first % multiple, min(length, stop + -stop % multiple))
+            windows.update(dict.fromkeys(names, window))
         return windows
 
     @cached_property
-    def _used(self) -> list[_Used]:
+    def _unused(self) -> list[_Unused]:
         """One entry for the sequences of each length; on the CPU, so no batch asks the device."""
         by_length: dict[int, list[str]] = {}
         for name in self._sequences:
             by_length.setdefault(self.columns[name].shape[1], []).append(name)
-        total = len(self.columns[self._sequences[0]])
-        parts: dict[int, list[tuple[Tensor, Tensor]]] = {length: [] for length in by_length}
-        for start in range(0, total, _ROWS_AT_ONCE):
-            stretch = {n: self.columns[n][start : start + _ROWS_AT_ONCE] for n in self._sequences}
+        parts: dict[int, list[Tensor]] = {length: [] for length in by_length}
+        for words in self._words.split(_ROWS_AT_ONCE):
             if self._arrange is not None:
-                self._arrange(stretch)
+                words = words.clone()
+                _in_place(self._arrange, self._layout.columns(words))
+            stretch = self._layout.columns(words)
             for length, names in by_length.items():
                 parts[length].append(_ends([stretch[name] for name in names]))
         return [
-            _Used(by_length[length], *(torch.cat(ends).cpu() for ends in zip(*each, strict=True)))
+            _Unused(by_length[length], length, torch.cat(each, dim=1).cpu())
             for length, each in parts.items()
-            if each
         ]
 
     def _move(self) -> None:
-        """Put the columns on the device, if there is room."""
-        moved = {n: c for n, c in self.columns.items() if n not in self._host_columns}
-        size = sum(column.numel() * column.element_size() for column in moved.values())
+        """Put the rows on the device, if there is room."""
+        size = self._words.numel() * self._words.element_size()
         if size <= _DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-            self.columns.update({name: c.to(self.device) for name, c in moved.items()})
+            apart = {name: self.columns[name] for name in self._apart}
+            self._words = self._words.to(self.device)
+            self.columns = {**self._layout.columns(self._words), **apart}
 
 
-def _ends(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """First and last position used in (rows, L) sequences: (rows,) each."""
+def _chosen(values: Tensor, chosen: Tensor | slice) -> Tensor:
+    """Rows of a column or of all of them; as a view where they follow each other."""
+    if isinstance(chosen, slice):
+        return values[chosen]
+    return values.index_select(0, chosen.to(values.device, non_blocking=True))
+
+
+def _in_place(
+    arrange: Callable[[dict[str, Tensor]], None], columns: Mapping[str, Tensor]
+) -> None:
+    """Write what `arrange` puts in place of columns where these stand."""
+    arranged = dict(columns)
+    arrange(arranged)
+    for name, values in arranged.items():
+        if values is not columns[name]:
+            columns[name].copy_(values)
+
+
+def _ends(sequences: list[Tensor]) -> Tensor:
+    """How many positions are unused before and behind (rows, L) sequences: (2, rows) int32."""
     used = torch.stack([ids != 0 for ids in sequences]).any(dim=0)
     length, empty = used.shape[1], ~used.any(dim=1)
-    first = used.to(torch.uint8).argmax(dim=1)
-    last = length - 1 - used.flip(1).to(torch.uint8).argmax(dim=1)
-    return first.masked_fill(empty, length).int(), last.masked_fill(empty, -1).int()
+    bits = used.to(torch.uint8)
+    ends = torch.stack([bits.argmax(dim=1), bits.flip(1).argmax(dim=1)])
+    return ends.masked_fill(empty, length).int()
 
 
 def _sample(total: int, rate: float, seed: int | None) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.one_row import tolerate_one_row
 from model_zoo.fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
-from model_zoo.histories import padding_first, reorder
+from model_zoo.histories import padding_last, reorder
 
 
 class DMR(BaseModel):
@@ -159,7 +159,7 @@ class DMR(BaseModel):
         match_losses: list[Tensor] = []
         for number, (targets, sequences) in enumerate(self.groups):
             mask = X[sequences[0]] != 0  # (B, L)
-            order = padding_first(mask)
+            order = padding_last(mask)
             mask = mask.gather(1, order)
             candidate = torch.cat([embeddings[field] for field in targets], dim=-1)  # (B, K)
             history = reorder(torch.cat([embeddings[f] for f in sequences], dim=-1), order)
@@ -177,7 +177,8 @@ class DMR(BaseModel):
                 item = self._output(targets, [X[field] for field in targets])  # v'
                 parts.append((users[:, 1] * item).sum(dim=-1, keepdim=True))  # Eq. 5: r = u'v'
                 if self.training and self.aux_loss_beta > 0:
-                    newest = [X[field].gather(1, order[:, -1:]).squeeze(1) for field in sequences]
+                    last = order.gather(1, mask.sum(dim=1, keepdim=True).sub(1).clamp(min=0))
+                    newest = [X[field].gather(1, last).squeeze(1) for field in sequences]
                     match_losses.append(self._match(number, users[:, 0], newest, mask, X))
             if self.enable_sum_pooling:
                 total = history.sum(dim=1)
@@ -224,7 +225,7 @@ class DMR(BaseModel):
         negative = (self._output(targets, ids) @ users.unsqueeze(-1)).squeeze(-1)  # (B, k)
         log_sigmoid = nn.functional.logsigmoid
         loss = -log_sigmoid(positive) - (log_sigmoid(-negative) * usable).sum(dim=1)
-        two = mask[:, -2:].all(dim=1) & (mask.shape[1] > 1)  # a T-th behavior and one before it
+        two = mask.sum(dim=1) >= 2  # a T-th behavior and one before it
         return (loss * two).sum() / two.sum().clamp(min=1)
 
 
@@ -264,11 +265,14 @@ class _Attention(nn.Module):
             batch_norm=False,
         )
 
-    def positions(self, history: Tensor) -> list[Tensor]:
-        """p_t (B, L, K'), counted from the newest behavior; [] without positions."""
+    def positions(self, mask: Tensor) -> list[Tensor]:
+        """p_t (B, L, K'), the last one that of the newest behavior; [] without positions."""
         if self.pos_emb is None:
             return []
-        return [self.pos_emb[-history.shape[1] :].expand(history.shape[0], -1, -1)]
+        count = len(self.pos_emb)
+        place = torch.arange(mask.shape[1], device=mask.device) + count
+        place = place - mask.sum(dim=1, keepdim=True)  # (B, L)
+        return [nn.functional.embedding(place.clamp(max=count - 1), self.pos_emb)]
 
     def scores(self, query: list[Tensor], history: Tensor) -> Tensor:
         """a_t (B, L) of Eq. 2 and 10, by a tower in place of z' tanh(W [p, e] + b)."""
@@ -286,12 +290,13 @@ class User2Item(_Attention):
         self.W_o = nn.Sequential(nn.Linear(dim, dim), nn.ReLU())  # g
 
     def forward(self, history: Tensor, context: list[Tensor], mask: Tensor) -> Tensor:
-        """Map (B, L, K), padding first, to the user after T - 1 and T behaviors (B, 2, K)."""
-        scores = self.scores([*self.positions(history), *context], history)
-        without_newest = torch.cat([mask[:, :-1], torch.zeros_like(mask[:, -1:])], dim=1)
+        """Map (B, L, K), padding last, to the user after T - 1 and T behaviors (B, 2, K)."""
+        scores = self.scores([*self.positions(mask), *context], history)
+        without_newest = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
         seen = torch.stack([without_newest, mask], dim=1)  # (B, 2, L)
         weights = scores.unsqueeze(1).masked_fill(~seen, -1e9).softmax(dim=-1)  # Eq. 3
-        return self.W_o((weights * seen) @ history)  # Eq. 4: u = g(sum_t alpha_t e_t)
+        weighted = (weights * seen).unsqueeze(-1) * history.unsqueeze(1)  # (B, 2, L, K)
+        return self.W_o(weighted.sum(dim=2))  # Eq. 4: u = g(sum_t alpha_t e_t)
 
 
 class Item2Item(_Attention):
@@ -303,9 +308,9 @@ class Item2Item(_Attention):
     def forward(
         self, candidate: Tensor, history: Tensor, context: list[Tensor], mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Map (B, K), (B, L, K), padding first, to the interest u^ (B, K) and r^ (B, 1)."""
+        """Map (B, K), (B, L, K), padding last, to the interest u^ (B, K) and r^ (B, 1)."""
         expanded = candidate.unsqueeze(1).expand_as(history)
-        scores = self.scores([expanded, *context, *self.positions(history)], history)
+        scores = self.scores([expanded, *context, *self.positions(mask)], history)
         weights = scores.masked_fill(~mask, -1e9).softmax(dim=-1)  # Eq. 12
         interest = (weights.unsqueeze(-1) * history).sum(dim=1)  # Eq. 13
         return interest, (scores * mask).sum(dim=1, keepdim=True)  # Eq. 11

@@ -84,7 +84,7 @@ def test_trimming_cuts_to_the_longest_history_and_loses_nothing(feature_map, sid
     if side == "pre":
         for data in (whole, trimmed):
             for name in ("item_history", "cate_history"):
-                data.columns[name] = data.columns[name].flip(1)
+                data.columns[name].copy_(data.columns[name].flip(1))
     for full, cut in zip(whole, trimmed, strict=True):
         longest = int((full["item_history"] != 0).sum(dim=1).max())
         assert (
@@ -96,7 +96,7 @@ def test_trimming_cuts_to_the_longest_history_and_loses_nothing(feature_map, sid
 def test_a_batch_of_empty_histories_keeps_one_position(feature_map):
     data = loader(feature_map, trim_history=True)
     for name in ("item_history", "cate_history"):
-        data.columns[name] = torch.zeros_like(data.columns[name])
+        data.columns[name].zero_()
     assert next(iter(data))["item_history"].shape[1] == 1
 
 
@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_written_names_the_key(feature_map, monkeypatch)
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fuxictr_miss.data.columns.np.memmap", full)
+    monkeypatch.setattr("fuxictr_miss.data.rows.np.memmap", full)
     with pytest.raises(InputError, match="memory_budget_gb above"):
         loader(feature_map, **MAPPED)
 
@@ -233,9 +233,9 @@ def test_a_batch_is_trimmed_to_what_a_scan_of_it_finds(feature_map, multiple):
     data = loader(feature_map, batch_size=3, trim_history=True)
     generator = torch.Generator().manual_seed(1)
     for name in ("item_history", "cate_history"):
-        ids = torch.randint(1, 5, (data.num_samples, 9), generator=generator)
+        ids = torch.randint(1, 5, data.columns[name].shape, generator=generator)
         ids[torch.rand(ids.shape, generator=generator) < 0.8] = 0
-        data.columns[name] = ids.int()
+        data.columns[name].copy_(ids)
     for batch, start in zip(data.batches(multiple=multiple), range(0, 180, 3), strict=True):
         whole = [data.columns[name][start : start + 3] for name in ("item_history", "cate_history")]
         used = (torch.stack(whole) != 0).any(dim=0).any(dim=0).nonzero().flatten().tolist() or [0]
