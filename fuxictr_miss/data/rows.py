@@ -125,7 +125,7 @@ def _record(files: list[str], names: list[str]) -> np.dtype:
             raise InputError(f"{files[0]}: column {name!r} is {kind}, not numbers; encode it.")
         fields.append((name, np.dtype(kind.to_pandas_dtype()), row))
     packed = np.dtype(fields, align=True)
-    places = packed.fields or {}
+    places: Mapping[str, Any] = packed.fields or {}
     return np.dtype(
         {
             "names": names,
