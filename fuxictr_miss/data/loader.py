@@ -245,9 +245,7 @@ def _chosen(values: Tensor, chosen: Tensor | slice) -> Tensor:
     return values.index_select(0, chosen.to(values.device, non_blocking=True))
 
 
-def _in_place(
-    arrange: Callable[[dict[str, Tensor]], None], columns: Mapping[str, Tensor]
-) -> None:
+def _in_place(arrange: Callable[[dict[str, Tensor]], None], columns: Mapping[str, Tensor]) -> None:
     """Write what `arrange` puts in place of columns where these stand."""
     arranged = dict(columns)
     arrange(arranged)
