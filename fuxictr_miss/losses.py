@@ -149,41 +149,47 @@ class _InfoNCE(torch.autograd.Function):
         block_size: int | None,
         *kinds: Tensor,
     ) -> tuple[Tensor, ...]:
-        pairs = [z.reshape(2, -1, *z.shape[-2:]) for z in kinds]  # (2, P, B, D)
-        sets = _slices([z.shape[1] for z in pairs])  # of each kind
-        b = pairs[0].shape[2]
+        sets = _slices([z[0, ..., 0, 0].numel() for z in kinds])  # of each kind
+        b = kinds[0].shape[-2]
         blocks = 1 if block_size is None else max(1, -(-b // block_size))
         size = -(-b // blocks)
-        unit = pairs[0].new_zeros(
-            2, sets[-1].stop, blocks * size, max(z.shape[3] for z in pairs)
-        )  # zeros behind change no product
-        w = unit.new_zeros(unit.shape[1:3])  # of an anchor in its mean, over τ
-        norms = []
-        for z, rows, kind in zip(pairs, valid, sets, strict=True):
-            norms.append(z.norm(dim=-1, keepdim=True).clamp_(min=1e-12))  # as `F.normalize`
-            torch.div(z, norms[-1], out=unit[:, kind, :b, : z.shape[3]])
+        depths = [z.shape[-1] for z in kinds]  # D
+        unit = kinds[0].new_zeros(2, sets[-1].stop, blocks, max(depths), size)
+        w = unit.new_zeros(sets[-1].stop, blocks * size)  # of an anchor in its mean, over τ
+        pairs, norms = [], []
+        for z, rows, kind in zip(kinds, valid, sets, strict=True):
+            z = z.movedim(-1, 0).reshape(z.shape[-1], 2, -1, b)  # (D, 2, P, B)
+            z = _widened(z, blocks * size).unflatten(-1, (blocks, size))
+            norms.append((z * z).sum(dim=0).sqrt_().clamp_(min=1e-12))  # as `F.normalize`
+            torch.div(z, norms[-1], out=_columns(unit, kind, len(z)))
+            pairs.append(z)
             if rows is None:
-                w[kind, :b] = 1 / (temperature * z.shape[1] * b)
+                w[kind, :b] = 1 / (temperature * z.shape[2] * b)
             else:
                 exist = rows.reshape(-1, b).to(w.dtype)
                 w[kind, :b] = exist / (temperature * exist.sum().clamp(min=1))
-        needs_gradient = any(ctx.needs_input_grad)
         sums, grad = _contrast_blocks(
-            unit.unflatten(2, (blocks, size)).flatten(1, 2),  # block after block of one set
+            unit.flatten(1, 2),  # block after block of one set
+            [
+                d
+                for d, kind in zip(depths, sets, strict=True)
+                for _ in range(kind.stop - kind.start)
+            ],
             w.view(-1, size),
             temperature,
-            None if group is None else F.pad(group, (0, blocks * size - b)).view(blocks, size),
+            None if group is None else _widened(group, blocks * size).view(blocks, size),
             all(rows is None for rows in valid) and blocks * size == b,
             chunk_size,
-            needs_gradient,
+            any(ctx.needs_input_grad),
         )
         if grad is not None:  # through the norm: what is along a unit vector does not move it
             grad = grad.view(unit.shape)
             saved = []
-            for z, norm, kind in zip(kinds, norms, sets, strict=True):
-                u, g = (x[:, kind, :b, : z.shape[-1]] for x in (unit, grad))
-                along = (u * g).sum(dim=-1, keepdim=True)
-                saved.append(torch.addcmul(g, u, along, value=-1).div_(norm).view(z.shape))
+            for z, norm, kind, of in zip(pairs, norms, sets, kinds, strict=True):
+                u, g = (_columns(x, kind, len(z)) for x in (unit, grad))
+                along = (u * g).sum(dim=0)
+                z_grad = torch.addcmul(g, u, along, value=-1, out=torch.empty_like(z)).div_(norm)
+                saved.append(z_grad.flatten(3)[..., :b].movedim(0, -1).view(of.shape))
             ctx.save_for_backward(*saved)
         sums = sums.view(-1, blocks)
         return tuple(sums[kind].sum() * (temperature * math.log(2)) for kind in sets)
@@ -197,6 +203,7 @@ class _InfoNCE(torch.autograd.Function):
 
 def _contrast_blocks(
     unit: Tensor,
+    depths: list[int],
     w: Tensor,
     temperature: float,
     group: Tensor | None,
@@ -207,45 +214,63 @@ def _contrast_blocks(
     """Σ_x w_x τ log2( ... ) of Eq. 15 in S sets of B rows, and the gradient of its ln 2-fold.
 
     Args:
-        unit: (2, S, B, D) unit vectors, z1 and z2.
+        unit: (2, S, D, B) unit vectors, z1 and z2, a row each: BLAS wants the longer dimension last.
+        depths: how much of D the sets use, zeros follow; S in equal parts.
         w: (S, B); 0 where there is no pair.
         group: (S / P, B), the sets taking turns, or None.
         all_exist: whether `w` has no 0.
 
     Returns:
-        (S,) without the factor τ, and (2, S, B, D) or None.
+        (S,) without the factor τ, and (2, S, D, B) or None.
     """
     a, z = unit
-    apart = -(2000 + 6 / temperature)  # 2 to its power is 0 beside any similarity
-    absent = None if all_exist else (w == 0).to(unit.dtype).mul_(apart).unsqueeze(1)  # (S, 1, B)
-    w = w.unsqueeze(-1)
-    grad = None
-    if needs_gradient:
-        grad = torch.empty_like(unit)  # of -(a · z) w, by a and by z
-        grad_a, grad_z = torch.mul(z, -w, out=grad[0]), torch.mul(a, -w, out=grad[1])
-    scaled = a * (math.log2(math.e) / temperature)  # 2^x takes half the time of e^x
+    # 2 to its power is 0 beside any similarity
+    apart = unit.new_full((), -(2000 + 6 / temperature))
+    absent = None if all_exist else ((w == 0) * apart).unsqueeze(1)  # (S, 1, B)
+    w = w.unsqueeze(1)
+    scale = math.log2(math.e) / temperature  # 2^x takes half the time of e^x
+    grad = torch.zeros_like(unit) if needs_gradient else None
     sums = unit.new_zeros(len(w))
     blocks = 1 if group is None else len(group)
-    for rows, parts in _parts(len(w), blocks, unit.shape[2], chunk_size):
-        alike = None if group is None else _alike(group, rows, unit) * apart
+    each = len(w) // len(depths)
+    at_once, chunk_size = _sizes(len(w), unit.shape[3], chunk_size)
+    memory = unit.new_empty(at_once * chunk_size * unit.shape[3])  # of the similarities of a part
+    for rows, parts in _parts(len(w), blocks, unit.shape[3], at_once, chunk_size):
+        alike = None if group is None else _alike(group, rows) * apart
         for part, of_group in parts:
-            z_part, w_part = z[part], w[part, rows]
-            logits = scaled[part, rows] @ z_part.mT  # (p, c, B)
+            depth = max(depths[part.start // each : -(-part.stop // each)])
+            a_part, z_part, w_part = a[part, :depth, rows], z[part, :depth], w[part, :, rows]
+            shape = (len(a_part), a_part.shape[2], z_part.shape[2])  # (p, c, B)
+            logits = memory[: math.prod(shape)].view(shape)
+            if alike is not None:
+                torch.baddbmm(alike[of_group], a_part.mT, z_part, alpha=scale, out=logits)
+            else:
+                torch.baddbmm(logits, a_part.mT, z_part, beta=0, alpha=scale, out=logits)
             if absent is not None:
                 logits += absent[part]
-            if alike is not None:
-                logits += alike[of_group]
             own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
             top = logits.amax(dim=-1, keepdim=True)
             e = logits.sub_(top).exp2_()
             total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
             lse = top.add_(total.log2()).squeeze(-1)
-            sums[part] += lse.sub_(own).mul_(w_part.squeeze(-1)).sum(dim=-1)
-            if needs_gradient:
-                share = w_part / total  # e * share: the softmax by which the negatives push
-                grad_a[part, rows] += (e @ z_part) * share
-                grad_z[part] += e.mT @ (a[part, rows] * share)
+            sums[part] += lse.sub_(own).mul_(w_part.squeeze(1)).sum(dim=-1)
+            if grad is not None:
+                # e / total is the softmax by which the negatives push, the positive pulls by 1
+                e.diagonal(offset=rows.start, dim1=1, dim2=2).sub_(total.squeeze(-1))
+                share = w_part / total.mT
+                grad[0, part, :depth, rows] = (z_part @ e.mT) * share
+                grad[1, part, :depth] += (a_part * share) @ e
     return sums, grad
+
+
+def _columns(buffer: Tensor, kind: slice, depth: int) -> Tensor:
+    """A kind's (D, 2, P, blocks, size) in a buffer of (2, S, blocks, D, size)."""
+    return buffer[:, kind, :, :depth].permute(3, 0, 1, 2, 4)
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """Zeros behind the last dimension."""
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
 def _slices(sizes: Iterable[int]) -> list[slice]:
@@ -253,17 +278,21 @@ def _slices(sizes: Iterable[int]) -> list[slice]:
     return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
 
+def _sizes(sets: int, b: int, chunk_size: int | None) -> tuple[int, int]:
+    """How many sets, and of each how many anchors, to compute together."""
+    if chunk_size is not None:
+        return sets, min(chunk_size, b)
+    anchors = max(_ANCHORS_AT_ONCE, _SIMILARITIES_AT_ONCE // b)
+    return min(sets, max(1, _SIMILARITIES_AT_ONCE // b**2)), min(anchors, b)
+
+
 def _parts(
-    sets: int, blocks: int, b: int, chunk_size: int | None
+    sets: int, blocks: int, b: int, at_once: int, chunk_size: int
 ) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
     """Anchors to compute together, and for them the slices of sets, each with that of its groups.
 
     The groups of `blocks` sets follow each other, again and again.
     """
-    at_once = sets
-    if chunk_size is None:
-        at_once = max(1, _SIMILARITIES_AT_ONCE // b**2)
-        chunk_size = max(_ANCHORS_AT_ONCE, _SIMILARITIES_AT_ONCE // b)
     if blocks == 1:
         parts = [(slice(s, s + at_once), slice(None)) for s in range(0, sets, at_once)]
     else:
@@ -276,8 +305,8 @@ def _parts(
         yield slice(start, min(start + chunk_size, b)), parts
 
 
-def _alike(group: Tensor, rows: slice, like: Tensor) -> Tensor:
-    """(blocks, c, B): 1 where a column is of the row's group and not its own positive, else 0."""
-    same = (group[:, rows, None] == group[:, None]).to(like.dtype)
-    same.diagonal(offset=rows.start, dim1=1, dim2=2).fill_(0)
+def _alike(group: Tensor, rows: slice) -> Tensor:
+    """(blocks, c, B): whether a column is of the row's group and not its own positive."""
+    same = group[:, rows, None] == group[:, None]
+    same.diagonal(offset=rows.start, dim1=1, dim2=2).fill_(False)
     return same

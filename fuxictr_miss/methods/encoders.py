@@ -11,13 +11,30 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
 
 
-def mlp(width: int, sizes: list[int]) -> nn.Sequential:
+def mlp(width: int, sizes: list[int]) -> ThinMLP:
     """ReLU between the layers, the last one linear so that its output has all signs."""
     layers: list[nn.Module] = []
     for size in sizes:
         layers += [nn.Linear(width, size), nn.ReLU()]
         width = size
-    return nn.Sequential(*layers[:-1])
+    return ThinMLP(*layers[:-1])
+
+
+class ThinMLP(nn.Sequential):
+    """Layers of some ten units, computed with a view a column instead of a row.
+
+    On a CPU that takes from a fifth to all of the time: BLAS likes the longer dimension last.
+    """
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(..., D) to (..., D'), the last dimension being the outermost in memory."""
+        x = views.flatten(0, -2).mT  # (D, N)
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                x = torch.addmm(layer.bias.unsqueeze(1), layer.weight, x)
+            else:
+                x = layer(x)
+        return x.unflatten(1, views.shape[:-1]).movedim(0, -1)
 
 
 class TransformerBlock(nn.Module):
@@ -135,6 +152,6 @@ class SequenceEncoder(nn.Module):
 def mean_similarity(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
     """Mean cosine similarity of the pairs (..., D) that are valid (...): the number of Fig. 5."""
     with torch.no_grad():
-        lengths = first.norm(dim=-1) * second.norm(dim=-1)
-        cosine = (first * second).sum(dim=-1) / lengths.clamp(min=1e-8)
-        return (cosine * valid).sum() / valid.sum().clamp(min=1)
+        dot = torch.linalg.vecdot
+        lengths = (dot(first, first) * dot(second, second)).sqrt().clamp(min=1e-8)
+        return (dot(first, second) / lengths * valid).sum() / valid.sum().clamp(min=1)

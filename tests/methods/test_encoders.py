@@ -92,8 +92,9 @@ def test_a_block_without_a_mask_looks_at_everything(exact):
 def test_an_mlp_ends_linear(encode_mlp):
     encoder = mlp(3, [5, 4]).double()
     assert [type(layer) for layer in encoder] == [nn.Linear, nn.ReLU, nn.Linear]
-    x = torch.randn(3, dtype=torch.float64)
-    torch.testing.assert_close(encoder(x), encode_mlp(encoder, x))
+    views = torch.randn(2, 4, 3, dtype=torch.float64)
+    expected = torch.stack([encode_mlp(encoder, x) for x in views.flatten(0, 1)])
+    torch.testing.assert_close(encoder(views).flatten(0, 1), expected)
 
 
 def test_similarity_is_the_mean_over_the_pairs_there_are():

@@ -88,16 +88,16 @@ class VerticalConvolution(nn.Module):
             (B, M, N', Q, 2, K): r of Eq. 23.
         """
         interests = interests.permute(1, 2, 3, 0, 4, 5)  # as the horizontal product left it
-        rows = rows.permute(1, 2, 3, 0, 4)  # (M, N', Q, B, 2)
-        heights, features = rows.shape[1], interests.shape[-2]
+        rows = rows.permute(4, 1, 2, 3, 0)  # (2, M, N', Q, B)
+        heights, features = rows.shape[2], interests.shape[-2]
         step = torch.arange(heights, device=rows.device)
-        touched = (rows.unsqueeze(-1) + step).clamp(max=features - 1)  # (M, N', Q, B, 2, N')
-        window = torch.arange(rows[..., 0].numel(), device=rows.device).view(rows.shape[:-1])
-        touched = touched + (window * features)[..., None, None]
-        spans = interests.flatten(0, 4)[touched]  # (M, N', Q, B, 2, N', K)
+        touched = (rows.unsqueeze(-1) + step).clamp(max=features - 1)  # (2, M, N', Q, B, N')
+        window = torch.arange(rows[0].numel(), device=rows.device).view(rows.shape[1:])
+        touched = touched + (window * features).unsqueeze(-1)
+        spans = interests.flatten(0, 4)[touched]  # (2, M, N', Q, B, N', K)
         kernels = self.kernels()[:, :heights, :heights]  # (M, N', N'), zero past height n
-        views = (spans * kernels[:, :, None, None, None, :, None]).sum(dim=-2).relu()
-        return views.permute(3, 0, 1, 2, 4, 5)
+        views = (spans * kernels[:, :, None, None, :, None]).sum(dim=-2).relu()
+        return views.permute(4, 1, 2, 3, 0, 5)
 
 
 class SelfAttentionExtractor(nn.Module):
