@@ -153,8 +153,8 @@ class _InfoNCE(torch.autograd.Function):
         b = kinds[0].shape[-2]
         blocks = 1 if block_size is None else max(1, -(-b // block_size))
         size = -(-b // blocks)
-        depths = [z.shape[-1] for z in kinds]  # D
-        unit = kinds[0].new_zeros(2, sets[-1].stop, blocks, max(depths), size)
+        depth = max(z.shape[-1] for z in kinds)  # D
+        unit = kinds[0].new_zeros(2, sets[-1].stop, blocks, depth, size)
         w = unit.new_zeros(sets[-1].stop, blocks * size)  # of an anchor in its mean, over τ
         pairs, norms = [], []
         for z, rows, kind in zip(kinds, valid, sets, strict=True):
@@ -170,11 +170,7 @@ class _InfoNCE(torch.autograd.Function):
                 w[kind, :b] = exist / (temperature * exist.sum().clamp(min=1))
         sums, grad = _contrast_blocks(
             unit.flatten(1, 2),  # block after block of one set
-            [
-                d
-                for d, kind in zip(depths, sets, strict=True)
-                for _ in range(kind.stop - kind.start)
-            ],
+            [len(z) for z in pairs for _ in range(z.shape[2])],
             w.view(-1, size),
             temperature,
             None if group is None else _widened(group, blocks * size).view(blocks, size),
@@ -214,8 +210,8 @@ def _contrast_blocks(
     """Σ_x w_x τ log2( ... ) of Eq. 15 in S sets of B rows, and the gradient of its ln 2-fold.
 
     Args:
-        unit: (2, S, D, B) unit vectors, z1 and z2, a row each: BLAS wants the longer dimension last.
-        depths: how much of D the sets use, zeros follow; S in equal parts.
+        unit: (2, S, D, B) unit vectors, z1 and z2; products are faster with the rows last.
+        depths: how much of D is used, zeros follow, by each of as many equal parts of S.
         w: (S, B); 0 where there is no pair.
         group: (S / P, B), the sets taking turns, or None.
         all_exist: whether `w` has no 0.
