@@ -149,46 +149,47 @@ class _InfoNCE(torch.autograd.Function):
         block_size: int | None,
         *kinds: Tensor,
     ) -> tuple[Tensor, ...]:
-        sets = _slices([z[0, ..., 0, 0].numel() for z in kinds])  # of each kind
+        sets = _slices([math.prod(z.shape[1:-2]) for z in kinds])  # of each kind
         b = kinds[0].shape[-2]
         blocks = 1 if block_size is None else max(1, -(-b // block_size))
         size = -(-b // blocks)
         depth = max(z.shape[-1] for z in kinds)  # D
-        unit = kinds[0].new_zeros(2, sets[-1].stop, blocks, depth, size)
-        w = unit.new_zeros(sets[-1].stop, blocks * size)  # of an anchor in its mean, over τ
+        needs_gradient = any(ctx.needs_input_grad)
+        # the unit vectors of both views and, where one is needed, the gradient by them
+        both = kinds[0].new_zeros(1 + needs_gradient, 2, sets[-1].stop, blocks, depth, size)
+        w = both.new_zeros(sets[-1].stop, blocks * size)  # of an anchor in its mean, over τ
         pairs, norms = [], []
         for z, rows, kind in zip(kinds, valid, sets, strict=True):
             z = z.movedim(-1, 0).reshape(z.shape[-1], 2, -1, b)  # (D, 2, P, B)
             z = _widened(z, blocks * size).unflatten(-1, (blocks, size))
             norms.append((z * z).sum(dim=0).sqrt_().clamp_(min=1e-12))  # as `F.normalize`
-            torch.div(z, norms[-1], out=_columns(unit, kind, len(z)))
+            torch.div(z, norms[-1], out=_columns(both, kind, len(z))[0])
             pairs.append(z)
             if rows is None:
-                w[kind, :b] = 1 / (temperature * z.shape[2] * b)
+                w[kind, :b].fill_(1 / (temperature * z.shape[2] * b))
             else:
                 exist = rows.reshape(-1, b).to(w.dtype)
                 w[kind, :b] = exist / (temperature * exist.sum().clamp(min=1))
-        sums, grad = _contrast_blocks(
-            unit.flatten(1, 2),  # block after block of one set
+        sums = _contrast_blocks(
+            both.flatten(2, 3),  # block after block of one set
             [len(z) for z in pairs for _ in range(z.shape[2])],
             w.view(-1, size),
             temperature,
             None if group is None else _widened(group, blocks * size).view(blocks, size),
             all(rows is None for rows in valid) and blocks * size == b,
             chunk_size,
-            any(ctx.needs_input_grad),
         )
-        if grad is not None:  # through the norm: what is along a unit vector does not move it
-            grad = grad.view(unit.shape)
+        if needs_gradient:  # through the norm: what is along a unit vector does not move it
             saved = []
             for z, norm, kind, of in zip(pairs, norms, sets, kinds, strict=True):
-                u, g = (_columns(x, kind, len(z)) for x in (unit, grad))
+                u, g = _columns(both, kind, len(z))
                 along = (u * g).sum(dim=0)
                 z_grad = torch.addcmul(g, u, along, value=-1, out=torch.empty_like(z)).div_(norm)
-                saved.append(z_grad.flatten(3)[..., :b].movedim(0, -1).view(of.shape))
+                z_grad = z_grad.flatten(3).narrow(-1, 0, b)
+                saved.append(z_grad.movedim(0, -1).view(of.shape))
             ctx.save_for_backward(*saved)
-        sums = sums.view(-1, blocks)
-        return tuple(sums[kind].sum() * (temperature * math.log(2)) for kind in sets)
+        sums = (sums * (temperature * math.log(2))).view(-1, blocks)
+        return tuple(sums[kind].sum() for kind in sets)
 
     @staticmethod
     @once_differentiable
@@ -198,70 +199,78 @@ class _InfoNCE(torch.autograd.Function):
 
 
 def _contrast_blocks(
-    unit: Tensor,
+    both: Tensor,
     depths: list[int],
     w: Tensor,
     temperature: float,
     group: Tensor | None,
     all_exist: bool,
     chunk_size: int | None,
-    needs_gradient: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Σ_x w_x τ log2( ... ) of Eq. 15 in S sets of B rows, and the gradient of its ln 2-fold.
+) -> Tensor:
+    """Σ_x w_x τ log2( ... ) of Eq. 15 in S sets of B rows, without the factor τ: (S,).
 
     Args:
-        unit: (2, S, D, B) unit vectors, z1 and z2; products are faster with the rows last.
+        both: (1 or 2, 2, S, D, B): unit vectors, z1 and z2, and zeros that become the gradient by
+            them of the ln 2-fold, unless none is needed. Products are faster with the rows last.
         depths: how much of D is used, zeros follow, by each of as many equal parts of S.
         w: (S, B); 0 where there is no pair.
         group: (S / P, B), the sets taking turns, or None.
         all_exist: whether `w` has no 0.
-
-    Returns:
-        (S,) without the factor τ, and (2, S, D, B) or None.
     """
+    unit = both[0]
     a, z = unit
-    # 2 to its power is 0 beside any similarity
-    apart = unit.new_full((), -(2000 + 6 / temperature))
-    absent = None if all_exist else ((w == 0) * apart).unsqueeze(1)  # (S, 1, B)
-    w = w.unsqueeze(1)
+    grad = both[1] if len(both) > 1 else None
     scale = math.log2(math.e) / temperature  # 2^x takes half the time of e^x
-    grad = torch.zeros_like(unit) if needs_gradient else None
+    floor = torch.finfo(unit.dtype).max ** -0.25
+    may_overflow = scale > -math.log2(floor)  # else no 2^x is below the floor, nor too large
+    apart = -(2000 + 4 * scale)  # 2 to its power is 0 beside any similarity
+    absent = None if all_exist else _filled(w == 0, apart, unit).unsqueeze(1)  # (S, 1, B)
     sums = unit.new_zeros(len(w))
     blocks = 1 if group is None else len(group)
     each = len(w) // len(depths)
     at_once, chunk_size = _sizes(len(w), unit.shape[3], chunk_size)
-    memory = unit.new_empty(at_once * chunk_size * unit.shape[3])  # of the similarities of a part
+    memory = unit.new_empty(at_once, chunk_size, unit.shape[3])  # of the similarities of a part
     for rows, parts in _parts(len(w), blocks, unit.shape[3], at_once, chunk_size):
-        alike = None if group is None else _alike(group, rows) * apart
+        alike = None if group is None else _filled(_alike(group, rows), apart, unit)
         for part, of_group in parts:
             depth = max(depths[part.start // each : -(-part.stop // each)])
-            a_part, z_part, w_part = a[part, :depth, rows], z[part, :depth], w[part, :, rows]
-            shape = (len(a_part), a_part.shape[2], z_part.shape[2])  # (p, c, B)
-            logits = memory[: math.prod(shape)].view(shape)
+            a_part, z_part, w_part = a[part, :depth, rows], z[part, :depth], w[part, rows]
+            logits = memory[: len(a_part), : a_part.shape[2]]  # (p, c, B)
             if alike is not None:
                 torch.baddbmm(alike[of_group], a_part.mT, z_part, alpha=scale, out=logits)
             else:
                 torch.baddbmm(logits, a_part.mT, z_part, beta=0, alpha=scale, out=logits)
             if absent is not None:
                 logits += absent[part]
-            own = logits.diagonal(offset=rows.start, dim1=1, dim2=2).clone()
-            top = logits.amax(dim=-1, keepdim=True)
-            e = logits.sub_(top).exp2_()
-            total = e.sum(dim=-1, keepdim=True)  # (p, c, 1)
-            lse = top.add_(total.log2()).squeeze(-1)
-            sums[part] += lse.sub_(own).mul_(w_part.squeeze(1)).sum(dim=-1)
+            own = logits.diagonal(offset=rows.start, dim1=1, dim2=2)  # a view, soon of e
+            if may_overflow:
+                top = logits.amax(dim=-1, keepdim=True)
+                below = own - top.squeeze(-1)
+                logits -= top
+            e = logits.exp2_()
+            total = e.sum(dim=-1)  # (p, c)
+            if absent is not None:  # a row without a pair may see no column, not even its own
+                total.clamp_(min=floor)
+                own.clamp_(min=floor)
+            lost = total.log2() - below if may_overflow else (total / own).log2()
+            sums[part].add_(torch.linalg.vecdot(lost, w_part))
             if grad is not None:
                 # e / total is the softmax by which the negatives push, the positive pulls by 1
-                e.diagonal(offset=rows.start, dim1=1, dim2=2).sub_(total.squeeze(-1))
-                share = w_part / total.mT
-                grad[0, part, :depth, rows] = (z_part @ e.mT) * share
-                grad[1, part, :depth] += (a_part * share) @ e
-    return sums, grad
+                own.sub_(total)
+                share = (w_part / total).unsqueeze(1)
+                torch.mul(torch.bmm(z_part, e.mT), share, out=grad[0, part, :depth, rows])
+                grad[1, part, :depth].add_(torch.bmm(a_part * share, e))
+    return sums
 
 
-def _columns(buffer: Tensor, kind: slice, depth: int) -> Tensor:
-    """A kind's (D, 2, P, blocks, size) in a buffer of (2, S, blocks, D, size)."""
-    return buffer[:, kind, :, :depth].permute(3, 0, 1, 2, 4)
+def _columns(both: Tensor, kind: slice, depth: int) -> tuple[Tensor, ...]:
+    """A kind's (D, 2, P, blocks, size) in each part of a buffer of (..., 2, S, blocks, D, size)."""
+    return both[:, :, kind, :, :depth].permute(0, 4, 1, 2, 3, 5).unbind()
+
+
+def _filled(where: Tensor, value: float, like: Tensor) -> Tensor:
+    """`value` where a condition holds, else 0."""
+    return where.to(like.dtype).mul_(value)
 
 
 def _widened(x: Tensor, width: int) -> Tensor:
