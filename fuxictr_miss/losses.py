@@ -158,12 +158,13 @@ class _InfoNCE(torch.autograd.Function):
         # the unit vectors of both views and, where one is needed, the gradient by them
         both = kinds[0].new_zeros(1 + needs_gradient, 2, sets[-1].stop, blocks, depth, size)
         w = both.new_zeros(sets[-1].stop, blocks * size)  # of an anchor in its mean, over τ
-        pairs, norms = [], []
+        pairs, norms, columns = [], [], []
         for z, rows, kind in zip(kinds, valid, sets, strict=True):
-            z = z.movedim(-1, 0).reshape(z.shape[-1], 2, -1, b)  # (D, 2, P, B)
-            z = _widened(z, blocks * size).unflatten(-1, (blocks, size))
+            z = _widened(z.movedim(-1, 0), blocks * size)  # (D, 2, ..., B), D outermost
+            z = z.reshape(len(z), 2, -1, blocks, size)
             norms.append((z * z).sum(dim=0).sqrt_().clamp_(min=1e-12))  # as `F.normalize`
-            torch.div(z, norms[-1], out=_columns(both, kind, len(z))[0])
+            columns.append(_columns(both, kind, len(z)))
+            torch.div(z, norms[-1], out=columns[-1][0])
             pairs.append(z)
             if rows is None:
                 w[kind, :b].fill_(1 / (temperature * z.shape[2] * b))
@@ -181,8 +182,7 @@ class _InfoNCE(torch.autograd.Function):
         )
         if needs_gradient:  # through the norm: what is along a unit vector does not move it
             saved = []
-            for z, norm, kind, of in zip(pairs, norms, sets, kinds, strict=True):
-                u, g = _columns(both, kind, len(z))
+            for z, norm, (u, g), of in zip(pairs, norms, columns, kinds, strict=True):
                 along = (u * g).sum(dim=0)
                 z_grad = torch.addcmul(g, u, along, value=-1, out=torch.empty_like(z)).div_(norm)
                 z_grad = z_grad.flatten(3).narrow(-1, 0, b)
