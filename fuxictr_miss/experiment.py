@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
@@ -62,13 +63,14 @@ def run(
         row an epoch, as `fit` returns them.
 
     Raises:
-        InputError: something in the config, the data or the machine does not fit.
+        InputError: something in the config, the data or the machine does not fit, or the same
+            experiment is running.
     """
     started = time.perf_counter()
     if embeddings is not None:
         checked(embeddings)
-    log_file = set_logger(params, append=resume)
-    with logging_redirect_tqdm(), without_fuxictr_info():
+    with _alone(params), logging_redirect_tqdm(), without_fuxictr_info():
+        log_file = set_logger(params, append=resume)
         model, loaders = build(params)
         rows = fit(
             model,
@@ -92,6 +94,25 @@ def run(
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
     return result
+
+
+@contextmanager
+def _alone(params: Mapping[str, Any]) -> Iterator[None]:
+    """Two runs of one experiment would write each other's checkpoint and log: refuse the second."""
+    folder = Path(params["model_root"]) / params["dataset_id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{params['model_id']}.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{params['model_id']} is running already with its checkpoint in {folder}: wait for "
+            "it, or set another model_root."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _use_threads(batch_size: int) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from fuxictr_miss import checkpoint, experiment
 from fuxictr_miss.errors import InputError
@@ -142,6 +143,17 @@ def test_a_trained_model_comes_back_with_its_predictions(params):
     assert model.evaluate(loaders["test"])["AUC"] == result["test_AUC"]
     plain = model.to_backbone()
     assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
+
+
+def test_an_experiment_that_is_running_is_not_started_again(params):
+    folder = Path(params["model_root"]) / params["dataset_id"]
+    folder.mkdir(parents=True)
+    with FileLock(folder / f".{params['model_id']}.lock"):
+        with pytest.raises(InputError, match="running already with its checkpoint"):
+            experiment.run(params)
+        assert not list(folder.glob("*.log"))
+        assert experiment.run({**params, "model_id": "another"})["epochs"]
+    assert experiment.run(params)["epochs"]
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(params, monkeypatch):

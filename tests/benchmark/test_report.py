@@ -123,6 +123,9 @@ def test_the_report_says_budget_and_winners_of_the_search(tmp_path):
     text = (tmp_path / "table_4.md").read_text()
     assert "8 trials for every model" in text
     assert "| amazoncds | DIN | learning_rate: 0.01 | 0.7100 | 8 |" in text
+    as_it_stands = next(line for line in text.splitlines() if "config as it stands: " in line)
+    assert "DIN_MISS, " in as_it_stands
+    assert not {"DIN", "DIN."} & set(as_it_stands.split(": ")[1].split(", "))
 
 
 def test_figures_are_png_and_svg_with_their_numbers_and_the_same_bytes_again(tmp_path):
