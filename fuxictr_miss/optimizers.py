@@ -6,6 +6,7 @@ them: with 788,166 features of 10 dimensions it is most of the step (benchmarks/
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,11 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, lr=lr, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        # Adam's own, without what is around it: that imports torch._dynamo (see start_up.py)
+        return inspect.unwrap(torch.optim.Adam.step)(self, closure)
 
 
 class RowAdam(FusedAdam):

@@ -193,11 +193,12 @@ def test_help_and_list_do_not_wait_for_torch(workplace):
         subprocess.run(arguments, cwd=workplace, check=True, env=environment, capture_output=True)
 
 
-def test_a_run_starts_no_ray_process(params, tmp_path):
-    """FuxiCTR's layers import Ray, and its loaders start it; ours do not."""
+def test_a_run_starts_no_ray_process_and_leaves_the_compiler_out(params, tmp_path):
+    """FuxiCTR's layers import Ray, and its loaders start it; PyTorch's optimizers import Dynamo."""
     program = """import json, pathlib, sys
 from fuxictr_miss.start_up import import_experiment
 import_experiment().run(json.loads(sys.argv[1]))
+assert "torch._dynamo" not in sys.modules
 import ray
 assert not ray.is_initialized()
 files = pathlib.Path("/proc/self/task").glob("*/children")
