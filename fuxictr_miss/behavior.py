@@ -129,7 +129,7 @@ class Behavior:
         tokens = []
         for column in self.columns:
             memory, width = _memory(column)
-            row = torch.arange(0, self.batch_size * width, width, device=position.device)
+            row = torch.arange(self.batch_size, device=position.device) * width
             chosen = memory.index_select(0, (row + position).flatten()).view(behaviors.shape)
             tokens.append((chosen * real).long())
         return tokens

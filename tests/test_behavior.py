@@ -146,6 +146,23 @@ def test_a_table_shared_by_two_sequences_learns_from_both() -> None:
     assert gradient[:, 0].tolist() == [0, 1, 2, 1, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda ids: torch.nn.functional.pad(ids, (2, 3))[:, 2:-3],  # of longer rows
+        lambda ids: ids.T.contiguous().T,
+        lambda ids: ids[1:2].expand(4, -1),  # one row in memory
+        lambda ids: ids[2:3],
+    ],
+)
+def test_columns_may_be_views_of_any_memory(view: Callable[[Tensor], Tensor]) -> None:
+    ids = view(torch.tensor(IDS["post"])[:, 0])
+    asked = torch.tensor([[4, 0, 2, 1, 5]]).expand(len(ids), -1)
+    tokens = Behavior([ids], make_tables(1)).tokens(asked)
+    for row, numbers in zip(tokens[:, 0].tolist(), ids.tolist(), strict=True):
+        assert row == [numbers[4], numbers[0], numbers[2], numbers[1], 0]
+
+
 def test_ids_may_be_32_bit() -> None:
     ids = IDS["two sequences"]
     tables = make_tables(2)

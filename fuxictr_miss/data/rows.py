@@ -42,7 +42,6 @@ class Layout:
     """
 
     def __init__(self, record: np.dtype) -> None:
-        self.record = record
         self._fields: dict[str, tuple[torch.dtype, int, int | None]] = {}
         for name, (field, offset, *_) in (record.fields or {}).items():
             dtype = torch.from_numpy(np.empty(0, field.base)).dtype
