@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -12,37 +12,50 @@ class InputError(ValueError):
     """Input that cannot be used. The message says what is wrong, where, and what to do next."""
 
 
-def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
+def closest(name: str, valid: Iterable[str], number: int = 1) -> list[str]:
+    """The valid names most like a mistyped one, the closest first; upper case counts for little."""
+    by_lower = {candidate.lower(): candidate for candidate in sorted(valid)}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=number, cutoff=0.5)
+    return [by_lower[lower] for lower in found]
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """The error for a name that does not exist: the closest valid one first, then all of them."""
     names = sorted(valid)
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+    close = closest(str(name), names)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's `main`; errors of the user or the machine end it with one sentence.
 
-    Exit codes: 2 for an `InputError` or a full disk, 130 for Ctrl-C. Anything else is a defect of
+    Exit codes: 2 for an `InputError` or what the operating system refuses (a full disk, a missing
+    permission), 130 for Ctrl-C, 141 if the reader of a pipe has gone. Anything else is a defect of
     ours and keeps its traceback.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
-        sys.exit(_say(str(error)))
+        sys.exit(_say(f"error: {error}", 2))
+    except BrokenPipeError:  # as in `--list | head`; the interpreter would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        sys.exit(
-            _say(f"Cannot write{where}: {error.strerror}. Free some space or change the folder.")
-        )
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = f"{' and '.join(names)}: " if names else ""
+        sys.exit(_say(f"error: {where}{error.strerror or error}.", 2))
     except KeyboardInterrupt:
-        print("\ninterrupted; finished files are whole", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_say("interrupted; finished files are whole", 130))
 
 
-def _say(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+def _say(message: str, exit_code: int) -> int:
+    """Print a line of its own on stderr, behind no progress bar."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
+    print(message, file=sys.stderr)
+    return exit_code

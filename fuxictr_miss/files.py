@@ -1,0 +1,44 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fuxictr_miss.errors import InputError
+
+
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """Write a file beside `path`, then rename it to `path`; a link keeps pointing at its file.
+
+        with replaced(path) as unfinished:
+            unfinished.write_text(text)
+
+    Whatever happens inside, `path` holds either what it held before or all that was written.
+
+    Yields:
+        Where to write: a name in the same folder, with the same ending.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    final = Path(os.path.realpath(path))
+    unfinished = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, final)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise InputError(
+            f"Cannot write {path} ({reason}): free some space or name another folder."
+        ) from error
+    finally:
+        if os.path.lexists(unfinished):
+            os.unlink(unfinished)

@@ -1,0 +1,71 @@
+"""A file is whole or what it was; nothing is left beside it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_written_file_is_there_whole_and_alone(tmp_path):
+    path = tmp_path / "new folder [1]" / "a.txt"
+    with replaced(path) as unfinished:
+        assert unfinished.suffix == ".txt"
+        unfinished.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_what_was_there_stays_if_writing_ends_early(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with replaced(path) as unfinished:
+            unfinished.write_text("hal")
+            raise error("no")
+
+    with pytest.raises(InputError if error is OSError else error):
+        write_half()
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_a_sentence_with_the_path(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "a.txt"
+    with (
+        pytest.raises(InputError, match=r"Cannot write .*a\.txt \(No space left on device\)"),
+        replaced(path) as unfinished,
+    ):
+        unfinished.write_text("whole")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"), replaced(tmp_path / "file" / "a.txt"):
+        pass
+
+
+def test_a_link_keeps_pointing_at_its_file(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.txt").write_text("before")
+    link = tmp_path / "a.txt"
+    link.symlink_to(tmp_path / "real" / "a.txt")
+    with replaced(link) as unfinished:
+        unfinished.write_text("after")
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "a.txt").read_text() == "after"
