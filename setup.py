@@ -22,6 +22,7 @@ setup(
         "pyarrow>=15",
         "h5py>=3.8",
         "PyYAML>=6.0.1",
+        "pydantic>=2.8",
         "filelock>=3.12",
         "tqdm>=4.60",
         "matplotlib>=3.7",

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import hashlib
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
+from fuxictr_miss.config_keys import NAMES, REQUIRED, Keys, checked
+from fuxictr_miss.errors import InputError, closest, unknown
+from fuxictr_miss.settings import SSLSettings, read_settings
+from fuxictr_miss.yaml_files import Entry, read_entries, read_value
 
-from fuxictr_miss.errors import InputError, unknown
-
-# What FuxiCTR 2.3.10 itself reads from a config, beyond a model's own arguments.
-FUXICTR_KEYS = set(
-    """
-    batch_size buffer_size data_block_size data_format data_loader data_root dataset_id debug_mode
-    early_stop_patience embedding_dim embedding_regularizer epochs eval_steps feature_cols
-    feature_config feature_specs gpu group_id label_col learning_rate loss loss_weight
-    max_gradient_norm metrics min_categr_count model model_id model_root monitor monitor_mode
-    net_regularizer num_buckets num_tasks num_workers optimizer pickle_feature_encoder
-    rebuild_dataset reduce_lr_on_plateau save_best_only seed sep shuffle split_type task test_data
-    test_size train_data use_features valid_data valid_size verbose
-    """.split()  # noqa: SIM905
-)
-OWN_KEYS = """
-    autocast label_noise_rate memory_budget_gb model_zoo_path preprocess_command train_sample_rate
-    vocab_data vocab_scope
-""".split()  # noqa: SIM905
+_BASE = "Base"
 
 
 def list_expids(config_dir: str) -> list[str]:
@@ -49,44 +34,103 @@ def list_datasets(config_dir: str) -> list[str]:
     return sorted(_entries(config_dir, "dataset_config"))
 
 
-def load_params(config_dir: str, expid: str) -> dict[str, Any]:
+def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> dict[str, Any]:
     """The merged model and dataset parameters of an experiment, as FuxiCTR's `load_config`.
 
+    Args:
+        config_dir: holds `model_config` and `dataset_config`, as files or as folders of files.
+        expid: the model's entry.
+        dataset_id: the data set's; None: the one that the model's entry names.
+
     Raises:
-        InputError: the expid or its data set is not in the config; names the closest.
+        InputError: the expid or its data set is not in the config, and then names the closest; or
+            a value in it cannot be used.
+    """
+    model, data, places = load_parts(config_dir, expid, dataset_id)
+    params = {**model, **data}
+    for key in REQUIRED:
+        if key not in params:
+            raise InputError(f"{places['']}, has no {key}: add it there or to {_BASE}.")
+    return check(params, places)
+
+
+def load_parts(
+    config_dir: str, expid: str, dataset_id: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The two halves of `load_params`, unchecked, and where each key was read.
+
+    Raises:
+        InputError: there is no such entry.
     """
     experiments = _entries(config_dir, "model_config")
-    if expid not in experiments or expid == "Base":
-        raise unknown("expid", expid, set(experiments) - {"Base"})
-    params = {**experiments.get("Base", {}), **experiments[expid], "model_id": expid}
-    dataset_id = params.get("dataset_id")
+    if expid not in experiments or expid == _BASE:
+        raise _unknown_expid(config_dir, expid, set(experiments) - {_BASE})
+    model: dict[str, Any] = {}
+    places = {"": f"{experiments[expid].place}, {expid}"}
+    for name in (_BASE, expid):
+        if name in experiments:
+            _merge(model, places, name, experiments[name])
+    dataset_id = model.get("dataset_id") if dataset_id is None else dataset_id
+    if dataset_id is None:
+        raise InputError(f"{places['']}, has no dataset_id: name an entry of dataset_config.")
     datasets = _entries(config_dir, "dataset_config")
-    if dataset_id not in datasets:
+    if str(dataset_id) not in datasets:
         raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
-    return {**params, **datasets[dataset_id], "dataset_id": dataset_id}
+    data: dict[str, Any] = {}
+    _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
+    return {**model, "model_id": expid}, {**data, "dataset_id": str(dataset_id)}, places
+
+
+def check(params: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """`params` with every value in its type: FuxiCTR's keys, ours, and those of `SSLSettings`.
+
+    Args:
+        params: the whole config of an experiment.
+        places: where each key was read, for the message.
+
+    Raises:
+        InputError: names the place, the key, the value, and what is allowed.
+    """
+    params = checked(params, places)
+    try:
+        read_settings(SSLSettings, "ssl_", params)
+    except InputError as error:
+        place = (places or {}).get("")
+        raise InputError(f"{place}: {error}" if place else str(error)) from None
+    return params
 
 
 def override(params: dict[str, Any], assignments: list[str], seed: int | None) -> dict[str, Any]:
     """Apply `--set key=value` and `--seed`; the run gets a model_id of its own.
 
     Raises:
-        InputError: not of the form key=value, or no such key.
+        InputError: not of the form key=value, no such key, or a value that cannot be used.
     """
     changed: dict[str, Any] = {}
-    valid = {*params, *FUXICTR_KEYS, *OWN_KEYS}
+    valid = {*params, *Keys.model_fields}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise InputError(f"--set takes key=value, got {assignment!r}.")
         if key not in valid:
             raise unknown("key in --set", key, valid)
-        changed[key] = _value(text)
-    params = {**params, **changed}
+        if key in changed:
+            raise InputError(f"--set gives {key} twice: leave one of them out.")
+        changed[key] = text if key in NAMES and text not in ("", "~", "null") else read_value(text)
+    if "gpu" in changed:
+        raise InputError("--set cannot change gpu, which has an option of its own: --gpu.")
+    if "dataset_id" in changed and changed["dataset_id"] != params.get("dataset_id"):
+        raise InputError(
+            "--set cannot change dataset_id, which names the data and all that is known of them: "
+            "give the --expid of that data set."
+        )
+    seeds = {} if seed is None else {"seed": seed}
+    places = {**dict.fromkeys(changed, "--set"), **dict.fromkeys(seeds, "--seed"), "": "--set"}
+    params = check({**params, **changed, **seeds}, places)
     if changed:
-        digest = hashlib.md5(repr(sorted(changed.items())).encode()).hexdigest()
-        params["model_id"] += f"_{digest[:8]}"
+        items = sorted((key, params[key]) for key in changed)
+        params["model_id"] += f"_{hashlib.md5(repr(items).encode()).hexdigest()[:8]}"
     if seed is not None:
-        params["seed"] = seed
         params["model_id"] += f"_seed{seed}"
     return params
 
@@ -96,7 +140,7 @@ def misspelt(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
 
     A data set's entry names the fields of every model, in keys that end with `_field`.
     """
-    valid = {*FUXICTR_KEYS, *OWN_KEYS, *arguments}
+    valid = {*Keys.model_fields, *arguments}
     sentences = []
     for key in params:
         if key not in valid and not key.startswith(("ssl_", "miss_")) and key[-6:] != "_field":
@@ -106,34 +150,41 @@ def misspelt(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
     return sentences
 
 
-def _value(text: str) -> Any:
-    """A YAML value; "1e-3" is a number here too, which YAML 1.1 takes for a string."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set: {text!r} is not a YAML value.") from error
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _entries(config_dir: str, name: str) -> dict[str, Any]:
+def _entries(config_dir: str, name: str) -> dict[str, Entry]:
     """All entries of `<name>.yaml` or `<name>/*.yaml`, templates left out."""
-    files = glob.glob(os.path.join(config_dir, f"{name}.yaml"))
-    files = files or sorted(glob.glob(os.path.join(config_dir, name, "*.yaml")))
+    folder = Path(config_dir)
+    files = [folder / f"{name}.yaml"]
+    if not files[0].exists():
+        files = sorted((folder / name).glob("*.yaml"))
     if not files:
         raise InputError(
             f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}. Name the folder by --config."
         )
-    entries: dict[str, Any] = {}
+    entries: dict[str, Entry] = {}
     for path in files:
-        with open(path, encoding="utf-8") as file:
-            try:
-                content = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            except yaml.YAMLError as error:
-                raise InputError(f"{path} is not valid YAML: {error}") from error
-        entries.update({str(k): v for k, v in (content or {}).items() if str(k)[:1] != "_"})
+        for key, entry in read_entries(path).items():
+            if key in entries:
+                raise InputError(
+                    f"{key} is twice in the config, in {entries[key].place} and in {entry.place}: "
+                    "leave one of them out."
+                )
+            if not key.startswith("_"):
+                entries[key] = entry
     return entries
+
+
+def _merge(params: dict[str, Any], places: dict[str, str], name: str, entry: Entry) -> None:
+    """Let an entry of a config override what there is."""
+    if not isinstance(entry.value, dict):
+        what = "is empty" if entry.value is None else f"holds {entry.value!r}"
+        raise InputError(f"{entry.place}: {name} {what}; under it go lines of the form key: value.")
+    params.update(entry.value)
+    places.update(dict.fromkeys(entry.value, f"{entry.place}, {name}"))
+
+
+def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
+    close = " or ".join(repr(name) for name in closest(expid, valid, 3))
+    hint = f" Did you mean {close}?" if close else ""
+    return InputError(
+        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}, which --list prints."
+    )

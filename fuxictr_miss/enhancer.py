@@ -182,10 +182,10 @@ def method_defaults() -> dict[str, Any]:
 
 
 def check_method_keys(params: dict[str, Any]) -> None:
-    """Refuse keys that look like ours and are not.
+    """Refuse keys that look like ours and are not, and values that no method can use.
 
     Raises:
-        InputError: names the key and the closest valid one.
+        InputError: names the key and the closest valid one, or what its value must be.
     """
     valid = keys_of(SSLSettings, "ssl_")
     prefixes = ["ssl_"]
@@ -193,3 +193,5 @@ def check_method_keys(params: dict[str, Any]) -> None:
         prefixes.append(f"{name.lower()}_")
         valid += keys_of(get_method(name).Settings, prefixes[-1])
     check_keys(params, prefixes, valid)
+    for name in list_methods():
+        read_settings(get_method(name).Settings, f"{name.lower()}_", params)

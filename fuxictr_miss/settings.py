@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from fuxictr_miss.config_keys import number
 from fuxictr_miss.errors import InputError, unknown
 
 STRATEGIES = ("joint", "pretrain", "pretrain_joint")
@@ -43,6 +45,9 @@ class SSLSettings:
         require(rate is None or rate > 0, "ssl_pretrain_learning_rate", rate, "positive, or null")
         scale = self.embedding_lr_scale
         require(scale >= 0, "ssl_embedding_lr_scale", scale, "0 or more")
+        names = self.sequences
+        once = names is None or (bool(names) and len(set(names)) == len(names))
+        require(once, "ssl_sequences", names, "a list of sequences, each once, or null")
         if self.training not in STRATEGIES:
             raise unknown("ssl_training", self.training, STRATEGIES)
 
@@ -98,10 +103,13 @@ def _checked(key: str, value: Any, annotation: str) -> Any:
     allowed = [each.strip() for each in annotation.split("|")]
     if value is None and "None" in allowed:
         return None
+    if "float" in allowed:
+        value = number(value)
+        if type(value) in (int, float):
+            require(math.isfinite(value), key, value, "a finite number")
+            return float(value)
     if type(value).__name__ in allowed:
         return value
-    if type(value) is int and "float" in allowed:
-        return float(value)
     if isinstance(value, list | tuple):
         for each in allowed:
             if each.startswith("list["):

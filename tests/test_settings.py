@@ -44,7 +44,25 @@ BAD_VALUES = [
     ("ssl_temperature", 0),
     ("ssl_temperature", -0.1),
     ("ssl_temperature", math.nan),
-    ("ssl_temperature", "1e-1"),  # what YAML makes of 1e-1
+    ("ssl_temperature", math.inf),
+    ("ssl_temperature", "nan"),
+    ("ssl_weight", math.inf),
+    ("ssl_feature_weight", math.inf),
+    ("ssl_pretrain_learning_rate", math.inf),
+    ("ssl_pretrain_learning_rate", math.nan),
+    ("ssl_pretrain_learning_rate", False),
+    ("ssl_embedding_lr_scale", math.inf),
+    ("ssl_every", True),
+    ("ssl_block_size", 128.0),
+    ("ssl_pretrain_epochs", "30"),
+    ("ssl_sequences", []),
+    ("ssl_sequences", ["item_history", "item_history"]),
+    ("miss_num_pairs", -1),
+    ("miss_num_pairs", 1e3),
+    ("miss_max_width", "1e1"),
+    ("miss_interest_encoder", [True]),
+    ("miss_symmetric", 1),
+    ("miss_symmetric", "False"),
     ("ssl_block_size", 0),
     ("ssl_block_size", 1.5),
     ("ssl_every", 0),
@@ -144,6 +162,20 @@ def test_a_whole_number_will_do_for_a_real_one(key: str) -> None:
     value = read({key: 1})[key]
     assert value == 1.0
     assert isinstance(value, float)
+
+
+def test_scientific_text_which_yaml_does_not_take_for_a_number_is_one() -> None:
+    assert read({"ssl_temperature": "1e-1"})["ssl_temperature"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("miss_num_pairs", 0), ("irssl_dropout", math.nan), ("cl4srec_crop_ratio", math.inf),
+     ("s3rec_layers", True), ("rule_encoder", []), ("rule_encoder", [20, -1])],
+)  # fmt: skip
+def test_values_of_every_method_are_checked_with_the_keys(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=key):
+        check_method_keys({key: value})
 
 
 def test_a_list_may_be_a_tuple() -> None:

@@ -1,0 +1,314 @@
+"""Every value that FuxiCTR 2.3.10 or this package reads from a config: its type and its range.
+
+Checked once, when a config is read, and trusted afterwards. Keys of a model's class, as
+`dnn_hidden_units`, are the class's own and pass untouched; `settings.py` has those of the methods.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from fuxictr_miss.errors import InputError, unknown
+
+# FuxiCTR's metrics, and whether higher is better; those of groups, where it is, need `group_id`.
+_METRICS = {"AUC": True, "logloss": False, "binary_crossentropy": False}
+_GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG(1)", "NDCG(5)", "NDCG(10)")
+_NDCG = re.compile(r"NDCG\((k=)?[1-9][0-9]*\)")
+# Classes of torch.optim that FuxiCTR can use: a learning rate is all they need, and any gradient
+# will do. `adam` and `sparse_adam` are ours (optimizers.py).
+OPTIMIZERS = ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",
+              "RAdam", "RMSprop", "Rprop", "SGD", "adam", "sparse_adam")  # fmt: skip
+# Functions of torch.nn.functional of a prediction, a label and a reduction, and FuxiCTR's names.
+LOSSES = ("bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_crossentropy",
+          "huber_loss", "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss",
+          "soft_margin_loss")  # fmt: skip
+TASKS = ("binary_classification", "regression")
+_NUMBER = r"\+?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_REGULARIZER = re.compile(rf"^(?:l[12]\({_NUMBER}\)|l1_l2\({_NUMBER},\s*{_NUMBER}\))$")
+_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def number(value: Any) -> Any:
+    """A value; text like 1e-3, which YAML 1.1 does not take for a number, as the number it is."""
+    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _name(value: Any) -> Any:
+    """A value; a whole number, which YAML makes of a name like 2024, as text."""
+    return str(value) if type(value) is int else value
+
+
+def _part_of_a_path(name: str) -> str:
+    fits = 0 < len(name.encode()) <= 200 and not re.search(r"[/\\\0]", name)
+    if not fits or name in (".", "..") or name != name.strip():
+        raise ValueError
+    return name
+
+
+def _switch(value: Any) -> Any:
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _regularizer(value: Any) -> Any:
+    """What FuxiCTR's `get_regularizer` understands; of a whole number it makes no regularizer."""
+    if isinstance(value, str) and not _REGULARIZER.fullmatch(value):
+        return number(value)
+    return value
+
+
+def _one_of(key: str, value: Any, valid: Iterable[str]) -> Any:
+    if value not in list(valid):
+        raise unknown(key, value, valid)
+    return value
+
+
+def _rule(description: str, **limits: Any) -> Any:
+    return Field(description=description, **limits)
+
+
+def _among(*valid: str, or_null: bool = False) -> Any:
+    def known(value: Any, info: ValidationInfo) -> Any:
+        if or_null and value is None:
+            return value
+        return _one_of(str(info.field_name), value, [*valid, *(["null"] if or_null else [])])
+
+    return BeforeValidator(known)
+
+
+Whole = Annotated[int, Strict()]
+Real = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(number)]
+String = Annotated[str, Strict()]
+Count = Annotated[Whole, _rule("a whole number from 1 to 2147483647", ge=1, lt=2**31)]
+Natural = Annotated[Whole, _rule("a whole number from 0 to 2147483647", ge=0, lt=2**31)]
+Positive = Annotated[Real, _rule("a number above 0", gt=0)]
+Rows = Annotated[
+    Annotated[Whole, Field(ge=0)] | Annotated[Real, Field(ge=0, lt=1)],
+    _rule("a share of the rows below 1, or their number"),
+]
+Regularizer = Annotated[
+    Annotated[Real, Field(ge=0)] | Annotated[String, Field(pattern=_REGULARIZER)] | None,
+    BeforeValidator(_regularizer),
+    _rule("a number of 0 or more, null, or a text like l1(1e-5), l2(1e-5) or l1_l2(1e-5,1e-4)"),
+]
+Switch = Annotated[bool, Strict(), BeforeValidator(_switch), _rule("True or False, without quotes")]
+TextOrNull = Annotated[String | None, _rule("a text, or null")]
+Folder = Annotated[String, _rule("the path of a folder", min_length=1)]
+Name = Annotated[
+    String,
+    BeforeValidator(_name),
+    AfterValidator(_part_of_a_path),
+    _rule("a name that a file can have: at most 200 bytes, no / or \\, no space at an end"),
+]
+
+
+class Keys(BaseModel):
+    """The keys, each with what it may hold. A key that a config leaves out stays left out."""
+
+    # which experiment
+    model: Name = ""
+    model_id: Name = ""
+    dataset_id: Name = ""
+    model_root: Folder = ""
+    data_root: Folder = ""
+    model_zoo_path: TextOrNull = None
+    gpu: Annotated[Whole, _rule("-1 for the CPU, or the index of a GPU", ge=-1)] = -1
+    seed: Annotated[Whole, _rule("a whole number from 0 to 4294967295", ge=0, lt=2**32)] = 0
+    # data
+    data_format: Annotated[str, _among("csv", "npz", "parquet")] = "csv"
+    train_data: TextOrNull = None
+    valid_data: TextOrNull = None
+    test_data: TextOrNull = None
+    vocab_data: TextOrNull = None
+    vocab_scope: Annotated[str | None, _among("all", "train", or_null=True)] = None
+    preprocess_command: TextOrNull = None
+    feature_cols: Annotated[
+        list[dict[str, Any]], _rule("a list of features, each {name: ..., ...}", min_length=1)
+    ] = []  # pydantic copies it
+    label_col: Annotated[
+        dict[str, Any] | list[dict[str, Any]], _rule("{name: ..., dtype: float}, or a list of them")
+    ] = {}
+    group_id: Annotated[String | None, BeforeValidator(_name), _rule("a column, or null")] = None
+    use_features: Annotated[list[str] | None, _rule("a list of features, or null")] = None
+    feature_specs: Any = None
+    feature_config: Any = None
+    min_categr_count: Natural = 0
+    num_buckets: Natural = 0
+    sep: Annotated[String, _rule("one letter", min_length=1, max_length=1)] = ","
+    valid_size: Rows = 0
+    test_size: Rows = 0
+    split_type: Annotated[str, _among("random", "sequential")] = "sequential"
+    rebuild_dataset: Switch = True
+    pickle_feature_encoder: Switch = True
+    data_block_size: Natural = 0
+    data_loader: Any = None
+    # a run
+    batch_size: Count = 1
+    buffer_size: Natural = 0
+    num_workers: Natural = 0
+    shuffle: Switch = True
+    train_sample_rate: Annotated[Real, _rule("a number above 0 and at most 1", gt=0, le=1)] = 1.0
+    label_noise_rate: Annotated[Real, _rule("a number from 0 to below 1", ge=0, lt=1)] = 0.0
+    memory_budget_gb: Annotated[
+        Annotated[Real, Field(ge=0)] | None, _rule("a number of 0 or more, or null")
+    ] = None
+    epochs: Count = 1
+    eval_steps: Annotated[
+        Annotated[Whole, Field(ge=1)] | None, _rule("a whole number from 1, or null")
+    ] = None
+    early_stop_patience: Annotated[
+        Whole, _rule("a whole number of 1 or more (above epochs: no early stop)", ge=1)
+    ] = 1
+    save_best_only: Switch = True
+    reduce_lr_on_plateau: Switch = True
+    verbose: Annotated[int, _rule("0 or more")] = 0
+    debug_mode: Switch = False
+    # a model
+    task: str | list[str] = "binary_classification"
+    num_tasks: Count = 1
+    loss: str | list[str] = "bce"
+    loss_weight: Any = None
+    metrics: list[str] = []
+    monitor: Any = "AUC"
+    monitor_mode: Annotated[str, _among("max", "min")] = "max"
+    optimizer: str = "adam"
+    learning_rate: Positive = 1e-3
+    max_gradient_norm: Positive = 10.0
+    embedding_dim: Count = 1
+    embedding_regularizer: Regularizer = None
+    net_regularizer: Regularizer = None
+    regularizer: Regularizer = None  # of LR and FM
+    autocast: Annotated[str | None, _among("bf16", or_null=True)] = None
+
+    @field_validator("verbose", mode="before")
+    @classmethod
+    def _level(cls, value: Any) -> Any:
+        if not isinstance(value, int) or value < 0:
+            raise ValueError
+        return int(value)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _an_optimizer(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower() == "adam":  # as FuxiCTR has it
+            return value
+        return _one_of("optimizer", value, OPTIMIZERS)
+
+    @field_validator("task", "loss", mode="before")
+    @classmethod
+    def _one_or_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        valid = TASKS if info.field_name == "task" else LOSSES
+        for each in value if isinstance(value, list) and value else [value]:
+            _one_of(str(info.field_name), each, valid)
+        return value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _a_list_of_metrics(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not names:
+            raise InputError(
+                f"metrics must be a list of metrics, as [AUC, logloss], got {value!r}."
+            )
+        return [_metric("metric in metrics:", name) for name in names]
+
+    @field_validator("monitor", mode="before")
+    @classmethod
+    def _a_metric_or_weights(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value:
+            weights = {_metric("metric in monitor:", name): number(value[name]) for name in value}
+            for name, weight in weights.items():
+                if type(weight) not in (int, float) or not 0 < abs(weight) < float("inf"):
+                    raise InputError(f"monitor weighs {name} by a number, not by {weight!r}.")
+            return weights
+        return _metric("monitor", value)
+
+    @model_validator(mode="after")
+    def _together(self) -> Keys:
+        """What two keys say must fit; a key that is not given says nothing."""
+        given = self.model_fields_set
+        weights = {self.monitor: 1} if isinstance(self.monitor, str) else self.monitor
+        for name, weight in weights.items() if given & {"monitor", "monitor_mode"} else ():
+            if (_METRICS.get(name, True) == (weight > 0)) != (self.monitor_mode == "max"):
+                raise InputError(
+                    f"monitor {self.monitor!r} with monitor_mode {self.monitor_mode!r} keeps the "
+                    f"epoch of the worst {name}: set the other mode or turn its weight's sign."
+                )
+        asked = [*self.metrics, *(weights if "monitor" in given else ())]
+        grouped = [name for name in asked if name not in _METRICS]
+        if grouped and not self.group_id:
+            raise InputError(
+                f"{grouped[0]} is a mean over groups of rows: set group_id to the column that "
+                "tells the groups apart, as user_id, or take it out of metrics and monitor."
+            )
+        if self.group_id and "feature_cols" in given:
+            columns = [name for each in self.feature_cols for name in _names_of(each)]
+            if self.group_id not in columns:
+                raise unknown("group_id", self.group_id, columns)
+        return self
+
+
+# Without these FuxiCTR's own run_expid.py ends with a KeyError.
+REQUIRED = ("model", "dataset_id", "model_root", "data_root", "metrics", "optimizer", "loss",
+            "batch_size", "epochs", "seed", "verbose")  # fmt: skip
+NAMES = ("model", "model_id", "dataset_id", "group_id")  # a text even where it looks like a number
+
+
+def checked(params: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """`params` with every value of ours and FuxiCTR's in its type.
+
+    Args:
+        params: the whole config of an experiment.
+        places: where each key was read; "" for what two keys say together.
+
+    Raises:
+        InputError: a value has the wrong type, is out of its range, or contradicts another.
+    """
+    try:
+        keys = Keys.model_validate({k: v for k, v in params.items() if k in Keys.model_fields})
+    except ValidationError as errors:
+        first = errors.errors(include_url=False)[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        place = (places or {}).get(key)
+        raise InputError(f"{place}: {_sentence(first)}" if place else _sentence(first)) from None
+    return {**params, **{name: getattr(keys, name) for name in keys.model_fields_set}}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    own = error.get("ctx", {}).get("error")
+    if isinstance(own, InputError):
+        return str(own)
+    key = str(error["loc"][0])
+    return f"{key} must be {Keys.model_fields[key].description}, got {_shown(error['input'])}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _metric(kind: str, name: Any) -> str:
+    if isinstance(name, str) and _NDCG.fullmatch(name):
+        return name
+    return _one_of(kind, name, [*_METRICS, *_GROUP_METRICS])
+
+
+def _names_of(column: Mapping[str, Any]) -> list[str]:
+    names = column.get("name", [])
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]

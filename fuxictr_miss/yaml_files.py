@@ -1,0 +1,148 @@
+"""YAML files as a user wrote them: no key twice, names as text, every fault with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from fuxictr_miss.errors import InputError
+
+_MAPPING, _MERGE, _NULL, _TEXT = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str")
+)
+# What names something stays as written: YAML takes 2024_01 for the number 202401, and no for False.
+_NAMES = {"base_expid", "dataset_id", "model", "model_id"}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's, for which 1e-3 is a number as in YAML 1.2; it takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class Entry(NamedTuple):
+    """What stands under one name at the top of a file."""
+
+    value: Any
+    path: Path
+    line: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, line {self.line}"
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """The entries at the top of a file, by name.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8 or not YAML, holds something else than
+            `name: value` lines, or has a key twice.
+    """
+    text = _read(path)
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return {}
+        if root.tag != _MAPPING:
+            raise InputError(f"{path} must hold lines of the form `name: value`.")
+        _check(root, path)
+        for key, _ in root.value:
+            if key.tag != _MERGE:
+                key.tag = _TEXT
+        values = loader.construct_document(root)
+    except yaml.YAMLError as error:
+        raise _fault(path, text, error) from error
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML's, from a date such as 2024-13-45 or `!!bool maybe`
+        raise InputError(f"{path} has a value that YAML cannot read ({error}).") from error
+    return {
+        key.value: Entry(values[key.value], path, key.start_mark.line + 1) for key, _ in root.value
+    }
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The same without their places."""
+    return {name: entry.value for name, entry in read_entries(path).items()}
+
+
+def read_value(text: str) -> Any:
+    """A single value, as it stands behind a `key:`.
+
+    Raises:
+        InputError: it is no YAML value.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except Exception as error:  # as above
+        raise InputError(f"{text!r} is not a YAML value.") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise InputError(
+            f"{path}, line {line}, has the byte 0x{byte:02x}, which is not UTF-8: save it as UTF-8."
+        ) from error
+
+
+def _check(root: yaml.MappingNode, path: Path) -> None:
+    """Refuse a key that stands twice in a mapping, and leave names the text that they are."""
+    waiting: list[yaml.Node] = [root]
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise InputError(
+                        f"{path} has {key.value!r} twice, in line {lines[key.value]} and in line "
+                        f"{line}: leave one of them out."
+                    )
+                lines[key.value] = line
+                scalar = isinstance(value, yaml.ScalarNode) and value.tag != _NULL
+                if key.value in _NAMES and scalar:
+                    value.tag = _TEXT
+
+
+def _fault(path: Path, text: str, error: yaml.YAMLError) -> InputError:
+    """What the YAML parser stumbled over, and the line."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.")
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    parts = (getattr(error, "context", None), getattr(error, "problem", None))
+    problem = ", ".join(part for part in parts if part)
+    if "python/" in problem:
+        problem = "a Python object; write !!python/tuple [a, b] as [a, b]"
+    if "\t" in line[: len(line) - len(line.lstrip())] or "\\t" in problem:
+        problem = "YAML indents by spaces, and there is a tab"
+    return InputError(f"{path}, line {mark.line + 1}, is not valid YAML: {problem}.")

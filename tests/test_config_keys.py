@@ -1,0 +1,216 @@
+"""Every value that FuxiCTR or we read: what is taken, as what, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any
+
+import pytest
+import torch
+from fuxictr.metrics import evaluate_metrics
+from fuxictr.pytorch.torch_utils import get_loss, get_optimizer, get_regularizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuxictr_miss.config_keys import LOSSES, OPTIMIZERS, Keys, checked
+from fuxictr_miss.errors import InputError
+
+TAKEN = [
+    ("epochs", 3, 3),
+    ("learning_rate", "1e-3", 1e-3),  # what YAML 1.1 makes of 1e-3
+    ("learning_rate", 1, 1.0),
+    ("metrics", "AUC", ["AUC"]),
+    ("metrics", ("AUC", "logloss"), ["AUC", "logloss"]),
+    ("monitor", {"AUC": 1, "logloss": -1}, {"AUC": 1, "logloss": -1}),
+    ("optimizer", "ADAM", "ADAM"),
+    ("optimizer", "SGD", "SGD"),
+    ("embedding_regularizer", 1, 1.0),
+    ("embedding_regularizer", 0, 0.0),
+    ("net_regularizer", None, None),
+    ("net_regularizer", "1e-4", 1e-4),
+    ("net_regularizer", "l2(1e-4)", "l2(1e-4)"),
+    ("regularizer", "l1_l2(1.e-4, 0.5)", "l1_l2(1.e-4, 0.5)"),
+    ("eval_steps", None, None),
+    ("dataset_id", 2024, "2024"),
+    ("shuffle", 0, False),
+    ("verbose", True, 1),
+    ("seed", 2**32 - 1, 2**32 - 1),
+    ("valid_size", 1000, 1000),
+    ("valid_size", 0.1, 0.1),
+    ("gpu", -1, -1),
+    ("task", ["binary_classification", "binary_classification"],
+     ["binary_classification", "binary_classification"]),
+    ("test_data", None, None),
+    ("memory_budget_gb", 0, 0.0),
+]  # fmt: skip
+REFUSED = [
+    ("epochs", 0), ("epochs", 1.5), ("epochs", 3.0), ("epochs", "3"), ("epochs", None),
+    ("epochs", True), ("epochs", [3]), ("epochs", 10**20), ("epochs", -1), ("epochs", math.nan),
+    ("batch_size", 0), ("batch_size", 12.5), ("batch_size", 2**31),
+    ("learning_rate", 0), ("learning_rate", -1e-3), ("learning_rate", math.nan),
+    ("learning_rate", math.inf), ("learning_rate", "fast"), ("learning_rate", "nan"),
+    ("learning_rate", True), ("learning_rate", None), ("learning_rate", [1e-3]),
+    ("max_gradient_norm", 0), ("max_gradient_norm", math.inf), ("max_gradient_norm", None),
+    ("seed", -1), ("seed", 2**32), ("seed", 1.0), ("seed", None), ("seed", "1"),
+    ("early_stop_patience", 0), ("early_stop_patience", 2.5), ("early_stop_patience", math.inf),
+    ("eval_steps", 0), ("eval_steps", -5), ("eval_steps", 0.5), ("eval_steps", "100"),
+    ("metrics", []), ("metrics", None), ("metrics", {"AUC": 1}), ("metrics", ["auc"]),
+    ("metrics", [None]), ("metrics", ["AUC", "RMSE"]), ("metrics", "NDCG@5"),
+    ("metrics", ["NDCG"]), ("metrics", ["NDCG(0)"]), ("metrics", ["NDCG.__class__"]),
+    ("monitor", "auc"), ("monitor", {}), ("monitor", ["AUC"]), ("monitor", None),
+    ("monitor", {"AUC": 0}), ("monitor", {"AUC": math.nan}), ("monitor", {"AUC": "1"}),
+    ("monitor", {"AUC": True}), ("monitor", {"Auc": 1}),
+    ("monitor_mode", "maximum"), ("monitor_mode", None), ("monitor_mode", ["max"]),
+    ("optimizer", "adamm"), ("optimizer", "sgd"), ("optimizer", "LBFGS"), ("optimizer", None),
+    ("optimizer", "SparseAdam"), ("optimizer", "__class__"), ("optimizer", ["adam"]),
+    ("loss", "bcee"), ("loss", None), ("loss", "relu"), ("loss", []), ("loss", ["bce", "x"]),
+    ("task", "classification"), ("task", None), ("task", []),
+    ("embedding_regularizer", -1), ("embedding_regularizer", math.nan),
+    ("embedding_regularizer", "l3(1)"), ("embedding_regularizer", "l2(x)"),
+    ("embedding_regularizer", "l2"), ("embedding_regularizer", "0.1"),
+    ("embedding_regularizer", "l2(-1)"), ("embedding_regularizer", "l2(1"),
+    ("embedding_regularizer", True), ("embedding_regularizer", [1e-5]),
+    ("net_regularizer", "l1_l2(1)"), ("net_regularizer", math.inf), ("regularizer", "none"),
+    ("embedding_dim", 0), ("embedding_dim", None), ("embedding_dim", 8.0), ("embedding_dim", "8"),
+    ("num_workers", -1), ("num_workers", None), ("verbose", -1), ("verbose", "1"),
+    ("shuffle", "False"), ("shuffle", None), ("shuffle", 2), ("shuffle", "no"),
+    ("save_best_only", "True"), ("reduce_lr_on_plateau", 0.5), ("debug_mode", "x"),
+    ("label_noise_rate", 1), ("label_noise_rate", -0.1), ("label_noise_rate", math.nan),
+    ("train_sample_rate", 0), ("train_sample_rate", 1.1), ("train_sample_rate", "80%"),
+    ("memory_budget_gb", -1), ("memory_budget_gb", "2GB"), ("memory_budget_gb", math.inf),
+    ("autocast", "fp8"), ("autocast", True), ("data_format", "csvv"), ("data_format", None),
+    ("vocab_scope", "al"), ("split_type", "sequentially"), ("valid_size", 1.5),
+    ("valid_size", -1), ("test_size", math.nan), ("sep", "||"), ("sep", ""), ("sep", None),
+    ("model", None), ("model", ""), ("model", ["DIN"]), ("model", "a/b"),
+    ("dataset_id", ".."), ("dataset_id", "a\\b"), ("dataset_id", True), ("dataset_id", 1.5),
+    ("dataset_id", datetime.date(2024, 1, 1)), ("model_id", "x" * 300), ("model_id", " x"),
+    ("gpu", -2), ("gpu", "0"), ("gpu", [0]), ("gpu", 1.0), ("gpu", None),
+    ("model_root", None), ("model_root", ""), ("model_root", 7), ("data_root", ["x"]),
+    ("train_data", 3), ("valid_data", ["a"]), ("vocab_data", {}), ("model_zoo_path", 1),
+    ("feature_cols", []), ("feature_cols", None), ("feature_cols", "item_id"),
+    ("feature_cols", ["item_id"]), ("label_col", "label"), ("use_features", "all"),
+    ("group_id", ["a"]), ("min_categr_count", -1), ("num_tasks", 0), ("num_buckets", 1.5),
+    ("buffer_size", "big"), ("data_block_size", -1), ("rebuild_dataset", "yes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), TAKEN)
+def test_a_good_value_is_taken_in_its_type(key, value, expected):
+    taken = checked({key: value})
+    assert taken == {key: expected}
+    assert type(taken[key]) is type(expected)
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_a_bad_value_is_one_sentence_with_the_place_the_key_and_the_value(key, value):
+    with pytest.raises(InputError) as error:
+        checked({key: value}, {key: "config/x.yaml, line 3, DIN_x"})
+    said = str(error.value)
+    assert said.startswith("config/x.yaml, line 3, DIN_x: ")
+    assert key in said
+    assert "\n" not in said
+    assert said.endswith(".")
+    shown = [value]
+    if isinstance(value, list | dict):
+        shown += [*value, *(value.values() if isinstance(value, dict) else ())]
+    assert any(repr(each)[:40] in said for each in shown), said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "closest"),
+    [("monitor", "auc", "AUC"), ("optimizer", "adamm", "adam"), ("optimizer", "sgd", "SGD"),
+     ("optimizer", "SparseAdam", "sparse_adam"), ("metrics", ["LogLoss"], "logloss"),
+     ("metrics", ["NDCG@10"], "NDCG(10)"), ("loss", "binary_crosentropy", "binary_crossentropy"),
+     ("task", "regresion", "regression"), ("data_format", "Parquet", "parquet"),
+     ("monitor_mode", "MAX", "max"), ("vocab_scope", "al", "all"), ("autocast", "bf32", "bf16")],
+)  # fmt: skip
+def test_a_mistyped_name_is_answered_with_the_closest(key, value, closest):
+    with pytest.raises(InputError, match="Did you mean") as error:
+        checked({key: value})
+    assert f"Did you mean {closest!r}?" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"monitor": "logloss", "monitor_mode": "max"}, "worst logloss"),
+        ({"monitor": "logloss"}, "worst logloss"),  # FuxiCTR's default is max
+        ({"monitor": "AUC", "monitor_mode": "min"}, "worst AUC"),
+        ({"monitor": {"AUC": 1, "logloss": 1}, "monitor_mode": "max"}, "worst logloss"),
+        ({"monitor": {"AUC": -1}, "monitor_mode": "max"}, "worst AUC"),
+        ({"metrics": ["gAUC"]}, "group_id"),
+        ({"metrics": ["NDCG(5)"], "group_id": None}, "group_id"),
+        ({"metrics": ["AUC"], "monitor": "MRR"}, "group_id"),
+        ({"group_id": "usr", "feature_cols": [{"name": ["user", "item"]}]}, "Did you mean 'user'"),
+    ],
+)
+def test_two_values_that_contradict_each_other_are_refused(params, words):
+    with pytest.raises(InputError, match=words):
+        checked(params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"monitor": "logloss", "monitor_mode": "min"},
+        {"monitor": {"AUC": 1, "logloss": -0.5}, "monitor_mode": "max"},
+        {"monitor": {"AUC": -1, "logloss": 1}, "monitor_mode": "min"},
+        {"metrics": ["AUC"], "monitor": "logloss", "monitor_mode": "min"},  # FuxiCTR computes it
+        {"metrics": ["gAUC", "NDCG(k=3)"], "group_id": "user", "feature_cols": [{"name": "user"}]},
+        {"metrics": ["gAUC"], "group_id": "user"},  # encoded elsewhere: no feature_cols
+    ],
+)
+def test_two_values_that_fit_are_taken(params):
+    assert checked(params) == params
+
+
+def test_keys_of_a_model_pass_untouched():
+    own = {"dnn_hidden_units": [40, 0], "net_dropout": math.nan, "din_target_field": object()}
+    assert checked(own) == own
+
+
+def test_every_optimizer_on_the_list_takes_a_step():
+    for name in OPTIMIZERS:
+        if name != "sparse_adam":  # ours
+            layer = torch.nn.Linear(2, 2)
+            before = layer.weight.clone()
+            optimizer = get_optimizer(name, layer.parameters(), 0.1)
+            layer(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            assert not torch.equal(before, layer.weight), name
+
+
+def test_every_loss_on_the_list_is_one_of_a_prediction_and_a_label():
+    for name in LOSSES:
+        loss = get_loss(name)(torch.tensor([[0.4]]), torch.tensor([[1.0]]), reduction="mean")
+        assert loss.ndim == 0, name
+
+
+def test_fuxictr_knows_every_metric_and_regularizer_that_is_taken():
+    for metric in ("AUC", "logloss", "binary_crossentropy"):
+        assert evaluate_metrics([0, 1], [0.2, 0.6], checked({"metrics": metric})["metrics"])
+    for key, value, _ in TAKEN:
+        if key.endswith("regularizer") and value is not None:
+            assert get_regularizer(checked({key: value})[key])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(Keys.model_fields)), VALUES, max_size=4))
+def test_any_values_are_taken_for_good_or_refused_in_one_sentence(params: dict[str, Any]):
+    try:
+        taken = checked(params)
+    except InputError as error:
+        said = str(error)
+    else:
+        said = "taken."
+        assert repr(checked(taken)) == repr(taken)
+        assert taken.keys() == params.keys()
+    assert said.endswith(".")
