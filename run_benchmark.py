@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ tables:  2 statistics, 3 overall, 4 compatibility, 5 self-supervised methods, 6 
 figures: 5 similarity over steps, 6 loss weight, 7 temperature
 
 Every finished experiment is a row of results/experiments.csv; the same command again runs only what
-is missing, so it can be stopped at any time. On a cluster every machine must see this folder under
-the same path."""
+is missing, so it can be stopped at any time. The exit code is 1 if an experiment failed. On a
+cluster every machine must see this folder under the same path."""
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
         tables, figures = list(TABLES), list(FIGURES)
 
     from fuxictr_miss.benchmark import plan, search
-    from fuxictr_miss.benchmark.report import Source, write_index
+    from fuxictr_miss.benchmark.report import Source, check_folder, write_index
     from fuxictr_miss.benchmark.results import Results
 
     plan.check_datasets(arguments.config, arguments.dataset)
@@ -67,6 +68,8 @@ def main() -> None:
     if arguments.dry_run:
         _show(trials, final()[2], results, arguments)
         return
+    reports = [*(f"table_{n}" for n in tables), *(f"figure_{n}" for n in figures)]
+    check_folder(results.path.parent, reports)
     if not arguments.report_only and variants:
         from fuxictr_miss.benchmark.run import missing, run_all
 
@@ -83,6 +86,9 @@ def main() -> None:
     counts = Counter(row["status"] for e in experiments if (row := results.rows.get(e.key)))
     states = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "none run"
     print(f"{len(experiments)} experiments: {states}. Reports: {', '.join(written)}")
+    rows = [results.rows.get(each.key, {}) for each in (*trials, *experiments)]
+    if not arguments.report_only and any(row.get("status") == "failed" for row in rows):
+        sys.exit(1)
 
 
 def _parse() -> argparse.Namespace:

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fuxictr_miss.config import list_expids, load_params, override
+from fuxictr_miss.config import check, list_expids, load_params, override
 from fuxictr_miss.errors import InputError, run_command
+from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.start_up import import_experiment
 
 EXAMPLES = """examples:
@@ -62,21 +63,24 @@ def main() -> None:
         raise InputError("Which experiment? Give --expid, or --list to see what there is.")
     params = load_params(arguments.config, arguments.expid)
     params = override(params, arguments.set, arguments.seed)
-    params["gpu"] = arguments.gpu
     if arguments.zoo:
         params["model_zoo_path"] = arguments.zoo
+    params = check({**params, "gpu": arguments.gpu}, {"gpu": "--gpu"})
+    table = Path(Path(arguments.config).resolve().name + ".csv")
+    check_result_table(table)
 
     experiment = import_experiment()  # late: --help must not wait for torch
     result = experiment.run(params, arguments.resume, arguments.export_embeddings)
     del result["history"]  # in the log and the picture
-    table = Path(Path(arguments.config).resolve().name + ".csv")
-    experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)
-    for split in ("valid", "test"):
-        metrics = [
-            f"{k[len(split) + 1 :]}: {v:.6f}" for k, v in result.items() if k.startswith(split)
-        ]
-        if metrics:
-            print(f"[{split}] {' - '.join(metrics)}")
+    try:
+        for split in ("valid", "test"):
+            metrics = [
+                f"{k[len(split) + 1 :]}: {v:.6f}" for k, v in result.items() if k.startswith(split)
+            ]
+            if metrics:
+                print(f"[{split}] {' - '.join(metrics)}", flush=True)
+    finally:  # a full disk and a broken pipe cost one of the two at most
+        experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from fuxictr_miss.config_keys import NAMES, REQUIRED, Keys, checked
 from fuxictr_miss.errors import InputError, closest, unknown
-from fuxictr_miss.settings import SSLSettings, read_settings
+from fuxictr_miss.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.yaml_files import Entry, read_entries, read_value
 
 _BASE = "Base"
@@ -107,7 +107,7 @@ def override(params: dict[str, Any], assignments: list[str], seed: int | None) -
         InputError: not of the form key=value, no such key, or a value that cannot be used.
     """
     changed: dict[str, Any] = {}
-    valid = {*params, *Keys.model_fields}
+    valid = {*params, *Keys.model_fields, *keys_of(SSLSettings, "ssl_")}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced
+
+log = logging.getLogger(__name__)
 
 _PANELS = {
     "label loss": ("label_loss",),
@@ -12,10 +18,28 @@ _PANELS = {
     "similarity of the drawn pairs": ("similarity",),
 }
 _NOT_METRICS = {"phase", "epoch", "steps", "seconds"}.union(*_PANELS.values())
+_MARK = {"Software": "fuxictr_miss"}  # in the PNG
+
+
+def check_picture(path: Path) -> None:
+    """Refuse to replace a picture that `draw` did not write.
+
+    Raises:
+        InputError: there is one.
+    """
+    if path.exists():
+        with open(path, "rb") as file:
+            start = file.read(1000)
+        if _MARK["Software"].encode() not in start:
+            raise InputError(
+                f"{path} was not written by fuxictr_miss: move it, or set another model_root."
+            )
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Plot the epochs of a run, one panel a quantity, and mark where a phase begins.
+
+    A picture that cannot be written is a line in the log: the metrics of the run matter more.
 
     Args:
         rows: what `fuxictr_miss.training.fit` returned.
@@ -50,5 +74,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
         if len(keys) > 1:
             axis.legend(fontsize=7)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    try:
+        check_picture(path)
+        with replaced(path) as unfinished:
+            figure.savefig(unfinished, dpi=110, metadata=_MARK)
+    except InputError as error:
+        log.warning("The training curves are not drawn: %s", error)
     pyplot.close(figure)

@@ -30,12 +30,14 @@ from fuxictr_miss.enhancer import check_method_keys
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.export import checked, export_embeddings
+from fuxictr_miss.files import replaced
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.one_row import tolerate_one_row
 from fuxictr_miss.optimizers import known_to_fuxictr, set_optimizer
 from fuxictr_miss.registry import get_model
+from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.training import fit
 from fuxictr_miss.traits import settle
 
@@ -68,7 +70,7 @@ def run(
     """
     started = time.perf_counter()
     if embeddings is not None:
-        checked(embeddings)
+        checked(embeddings, params)
     with _alone(params), logging_redirect_tqdm(), without_fuxictr_info():
         log_file = set_logger(params, append=resume)
         model, loaders = build(params)
@@ -193,18 +195,28 @@ def load_trained(params: dict[str, Any]) -> BaseModel:
 
 
 def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Path) -> None:
-    """Add a row to a CSV: the result, then every parameter. New columns widen the table."""
+    """Add a row to a CSV: the result, then every parameter. New columns widen the table.
+
+    Raises:
+        InputError: the table is not one of ours, or cannot be written.
+    """
     row = {"time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), **result}
     for key, value in sorted(params.items()):
         if key not in row:
-            row[key] = value if isinstance(value, int | float | str) else json.dumps(value)
+            row[key] = (
+                value if isinstance(value, int | float | str) else json.dumps(value, default=str)
+            )
+    check_result_table(path)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        table = pd.DataFrame([row])
+        table = pd.DataFrame([row], dtype=object)
         if path.exists():
-            table = pd.concat([pd.read_csv(path, dtype=object), table.astype(object)])
-        unfinished = path.with_name(path.name + ".tmp")
-        table.to_csv(unfinished, index=False)
-        unfinished.replace(path)
+            try:
+                known = pd.read_csv(path, dtype=object, keep_default_na=False)
+            except ValueError as error:  # pandas' ParserError, UnicodeDecodeError
+                raise InputError(f"{path} cannot be read as a table ({error}).") from error
+            table = pd.concat([known, table])
+        with replaced(path) as unfinished:
+            table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ in the dataset config of any FuxiCTR model starts its table from such a file.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,8 +21,10 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.behavior import main_tables, side_by_side
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced, writable
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
+_MARK = ("written_by", "fuxictr_miss")  # an attribute of our files, which FuxiCTR does not read
 
 
 def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
@@ -39,9 +42,10 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
         The files.
 
     Raises:
-        InputError: another ending, no vocabulary or no table there, or a file cannot be written.
+        InputError: another ending, no vocabulary or no table there, a file there that is not ours,
+            or one cannot be written.
     """
-    path = checked(path)
+    path = checked(path, {})
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
     try:
@@ -56,42 +60,77 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     ]
     if not layers:
         raise InputError(f"{type(model).__name__} has no embedding table to export.")
-    written: dict[int, Path] = {}
+    tables: dict[int, str] = {}
     for name in embedded:
-        if name in layers[0] and id(layers[0][name]) not in written:
-            ids = {t: i for t, i in vocabulary[name].items() if t not in _NO_TOKENS}
-            table = side_by_side([layer[name] for layer in layers])
-            with torch.no_grad():
-                vectors = table(torch.tensor(list(ids.values()), device=model.device))
-            file = path.with_name(f"{path.stem}_{name}.h5")
-            _write(file, list(ids), vectors.cpu().numpy())
-            written[id(layers[0][name])] = file
-    return list(written.values())
+        if name in layers[0]:
+            tables.setdefault(id(layers[0][name]), name)
+    files = {name: _file_of(path, name) for name in tables.values()}
+    for file in files.values():
+        _refuse_a_strangers(file)
+    for name, file in files.items():
+        ids = {t: i for t, i in vocabulary[name].items() if t not in _NO_TOKENS}
+        table = side_by_side([layer[name] for layer in layers])
+        with torch.no_grad():
+            vectors = table(torch.tensor(list(ids.values()), device=model.device))
+        _write(file, list(ids), vectors.cpu().numpy())
+    return list(files.values())
 
 
-def checked(path: str | Path) -> Path:
-    """The path, if its ending is the one by which FuxiCTR knows the format.
+def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
+    """The path, if the files beside it can be written; asked before the training.
+
+    Args:
+        path: FILE.h5.
+        params: the experiment's config. Its features' files may be there only if they are ours,
+            and none of them may be what the experiment itself starts from.
 
     Raises:
-        InputError: it is not.
+        InputError: another ending than FuxiCTR knows, a folder that takes no files, or a file that
+            must stay.
     """
-    if Path(path).suffix != ".h5":
+    path = Path(path)
+    if path.suffix != ".h5":
         raise InputError(f"Embeddings go to a file that ends in .h5, got {str(path)!r}.")
-    return Path(path)
+    if not writable(path.parent):
+        raise InputError(f"Embeddings cannot be written to {path.parent}: name another folder.")
+    columns = [each for each in params.get("feature_cols") or [] if each.get("active", True)]
+    starts = {Path(c["pretrained_emb"]).resolve() for c in columns if c.get("pretrained_emb")}
+    for column in columns:
+        if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):
+            names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+            for file in (_file_of(path, name) for name in names):
+                _refuse_a_strangers(file)
+                if file.resolve() in starts:
+                    raise InputError(
+                        f"{file} is the pretrained_emb that this experiment starts from: give "
+                        "--export-embeddings another name."
+                    )
+    return path
+
+
+def _file_of(path: Path, feature: str) -> Path:
+    return path.with_name(f"{path.stem}_{feature}.h5")
+
+
+def _refuse_a_strangers(file: Path) -> None:
+    if not file.exists():
+        return
+    try:
+        with h5py.File(file) as content:
+            ours = content.attrs.get(_MARK[0]) == _MARK[1]
+    except OSError:
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{file} was not written by --export-embeddings: move it, or give another name."
+        )
 
 
 def _write(file: Path, tokens: list[str], vectors: np.ndarray) -> None:
-    unfinished = file.with_name(f"{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(unfinished, "w") as content:
-            content["key"] = _keys(tokens)
-            content["value"] = vectors
-        os.replace(unfinished, file)
-    except OSError as error:
-        if unfinished.exists():
-            unfinished.unlink()
-        raise InputError(f"Cannot write {file}: {error}.") from error
+    with replaced(file) as unfinished, h5py.File(unfinished, "w") as content:
+        content.attrs[_MARK[0]] = _MARK[1]
+        content["key"] = _keys(tokens)
+        content["value"] = vectors
 
 
 def _keys(tokens: list[str]) -> np.ndarray:

@@ -42,3 +42,10 @@ def replaced(path: str | Path) -> Iterator[Path]:
     finally:
         if os.path.lexists(unfinished):
             os.unlink(unfinished)
+
+
+def writable(folder: str | Path) -> bool:
+    """Whether a folder, or the nearest one above it that is there, takes files."""
+    folder = Path(folder).absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK)

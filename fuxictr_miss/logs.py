@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fuxictr_miss.curves import check_picture
+from fuxictr_miss.errors import InputError
+
+_OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
+
 
 def set_logger(params: Mapping[str, Any], append: bool) -> Path:
-    """Log to the screen and to `<model_root>/<dataset_id>/<model_id>.log`, which is returned."""
+    """Log to the screen and to `<model_root>/<dataset_id>/<model_id>.log`, which is returned.
+
+    Raises:
+        InputError: a log or a picture of that name is there that this package did not write.
+    """
     path = Path(params["model_root"]) / params["dataset_id"] / f"{params['model_id']}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not _is_ours(path):
+        raise InputError(
+            f"{path} was not written by fuxictr_miss: move it, or set another model_root."
+        )
+    check_picture(path.with_suffix(".png"))
+    logging.raiseExceptions = False  # a log on a full disk does not end the run
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[logging.FileHandler(path, "a" if append else "w"), logging.StreamHandler()],
+        handlers=[
+            logging.FileHandler(path, "a" if append else "w", encoding="utf-8"),
+            logging.StreamHandler(),
+        ],
         force=True,
     )
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """By the form of its first line, which is not that of FuxiCTR's logs; or there is nothing."""
+    with open(path, "rb") as file:
+        start = file.read(100)
+    return not start or _OUR_LINE.match(start) is not None
 
 
 @contextmanager

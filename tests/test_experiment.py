@@ -72,6 +72,13 @@ def test_one_command_leaves_metrics_log_curves_checkpoint_and_a_row(workplace):
         (["--expid", "DIN_MISS_small", "--set", "epoch=1"], ["epoch", "Did you mean 'epochs'"]),
         (["--expid", "DIN_MISS_small", "--set", "model=DIN_MISSS"], ["Did you mean 'DIN_MISS'"]),
         (["--expid", "DIN_MISS_small", "--gpu", "99"], ["GPU 99", "--gpu -1"]),
+        (["--expid", "DIN_MISS_small", "--set", "ssl_temperature=0"], ["ssl_temperature", "got 0"]),
+        (["--expid", "DIN_MISS_small", "--set", "epochs=0"], ["--set", "epochs", "got 0"]),
+        (["--expid", "DIN_MISS_small", "--set", "model_root=" + "x" * 300], ["name too long"]),
+        (
+            ["--expid", "DIN_MISS_small", "--set", "data_root=config/model_config.yaml"],
+            ["config/model_config.yaml"],
+        ),
         (["--expid", "DIN_MISS_small", "--set", "train_data=gone.parquet"], ["gone.parquet"]),
     ],
 )
@@ -154,6 +161,37 @@ def test_an_experiment_that_is_running_is_not_started_again(params):
         assert not list(folder.glob("*.log"))
         assert experiment.run({**params, "model_id": "another"})["epochs"]
     assert experiment.run(params)["epochs"]
+
+
+def test_a_strangers_table_is_refused_before_the_run(workplace):
+    (workplace / "config.csv").write_text("user,item\nu1,i1\n")
+    done = command("--expid", "DIN_MISS_small", cwd=workplace)
+    assert done.returncode == 2
+    assert "no table of run_expid.py" in done.stderr
+    assert not (workplace / "checkpoints").exists()
+    assert (workplace / "config.csv").read_text() == "user,item\nu1,i1\n"
+
+
+def test_the_metrics_of_a_run_are_said_before_its_row_is_written(workplace):
+    """The table turns into a stranger's during the run."""
+    program = f"""import runpy, sys
+from fuxictr_miss import experiment
+run = experiment.run
+def and_then(*arguments):
+    result = run(*arguments)
+    open("config.csv", "w").write("user,item\\n")
+    return result
+experiment.run = and_then
+runpy.run_path({str(ROOT / "run_expid.py")!r}, run_name="__main__")"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--expid", "DIN_MISS_small"],
+        cwd=workplace, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "[test] AUC: 0." in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert (workplace / "config.csv").read_text() == "user,item\n"
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(params, monkeypatch):

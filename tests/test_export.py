@@ -16,7 +16,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.export import export_embeddings
+from fuxictr_miss.export import checked, export_embeddings
 
 CATEGORICAL = {"active": True, "dtype": "str", "type": "categorical"}
 
@@ -130,8 +130,49 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence(params, tmp_path):
         export_embeddings(build(params, "LR"), tmp_path / "mine.h5")
     model = build(params, "DNN")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="Cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         export_embeddings(model, tmp_path / "file" / "mine.h5")
     (Path(model.feature_map.data_dir) / "feature_vocab.json").unlink()
     with pytest.raises(InputError, match="vocabulary cannot be read"):
         export_embeddings(model, tmp_path / "mine.h5")
+
+
+def test_a_strangers_file_is_refused_before_the_training_and_stays(params, tmp_path):
+    strangers = tmp_path / "mine_item_id.h5"
+    with h5py.File(strangers, "w") as content:
+        content["key"] = [b"i1"]
+    before = strangers.read_bytes()
+    params.update(model="DNN_MISS", epochs=1)
+    with pytest.raises(InputError, match=r"mine_item_id\.h5 was not written by --export-embed"):
+        experiment.run(params, embeddings=tmp_path / "mine.h5")
+    assert not Path(params["data_root"]).exists()
+    with pytest.raises(InputError, match="move it"):
+        export_embeddings(build(params, "DNN"), tmp_path / "mine.h5")
+    assert [path.name for path in tmp_path.glob("*.h5")] == [strangers.name]
+    assert strangers.read_bytes() == before
+    strangers.write_text("no h5 at all")
+    with pytest.raises(InputError, match="move it"):
+        checked(tmp_path / "mine.h5", params)
+
+
+def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):
+    model = build(params, "DNN")
+    beside = [tmp_path / name for name in ("mine.h5", "mine_price.h5", "mine_item_history.h5")]
+    for path in beside:
+        path.write_text("somebody's")
+    for _ in range(2):
+        checked(tmp_path / "mine.h5", params)
+        export_embeddings(model, tmp_path / "mine.h5")
+    assert {path.read_text() for path in beside} == {"somebody's"}
+
+
+def test_what_the_experiment_starts_from_is_not_replaced(params, tmp_path):
+    export_embeddings(build(params, "DNN"), tmp_path / "mine.h5")
+    params["feature_cols"].insert(
+        1,
+        {"name": "item_id", "type": "categorical", "dtype": "str",
+         "pretrained_emb": str(tmp_path / "x" / ".." / "mine_item_id.h5")},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="is the pretrained_emb that this experiment starts from"):
+        checked(tmp_path / "mine.h5", params)
+    assert checked(tmp_path / "other.h5", params) == tmp_path / "other.h5"

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import replaced, writable
 
 
 def names(folder):
@@ -69,3 +69,13 @@ def test_a_link_keeps_pointing_at_its_file(tmp_path):
         unfinished.write_text("after")
     assert link.is_symlink()
     assert (tmp_path / "real" / "a.txt").read_text() == "after"
+
+
+def test_a_folder_is_writable_where_the_nearest_that_exists_is(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert writable(tmp_path)
+    assert writable(tmp_path / "not" / "yet")
+    assert not writable(tmp_path / "file")
+    assert not writable(tmp_path / "file" / "below")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    assert not writable(tmp_path / "not" / "yet")

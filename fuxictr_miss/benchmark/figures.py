@@ -10,8 +10,16 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from fuxictr_miss.benchmark.report import Source, value_text, winners_text, write
+from fuxictr_miss.benchmark.report import (
+    MARK,
+    Source,
+    refuse_a_strangers,
+    value_text,
+    winners_text,
+    write,
+)
 from fuxictr_miss.benchmark.tables import FIGURES, METRICS, Figure
+from fuxictr_miss.files import replaced
 
 _REPRODUCIBLE: Any = {"svg.hashsalt": "fuxictr_miss", "svg.fonttype": "none"}
 _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperature τ"}
@@ -20,20 +28,20 @@ _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperatu
 def write_figure(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
     """Write `figure_<number>.png`, `.svg` and `.md`; arguments as of `write_table`."""
     figure = FIGURES[number]
+    path = source.results.path.parent / f"figure_{number}.md"
     with pyplot.rc_context(_REPRODUCIBLE):
         drawing, lines = (_curves if figure.key else _similarity)(figure, source)
         if not even_empty and not _drawn(drawing):
             pyplot.close(drawing)
             return False
-        path = source.results.path.parent / f"figure_{number}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_a_strangers(path.parent, path.stem)
+        seeds = "one seed" if source.seeds == 1 else f"{source.seeds} seeds"
+        head = [f"# Fig. {number}. {figure.title}", "", f"![]({path.stem}.png)", ""]
+        head += [f"{seeds.capitalize()}. {figure.caption}", ""]
+        text = "\n".join([*head, *lines]) + "\n"
+        text += winners_text(source, {variant.model for variant in figure.variants})
+        write(path, f"{text}\nMade by `{command}`.\n")  # first: it says whose the pictures are
         _save(drawing, path)
-    seeds = "one seed" if source.seeds == 1 else f"{source.seeds} seeds"
-    head = [f"# Fig. {number}. {figure.title}", "", f"![]({path.with_suffix('.png').name})", ""]
-    head += [f"{seeds.capitalize()}. {figure.caption}", ""]
-    text = "\n".join([*head, *lines]) + "\n"
-    text += winners_text(source, {variant.model for variant in figure.variants})
-    write(path, f"{text}\nMade by `{command}`.\n")
     return True
 
 
@@ -112,10 +120,12 @@ def _panels(rows: int, columns: int) -> tuple[Any, Any]:
 
 
 def _save(drawing: Any, path: Path) -> None:
-    for ending, metadata in ((".png", None), (".svg", {"Date": None})):
-        unfinished = path.with_name(f"{path.stem}.tmp{ending}")
-        drawing.savefig(unfinished, dpi=150, metadata=metadata)
-        unfinished.replace(path.with_suffix(ending))
+    for ending, metadata in (
+        (".png", {"Software": MARK}),
+        (".svg", {"Creator": MARK, "Date": None}),
+    ):
+        with replaced(path.with_suffix(ending)) as unfinished:
+            drawing.savefig(unfinished, dpi=150, metadata=metadata)
     pyplot.close(drawing)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
-from fuxictr_miss.config import list_datasets, list_expids, load_params
+from fuxictr_miss.config import check, list_datasets, list_expids, load_params
 from fuxictr_miss.errors import InputError, unknown
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> what search chose
@@ -66,7 +66,9 @@ class Planner:
         if _is_whole(overrides.get("miss_variant"), params):
             overrides["miss_variant"] = ""
         overrides = {k: v for k, v in overrides.items() if params.get(k, _MISSING) != v}
-        return Experiment(variant.model, dataset, seed, purpose, overrides, {**params, **overrides})
+        place = f"{self.config}, {expid} with {overrides}"
+        params = check({**params, **overrides}, dict.fromkeys([*overrides, ""], place))
+        return Experiment(variant.model, dataset, seed, purpose, overrides, params)
 
     def absence(self, variant: Variant, dataset: str) -> str:
         """Why a data set has no such model."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fuxictr_miss.benchmark import paper
@@ -22,9 +23,15 @@ from fuxictr_miss.benchmark.tables import (
     Variant,
     at_rate,
 )
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced, writable
 
 _ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
+_INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
+MARK = "fuxictr_miss"  # in the pictures
+_LAST_LINE = "\nMade by `"  # of every report
+_REPORT = re.compile(r"(table|figure)_\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,50 @@ class Source:
         return Found(measured, text, tuple(filter(None, notes)))
 
 
+def check_folder(folder: Path, reports: Iterable[str]) -> None:
+    """Refuse a folder that takes no file, or in which a stranger's stands where one of ours goes.
+
+    Args:
+        folder: for the results file and the reports.
+        reports: "table_3", "figure_5", ...
+
+    Raises:
+        InputError: names the folder or the file.
+    """
+    if not writable(folder):
+        raise InputError(f"No report can be written to {folder}: give another by --results.")
+    for name in reports:
+        refuse_a_strangers(folder, name)
+    index = folder / "README.md"
+    if index.exists() and not _text(index).startswith(_INDEX):
+        raise _strangers(index)
+
+
+def refuse_a_strangers(folder: Path, report: str) -> None:
+    """Refuse to replace a report, or what belongs to it, that this command did not write.
+
+    Raises:
+        InputError: names the file.
+    """
+    page = folder / f"{report}.md"
+    if page.exists() and _LAST_LINE not in _text(page):
+        raise _strangers(page)
+    for ending, mark in ((".tex", "% python run_benchmark.py"), (".png", MARK), (".svg", MARK)):
+        path = page.with_suffix(ending)
+        if path.exists() and not page.exists() and mark not in _text(path)[:4000]:
+            raise _strangers(path)
+
+
+def _strangers(path: Path) -> InputError:
+    return InputError(
+        f"{path} was not written by run_benchmark.py: move it, or give another folder by --results."
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def write_table(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
     """Write `table_<number>.md` and `.tex` beside the results file.
 
@@ -93,35 +144,35 @@ def write_table(number: int, source: Source, command: str, even_empty: bool = Tr
     if not even_empty and not _has_numbers(sheet):
         return False
     folder = source.results.path.parent
+    refuse_a_strangers(folder, f"table_{number}")
     text = sheet.markdown() + winners_text(source, {v.model for b in table.blocks for v in b})
-    write(folder / f"table_{number}.md", f"{text}\nMade by `{command}`.\n")
+    write(folder / f"table_{number}.md", f"{text}{_LAST_LINE}{command}`.\n")
     write(folder / f"table_{number}.tex", f"% {command}\n{sheet.latex()}")
     return True
 
 
 def write_index(folder: Path) -> None:
     """Write README.md of the results folder: every report there, and the command that made it."""
-    lines = ["# Results", "", "Every row of `experiments.csv` is one run. The reports:", ""]
-    lines += ["| report | as | made by |", "|---|---|---|"]
+    lines = ["| report | as | made by |", "|---|---|---|"]
     for path in sorted(
         folder.glob("*_*.md"), key=lambda p: (p.stem[0] != "t", len(p.stem), p.stem)
     ):
-        content = path.read_text(encoding="utf-8").splitlines()
-        title = content[0].removeprefix("# ")
-        command = next((x[8:].rstrip(".") for x in content if x.startswith("Made by ")), "")
+        title, *content = _text(path).splitlines() or [""]
+        command = next((x[8:].rstrip(".") for x in content if x.startswith(_LAST_LINE[1:])), None)
+        if command is None or not _REPORT.fullmatch(path.stem):
+            continue  # a stranger's
         others = [path.with_suffix(s).name for s in (".tex", ".png", ".svg")]
         links = ", ".join(f"[{n}]({n})" for n in others if (folder / n).exists())
-        lines.append(f"| [{title}]({path.name}) | {links} | {command} |")
+        lines.append(f"| [{title.removeprefix('# ')}]({path.name}) | {links} | {command} |")
     lines += ["", "They are made again from the rows alone by the same command with --report-only."]
-    write(folder / "README.md", "\n".join(lines) + "\n")
+    check_folder(folder, [])
+    write(folder / "README.md", "\n".join([_INDEX, *lines]) + "\n")
 
 
 def write(path: Path, text: str) -> None:
     """Write a text file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def winners_text(source: Source, models: set[str]) -> str:
@@ -170,9 +221,9 @@ def _statistics(source: Source) -> Sheet:
     rows = []
     for dataset in source.datasets:
         params = dataset_params(source.planner.config, dataset)
-        path = Path(params["train_data"]).parent / "statistics.json"
+        path = Path(params.get("train_data") or "").parent / "statistics.json"
         if path.exists():
-            counts = json.loads(path.read_text(encoding="utf-8"))
+            counts = _counts(path)
             cells = [Cell(f"{counts[n]:,}" if n in counts else _ABSENT) for n in _COUNTS]
         else:
             note = sheet.note(f"{path} is not there: {params.get('preprocess_command', '')}")
@@ -183,6 +234,13 @@ def _statistics(source: Source) -> Sheet:
             rows.append([Cell(name), *(Cell(f"{n:,}") for n in paper.STATISTICS[dataset])])
     sheet.blocks = [rows]
     return sheet
+
+
+def _counts(path: Path) -> dict[str, int]:
+    try:
+        return {name: int(count) for name, count in json.loads(path.read_bytes()).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path} does not hold the counts of a preprocessing: {error}.") from error
 
 
 def _models(table: Table, source: Source) -> Sheet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,13 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced
+
 NAME = "experiments.csv"
 # what a row says first; the metrics come between, what it was run with last
-_FIRST = ["key", "dataset", "model", "purpose", "seed", "status", "reason"]
+_ALWAYS = ["key", "dataset", "model", "purpose", "seed", "status"]
+_FIRST = [*_ALWAYS, "reason"]
 _LAST = ["epochs", "seconds", "peak_memory_mb", "digest", "params", "curve", "data", "versions"]
 _LAST += ["commit", "host", "finished"]
 _NUMBERS = ("seconds", "peak_memory_mb")
@@ -23,6 +26,9 @@ class Results:
     """Rows by key in `<folder>/experiments.csv`. A row is a dict of text and numbers.
 
     Two processes may add to the same file; a row of a key replaces the earlier one.
+
+    Raises:
+        InputError: there is a file of this name that is no results file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -46,9 +52,21 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     rows = {}
-    for record in pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records"):
-        row = {str(name): _value(str(name), text) for name, text in record.items() if text != ""}
-        rows[row["key"]] = row
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(table.columns[: len(_ALWAYS)]) != _ALWAYS:
+            raise ValueError(f"it does not begin with the columns {', '.join(_ALWAYS)}")
+        for record in table.to_dict("records"):
+            row = {str(k): _value(str(k), text) for k, text in record.items() if text != ""}
+            if not row.keys() >= set(_ALWAYS):
+                raise ValueError(f"a row lacks one of {', '.join(_ALWAYS)}")
+            rows[row["key"]] = row
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is no results file of run_benchmark.py ({reason}): move it, or give another "
+            "folder by --results."
+        ) from error
     return rows
 
 
@@ -69,10 +87,6 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     columns = [name for name in (*_FIRST, *metrics, *_LAST) if name in names]
     text = [{k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()}
             for row in rows]  # fmt: skip
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "w", encoding="utf-8", newline="") as file:
+    with replaced(path) as unfinished:
         # as objects: a whole number stays one, and every digit of a metric is kept
-        pd.DataFrame(text, columns=columns, dtype=object).to_csv(file, index=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+        pd.DataFrame(text, columns=columns, dtype=object).to_csv(unfinished, index=False)

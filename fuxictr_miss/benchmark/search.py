@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fuxictr.utils import Monitor
 
 from fuxictr_miss.benchmark.plan import Experiment, Planner
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.tables import Variant
+from fuxictr_miss.config import list_expids
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.yaml_files import read_values
 
 SEED = 0  # of all trials; the seeds of the tables begin at 1
 
@@ -34,13 +35,18 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
     """The sections of `<config>/search.yaml`.
 
     Raises:
-        InputError: it is not there, or a value is not a list.
+        InputError: it is not there, has a section of no model, or a value is not a list.
     """
     path = Path(config) / "search.yaml"
     if not path.exists():
         raise InputError(f"--search needs {path}: the values to choose from, a list a key.")
-    spaces = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    spaces = read_values(path)
+    parts = {part for expid in list_expids(config) for part in expid.split("_")}
     for section, space in spaces.items():
+        if section not in {"ssl", "backbone", *parts}:
+            raise unknown(f"section in {path}:", section, {"ssl", "backbone", *parts})
+        if not isinstance(space, dict):
+            raise InputError(f"{path}: {section} must hold lines of the form key: [value, value].")
         for key, values in space.items():
             if not isinstance(values, list) or not values:
                 raise InputError(f"{path}: {section}: {key} must be a list of values.")
@@ -80,6 +86,11 @@ def trials(
         for key in space:
             if key not in start.params:
                 raise unknown(f"key for {model} in search.yaml", key, start.params)
+        for metric in Monitor(start.params["monitor"]).get_metrics():
+            if metric not in start.params["metrics"]:
+                raise InputError(
+                    f"--search chooses {model} on {dataset} by {metric}: add it to metrics."
+                )
         chosen = {start.key: start}
         for settings in _draws(space, f"{model} {dataset}"):
             if len(chosen) >= budget:

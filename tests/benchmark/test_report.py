@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmark.conftest import row
 from fuxictr_miss.benchmark.figures import write_figure
 from fuxictr_miss.benchmark.plan import Planner, variants_of
-from fuxictr_miss.benchmark.report import Source, write_index, write_table
+from fuxictr_miss.benchmark.report import Source, check_folder, write_index, write_table
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.search import Winner
+from fuxictr_miss.errors import InputError
 
 # AUC by seed: MISS beats DMR, the strongest baseline, by 0.10, 0.11, 0.12
 AUC = {"DMR": (0.70, 0.71, 0.72), "DIN": (0.69, 0.69, 0.69), "DIN_MISS": (0.80, 0.82, 0.84)}
@@ -171,3 +174,53 @@ def test_the_index_names_every_report_and_its_command(tmp_path):
               for x in ("--table 3", "--table 10", "--figure 6")]  # fmt: skip
     assert places == sorted(places)
     assert "[figure_6.svg](figure_6.svg)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("table_3.md", write_table), ("table_3.tex", write_table), ("figure_6.md", write_figure),
+     ("figure_6.png", write_figure), ("figure_6.svg", write_figure)],
+)  # fmt: skip
+def test_a_strangers_report_is_refused_and_stays(tmp_path, name, make):
+    (tmp_path / name).write_text("# Mine\n")
+    with pytest.raises(InputError, match=f"{name} was not written by run_benchmark"):
+        make(int(name.partition(".")[0][-1]), source_of(tmp_path), "c")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "# Mine\n"
+
+
+def test_strangers_files_beside_the_reports_stay_and_are_no_reports(tmp_path):
+    strangers = {"my_notes.md": b"", "table_x.md": b"# Mine", "a_b.md": b"\xff\xfe",
+                 "table_4.md": b"# Mine", "figure.png": b"mine"}  # fmt: skip
+    for name, content in strangers.items():
+        (tmp_path / name).write_bytes(content)
+    for _ in range(2):
+        write_table(3, source_of(tmp_path), "python run_benchmark.py --table 3")
+        write_figure(6, source_of(tmp_path), "python run_benchmark.py --figure 6")
+        write_index(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in strangers} == strangers
+    index = (tmp_path / "README.md").read_text()
+    assert index.count("\n| [") == 2
+    assert "table_3.md" in index
+    assert "figure_6.md" in index
+
+
+def test_our_pictures_are_replaced_where_their_page_is_gone(tmp_path):
+    for _ in range(2):
+        write_figure(6, source_of(tmp_path), "python run_benchmark.py --figure 6")
+        write_table(3, source_of(tmp_path), "python run_benchmark.py --table 3")
+        for page in tmp_path.glob("*.md"):
+            page.unlink()
+
+
+def test_a_strangers_index_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("# Results of my thesis\n")
+    with pytest.raises(InputError, match=r"README\.md was not written by run_benchmark"):
+        write_index(tmp_path)
+
+
+def test_the_shipped_results_are_ours(tmp_path):
+    reports = [path.stem for path in Path("results").glob("*_*.md")]
+    assert len(reports) > 10
+    check_folder(Path("results"), reports)
+    assert Results("results").rows

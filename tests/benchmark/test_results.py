@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmark.conftest import an_experiment, row
-from fuxictr_miss.benchmark import results as results_module
+from fuxictr_miss import files
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.tables import Variant
+from fuxictr_miss.errors import InputError
 
 ONE = Variant("", "DIN_MISS", {"ssl_weight": 5.0})
 
@@ -49,10 +50,27 @@ def test_the_file_is_whole_if_writing_is_interrupted(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results_module.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         results.add(row(an_experiment("config", ONE, "demo", 2)))
     assert results.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"user,item\nu,i\n", b"key,dataset,model\na,b,c\n", b"\xff\xfe", b"caf\xe9,b\n",
+     b"key,dataset,model,purpose,seed,status\na,b,c,final,one,ok\n",
+     b"key,dataset,model,purpose,seed,status\na,b,c,final,1,\n",
+     b"key,dataset,model,purpose,seed,status\na,b,c,final,1,ok,7,8\n,,,,,,9\n",
+     b"key,dataset,model,purpose,seed,status,params\na,b,c,final,1,ok,{\n"],
+)  # fmt: skip
+def test_a_strangers_or_broken_file_is_refused_and_stays(tmp_path, content):
+    path = tmp_path / "experiments.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"experiments\.csv is no results file") as error:
+        Results(tmp_path)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
 
 
 def test_the_order_of_rows_does_not_depend_on_the_order_of_runs(tmp_path):

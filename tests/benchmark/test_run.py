@@ -118,6 +118,39 @@ def test_wrong_input_is_one_sentence(place, arguments, words):
         command(*arguments)
 
 
+def test_a_failed_experiment_is_exit_code_1_and_a_diverged_one_is_not(place, monkeypatch):
+    asked = ["--dataset", "small", "--table", "4", "--model", "DIN", "--seeds", "1"]
+    experiments = Planner("config").experiments(MODELS[:1], ["small"], 1)
+    monkeypatch.setattr("fuxictr_miss.benchmark.run.run_all", lambda *_: None)
+    digest = data_digest(experiments[0].params)
+    for status, code in (("diverged", None), ("failed", 1)):
+        Results("results").add(row(experiments[0], status=status, reason="why", data=digest))
+        if code is None:
+            command(*asked)
+        else:
+            with pytest.raises(SystemExit) as end:
+                command(*asked)
+            assert end.value.code == code
+        command(*asked, "--report-only")  # it runs nothing, so nothing failed
+
+
+def test_a_strangers_file_is_refused_before_anything_runs(place, monkeypatch):
+    monkeypatch.setattr("fuxictr_miss.benchmark.run.run_all", mock.Mock(side_effect=AssertionError))
+    asked = ["--dataset", "small", "--table", "4", "--seeds", "1"]
+    for name in ("README.md", "table_4.md", "table_4.tex", "experiments.csv"):
+        stranger = place / "results" / name
+        stranger.parent.mkdir(exist_ok=True)
+        stranger.write_text("# Mine\n")
+        with pytest.raises(InputError, match=f"{name} .*: move it, or give another folder"):
+            command(*asked)
+        assert stranger.read_text() == "# Mine\n"
+        stranger.unlink()
+    (place / "results").rmdir()
+    (place / "results").write_text("a file")
+    with pytest.raises(InputError, match="No report can be written to results"):
+        command(*asked)
+
+
 def test_help_teaches_and_does_not_wait_for_torch():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "run_benchmark.py"), "--help"],

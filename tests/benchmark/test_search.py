@@ -111,3 +111,34 @@ def test_every_shipped_space_fits_every_model_of_the_tables():
     widest = (("miss_max_width", 4), ("miss_max_height", 2), ("miss_max_distance", 4))
     for key, largest in widest:
         assert space[key] == list(itertools.chain(range(1, largest + 1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("backbones: {learning_rate: [1]}", "Unknown section in .*'backbones'. Did you mean"),
+        ("backbone: [learning_rate]", "backbone must hold"),
+        ("backbone:", "backbone must hold"),
+        ("backbone: {learning_rate: 1}", "learning_rate must be a list"),
+        ("backbone: {learning_rate: []}", "learning_rate must be a list"),
+        ("backbone: {epochs: [1], epochs: [2]}", "'epochs' twice"),
+        ("- backbone", "name: value"),
+    ],
+)
+def test_a_bad_search_space_is_one_sentence(place, text, words):
+    (place / "config" / "search.yaml").write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        read_spaces(str(place / "config"))
+    assert "search.yaml" in str(error.value)
+
+
+def test_a_value_that_cannot_be_run_is_refused_before_any_trial(planner):
+    with pytest.raises(InputError, match=r"DIN_small with .*: learning_rate must be a number"):
+        trials(planner, MODELS, ["small"], 2, {"backbone": {"learning_rate": [-1.0]}})
+
+
+def test_the_metric_that_chooses_must_be_measured(planner):
+    space = {"backbone": {"learning_rate": [0.1]}}
+    planner.winners = {("small", "DIN"): {"metrics": ["logloss"]}}
+    with pytest.raises(InputError, match="chooses DIN on small by AUC: add it to metrics"):
+        trials(planner, MODELS, ["small"], 2, space)
