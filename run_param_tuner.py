@@ -68,7 +68,9 @@ def _read(path: Path) -> dict[str, Any]:
     """
     content = read_values(path)
     for key in content:
-        if key not in KEYS:
+        if key not in KEYS and key == content.get("dataset_id"):  # in a file of FuxiCTR's own
+            print(f"{path}: {key} is not read: base_config has the data set.", file=sys.stderr)
+        elif key not in KEYS:
             raise unknown(f"key in {path}:", key, KEYS)
     for key in ("base_config", "base_expid", "tuner_space"):
         if content.get(key) is None:

@@ -7,7 +7,7 @@ Checked once, when a config is read, and trusted afterwards. Keys of a model's c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -146,7 +146,9 @@ class Keys(BaseModel):
     ] = {}
     group_id: Annotated[String | None, BeforeValidator(_name), _rule("a column, or null")] = None
     use_features: Annotated[list[str] | None, _rule("a list of features, or null")] = None
-    feature_specs: Any = None
+    feature_specs: Annotated[
+        list[dict[str, Any]] | None, _rule("a list of {name: ..., ...}, or null")
+    ] = None
     feature_config: Any = None
     min_categr_count: Natural = 0
     num_buckets: Natural = 0
@@ -257,11 +259,21 @@ class Keys(BaseModel):
                 f"{grouped[0]} is a mean over groups of rows: set group_id to the column that "
                 "tells the groups apart, as user_id, or take it out of metrics and monitor."
             )
-        if self.group_id and "feature_cols" in given:
+        if "feature_cols" in given:
             columns = [name for each in self.feature_cols for name in _names_of(each)]
-            if self.group_id not in columns:
-                raise unknown("group_id", self.group_id, columns)
+            for key, name in self._features():
+                if name not in columns:
+                    raise unknown(key, name, columns)
         return self
+
+    def _features(self) -> Iterator[tuple[str, str]]:
+        """The features that other keys name."""
+        if self.group_id:
+            yield "group_id", self.group_id
+        for name in self.use_features or ():
+            yield "feature in use_features:", name
+        for each in self.feature_specs or ():
+            yield from (("feature in feature_specs:", name) for name in _names_of(each))
 
 
 # Without these FuxiCTR's own run_expid.py ends with a KeyError.

@@ -115,21 +115,28 @@ def _check(root: yaml.MappingNode, path: Path) -> None:
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
+            _refuse_twice(node, path, node is root)
             for key, value in node.value:
                 waiting.append(value)
-                if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
-                    continue
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    raise InputError(
-                        f"{path} has {key.value!r} twice, in line {lines[key.value]} and in line "
-                        f"{line}: leave one of them out."
-                    )
-                lines[key.value] = line
-                scalar = isinstance(value, yaml.ScalarNode) and value.tag != _NULL
-                if key.value in _NAMES and scalar:
+                scalars = isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
+                if scalars and key.value in _NAMES and value.tag != _NULL:
                     value.tag = _TEXT
+
+
+def _refuse_twice(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
+    """An entry's null may be followed by a value: an example of FuxiCTR's own is written so."""
+    lines: dict[str, int] = {}
+    for key, value in mapping.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise InputError(
+                f"{path} has {key.value!r} twice, in line {lines[key.value]} and in line {line}: "
+                "leave one of them out."
+            )
+        if top or value.tag != _NULL:
+            lines[key.value] = line
 
 
 def _fault(path: Path, text: str, error: yaml.YAMLError) -> InputError:

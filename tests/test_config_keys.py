@@ -90,6 +90,7 @@ REFUSED = [
     ("train_data", 3), ("valid_data", ["a"]), ("vocab_data", {}), ("model_zoo_path", 1),
     ("feature_cols", []), ("feature_cols", None), ("feature_cols", "item_id"),
     ("feature_cols", ["item_id"]), ("label_col", "label"), ("use_features", "all"),
+    ("feature_specs", 3), ("feature_specs", ["a"]),
     ("group_id", ["a"]), ("min_categr_count", -1), ("num_tasks", 0), ("num_buckets", 1.5),
     ("buffer_size", "big"), ("data_block_size", -1), ("rebuild_dataset", "yes"),
 ]  # fmt: skip
@@ -143,6 +144,8 @@ def test_a_mistyped_name_is_answered_with_the_closest(key, value, closest):
         ({"metrics": ["NDCG(5)"], "group_id": None}, "group_id"),
         ({"metrics": ["AUC"], "monitor": "MRR"}, "group_id"),
         ({"group_id": "usr", "feature_cols": [{"name": ["user", "item"]}]}, "Did you mean 'user'"),
+        ({"use_features": ["itm"], "feature_cols": [{"name": "item"}]}, "Did you mean 'item'"),
+        ({"feature_specs": [{"name": "itm"}], "feature_cols": [{"name": "item"}]}, "feature_specs"),
     ],
 )
 def test_two_values_that_contradict_each_other_are_refused(params, words):

@@ -96,6 +96,11 @@ def test_another_data_set_than_the_expids_may_be_named(tuner, place):
     assert data["train_data"] == "gone_too.csv"
 
 
+def test_a_data_set_beside_the_space_is_not_read_and_that_is_said(tuner, place, capsys):
+    assert tune(tuner, {**GOOD, "tiny": {"train_data": "x.csv"}}) == tune(tuner, GOOD)
+    assert "tiny is not read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -26,6 +26,8 @@ def written(folder: Path, content: str | bytes) -> Path:
         ("a:\n  k: 1\n  j: 2\n  k: 3\n", ["'k' twice", "line 2", "line 4"]),
         ("a: [{k: 1, k: 2}]\n", ["'k' twice"]),
         ("_t: &t {k: 1, k: 2}\na: {<<: *t}\n", ["'k' twice"]),
+        ("a: {k: 1, k: null}\n", ["'k' twice"]),
+        ("a:\n\nb: 1\na: 2\n", ["'a' twice", "line 1", "line 4"]),
         ("a:\n\tk: 1\n", ["line 2", "tab"]),
         ("a: 1\n\tb: 2\n", ["tab"]),
         (b"a: 1\nb: caf\xe9\n", ["line 2", "0xe9", "UTF-8"]),
@@ -65,6 +67,11 @@ def test_anchors_and_merge_keys_work_and_an_entry_overrides_what_it_merges(tmp_p
     values = read_values(written(tmp_path, content))
     assert values["a"] == {"k": 4, "j": 2, "i": 3}
     assert values["b"] == {"k": 1, "j": 2, "i": 3}
+
+
+def test_a_null_may_be_followed_by_the_value_as_in_an_example_of_fuxictrs(tmp_path):
+    content = "DIN_test:\n  feature_specs: null\n  epochs: 1\n  feature_specs: [{name: a}]\n"
+    assert read_values(written(tmp_path, content))["DIN_test"]["feature_specs"] == [{"name": "a"}]
 
 
 def test_an_entry_knows_its_line(tmp_path):
