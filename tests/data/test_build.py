@@ -130,7 +130,7 @@ def test_an_interrupted_build_is_not_mistaken_for_a_finished_one(params, monkeyp
     def dies(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_write_stamp", dies)
+    monkeypatch.setattr(build.folder, "commit", dies)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(params)
     assert not encoded(params).exists()
@@ -138,17 +138,6 @@ def test_an_interrupted_build_is_not_mistaken_for_a_finished_one(params, monkeyp
     monkeypatch.undo()
     build_dataset(params)
     assert (encoded(params) / "build.json").exists()
-
-
-def test_leftovers_of_a_killed_build_do_no_harm(params):
-    left = encoded(params).with_name(".small.building")
-    left.mkdir(parents=True)
-    (left / "train.parquet").write_bytes(b"half")
-    encoded(params).mkdir()
-    (encoded(params) / "feature_map.json").write_text("{}")  # no stamp: never finished
-    build_dataset(params)
-    assert not left.exists()
-    assert pl.read_parquet(encoded(params) / "train.parquet").height
 
 
 def test_a_missing_split_names_the_command_that_makes_it(params):
