@@ -37,7 +37,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     if type(model).evaluate is not BaseModel.evaluate:
         own = model.evaluate(loader, metrics=list(metrics))
         return _finite({name: float(value) for name, value in own.items()}, where)
-    own_metrics = type(model).evaluate_metrics is not BaseModel.evaluate_metrics
+    own_metrics = _evaluates_itself(model)
     for name in () if own_metrics else metrics:
         _check_known(name)
     order = loader.by_length() if hasattr(loader, "by_length") else None
@@ -51,6 +51,35 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
         values = model.evaluate_metrics(y_true, y_pred, list(metrics), group)
         return _finite({name: float(values[name]) for name in metrics}, where)
     return _finite({name: _value(name, y_true, y_pred, group, where) for name in metrics}, where)
+
+
+def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None:
+    """Whether the metrics of a split will be numbers: ask before training for hours.
+
+    Args:
+        loader: a `TensorDataLoader`.
+
+    Raises:
+        InputError: as `evaluate`, but for what depends on predictions.
+    """
+    if _evaluates_itself(model):
+        return
+    feature_map = model.feature_map
+    group = None
+    if feature_map.group_id is not None:
+        group = loader.column(feature_map.group_id).cpu().numpy()
+    y_true = loader.column(feature_map.labels[0]).double().cpu().numpy()
+    for name in metrics:
+        _check_known(name)
+        _check_defined(name, y_true, group, f"the {loader.split} split")
+
+
+def _evaluates_itself(model: BaseModel) -> bool:
+    kind = type(model)
+    return (
+        kind.evaluate is not BaseModel.evaluate
+        or kind.evaluate_metrics is not BaseModel.evaluate_metrics
+    )
 
 
 # PyTorch sums several positions at a time: between multiples of their number, leaving padding out
@@ -92,6 +121,37 @@ def _finite(values: dict[str, float], where: str) -> dict[str, float]:
     return values
 
 
+def _check_defined(name: str, y_true: np.ndarray, group: np.ndarray | None, where: str) -> None:
+    """Whether a metric of these labels is a number, whatever is predicted."""
+    if _by_group(name) and group is None:
+        raise InputError(
+            f"{name} needs groups: set group_id in the data set's config to the column that names "
+            "the group of a row, as user_id."
+        )
+    if name == "MRR" or name.startswith("NDCG"):
+        return
+    if (other := y_true[~np.isin(y_true, (0, 1))]).size:
+        raise InputError(f"{name} needs labels 0 and 1; {where} holds {other[0]:g}.")
+    if name == "AUC" and (y_true == y_true[0]).all():
+        raise InputError(
+            f"AUC of {where} is not defined: all {len(y_true)} labels are {y_true[0]:g}. It needs "
+            "rows of both labels: split the data anew or set metrics: [logloss]."
+        )
+    if name in _WEIGHTS and group is not None and not _has_mixed_group(y_true, group):
+        raise InputError(
+            f"{name} of {where} is not defined: no group has rows of both labels; set another "
+            "group_id or other metrics."
+        )
+
+
+def _by_group(name: str) -> bool:
+    return name in _WEIGHTS or name == "MRR" or name.startswith("NDCG")
+
+
+def _has_mixed_group(y_true: np.ndarray, group: np.ndarray) -> bool:
+    return bool(np.isin(group[y_true == 1], group[y_true == 0]).any())
+
+
 def _value(
     name: str, y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray | None, where: str
 ) -> float:
@@ -101,34 +161,16 @@ def _value(
         y_true: (rows,); y_pred and group alike.
         where: the rows, in an error.
     """
-    by_group = name in _WEIGHTS or name == "MRR" or name.startswith("NDCG")
-    if by_group and group is None:
-        raise InputError(
-            f"{name} needs groups: set group_id in the data set's config to the column that names "
-            "the group of a row, as user_id."
-        )
-    if name != "MRR" and "NDCG" not in name and (other := y_true[~np.isin(y_true, (0, 1))]).size:
-        raise InputError(f"{name} needs labels 0 and 1; {where} holds {other[0]:g}.")
+    _check_defined(name, y_true, group, where)
     if name in _LOGLOSS:
         if y_pred.min() < 0 or y_pred.max() > 1:
             raise InputError(f"{name} needs predictions from 0 to 1; {where} has others.")
         return float(log_loss(y_true, y_pred, labels=[0, 1]))
     if name == "AUC":
-        if (y_true == y_true[0]).all():
-            raise InputError(
-                f"AUC of {where} is not defined: all {len(y_true)} labels are {y_true[0]:g}. It "
-                "needs rows of both labels: split the data anew or set metrics: [logloss]."
-            )
         return float(roc_auc_score(y_true, y_pred))
     assert group is not None
     if name in _WEIGHTS:
-        auc = _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
-        if auc is None:
-            raise InputError(
-                f"{name} of {where} is not defined: no group has rows of both labels; set another "
-                "group_id or other metrics."
-            )
-        return auc
+        return _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
     return _mean_of_groups(MRR if name == "MRR" else _ndcg(name), y_true, y_pred, group)
 
 
@@ -178,13 +220,8 @@ def _restored(values: np.ndarray, order: Tensor) -> np.ndarray:
     return restored
 
 
-def _grouped_auc(
-    y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray, by_rows: bool
-) -> float | None:
-    """Mean over the groups that have both labels of the AUC in a group; None: no group has.
-
-    By its rank sum.
-    """
+def _grouped_auc(y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray, by_rows: bool) -> float:
+    """Mean over the groups that have both labels of the AUC in a group, by its rank sum."""
     order = np.lexsort((y_pred, group))
     y_true, y_pred, group = y_true[order], y_pred[order], group[order]
     new_group = np.append(True, group[1:] != group[:-1])
@@ -197,8 +234,6 @@ def _grouped_auc(
     positives = np.add.reduceat(y_true, start)
     rank_sum = np.add.reduceat(rank * y_true, start)
     both = (positives > 0) & (positives < size)
-    if not both.any():
-        return None
     p, n = positives[both], (size - positives)[both]
     auc = (rank_sum[both] - p * (p + 1) / 2) / (p * n)
     return float(np.average(auc, weights=size[both] if by_rows else None))

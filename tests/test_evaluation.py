@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from fuxictr.metrics import evaluate_metrics
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.evaluation import evaluate
+from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.registry import list_models
 
 FIELDS = {
@@ -155,6 +156,37 @@ def test_metrics_of_two_labels_refuse_others_and_rows_that_are_not_there(params)
     model, batches = fixed(params, [], [])
     with pytest.raises(InputError, match="no rows"):
         evaluate(model, batches, ["AUC"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "group_id", "match"),
+    [
+        (["logloss", "AUC"], None, "AUC of the valid split is not defined: all 180 labels are 0"),
+        (["logloss"], None, None),
+        (["gAUC"], None, "gAUC needs groups"),
+        (["gAUC"], "user_id", "no group has rows of both labels"),
+        (["auc"], None, "Unknown metric"),
+    ],
+)
+def test_metrics_that_will_be_no_numbers_are_known_before_training(
+    params, metrics, group_id, match
+):
+    model, loaders = experiment.build({**params, "group_id": group_id})
+    check_defined(model, loaders["test"], ["AUC", "logloss"])
+    loaders["valid"].columns["label"].zero_()
+    if match is None:
+        check_defined(model, loaders["valid"], metrics)
+        return
+    with pytest.raises(InputError, match=match):
+        check_defined(model, loaders["valid"], metrics)
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_split_of_one_label_is_refused_before_training(params, splits, tmp_path, split):
+    rows = pl.read_parquet(splits / f"{split}.parquet").with_columns(label=pl.lit(1.0))
+    rows.write_parquet(tmp_path / "one.parquet")
+    with pytest.raises(InputError, match=f"AUC of the {split} split"):
+        experiment.build({**params, f"{split}_data": str(tmp_path / "one.parquet")})
 
 
 def test_a_metric_of_a_class_of_its_own_must_be_finite_too(params, monkeypatch):

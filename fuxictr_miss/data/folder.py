@@ -35,12 +35,12 @@ def read_stamp(folder: Path) -> dict[str, Any]:
 
 
 def refuse_inputs_among(folder: Path, names: Iterable[str], inputs: Iterable[str]) -> None:
-    """Whether a file that is read would be replaced.
+    """Whether a file that is read would be replaced, or go as one that is not written any more.
 
     Raises:
         InputError: names it.
     """
-    for name in names:
+    for name in dict.fromkeys([*names, *_ours(read_stamp(folder))]):
         target = folder / name
         for file in inputs:
             if _same(target, Path(file)):

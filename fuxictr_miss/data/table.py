@@ -297,6 +297,8 @@ def _wrong_type(file: str, name: str, dtype: pl.DataType, wanted: str) -> InputE
 
 def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     """The one text of an id: 4, 4.0 and "4" are the same."""
+    if dtype == pl.String:
+        return raw
     if dtype.is_float():
         whole = raw.cast(pl.Float64)
         number = pl.when(whole == whole.floor()).then(whole.cast(pl.Int64, strict=False))
@@ -304,7 +306,7 @@ def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
         return pl.when(raw.is_not_nan()).then(text)
     if isinstance(dtype, pl.Decimal):
         return raw.cast(pl.String).str.replace(r"\.0+$", "")
-    if dtype.is_nested() or dtype == pl.Object:
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         return None
     return raw.cast(pl.String, strict=False)
 
@@ -319,9 +321,6 @@ def _no_id(raw: pl.Expr, dtype: pl.DataType) -> list[tuple[pl.Expr, str]]:
                 f"ids above {most} lose digits as {dtype}: write whole numbers or text",
             ),
         ]
-    if dtype == pl.Binary:
-        bad = raw.cast(pl.String, strict=False).is_null() & raw.is_not_null()
-        return [(bad, "it is no UTF-8 text: decode the column")]
     return []
 
 

@@ -72,6 +72,14 @@ def test_raw_splits_in_the_folder_survive_as_in_fuxictrs_examples(
         assert not list(Path("data").glob(".*"))
 
 
+def test_a_file_of_ours_that_would_go_is_no_input(params):
+    build_dataset(params)
+    items = home(params) / "test.parquet"
+    with pytest.raises(InputError, match="is read, and the encoded data"):
+        build_dataset({**params, "test_data": None, "vocab_data": str(items)})
+    assert items.exists()
+
+
 @pytest.mark.parametrize("how", ["link", "hard link", "folder link", "other spelling"])
 def test_an_input_is_known_under_every_name_of_it(params, splits, tmp_path, how):
     home(params).mkdir(parents=True)
