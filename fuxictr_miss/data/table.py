@@ -285,6 +285,8 @@ def _as_configured(
     text = _text(raw, dtype)
     if text is None:
         raise _wrong_type(file, name, dtype, "ids: text or whole numbers")
+    if "fill_na" in column:  # an empty text is as missing as a null
+        text = pl.when(text != "").then(text)
     return text, [Rule(name, broken, says) for broken, says in _no_id(raw, dtype)]
 
 

@@ -200,6 +200,37 @@ def test_parts_of_a_split_may_hold_ids_of_different_types(tmp_path):
     assert encoded(tmp_path)["label"].to_list() == [0, 1, 0, 1]
 
 
+def test_splits_may_hold_columns_of_different_types(tmp_path):
+    rows = table(item_id=[4, 7, 4, 7], item_history=["4^7", "7", "4", ""], price=[1, 2, 3, 4])
+    rows.write_parquet(tmp_path / "train.parquet")
+    types = {"item_id": pl.Float64, "label": pl.Boolean, "price": pl.Float32}
+    other = rows.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
+    other = other.with_columns(pl.col("item_history").cast(pl.Categorical))
+    other.write_parquet(tmp_path / "valid.parquet")
+    paths = build_dataset(config(tmp_path, feature_cols=[*FEATURES, {"name": "price", **NUMBER}]))
+    assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("missing", [None, ""])
+def test_fill_na_of_ids_takes_the_place_of_null_and_of_empty_text(tmp_path, form, missing):
+    rows = table(item_id=["i1", "i2", missing, "i2"], item_history=["i1^i2", "i2", "i1", missing])
+    written(tmp_path, rows, form)
+    features = [{**FEATURES[0], "fill_na": -1}, {**FEATURES[1], "fill_na": -1}]
+    build_dataset(config(tmp_path, form, feature_cols=features))
+    assert vocabulary(tmp_path, "item_id") == {"i1", "i2"}
+    assert encoded(tmp_path)["item_history"][3].to_list() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("groups", [[7, 7, 8, 8], [7.0, 7.0, 8.0, 8.0], ["a", "a", "b", "b"]])
+def test_a_group_column_of_any_type_keeps_its_groups(tmp_path, groups):
+    written(tmp_path, table(group=groups))
+    group = {"name": "group", "active": True, "dtype": "str", "type": "meta"}
+    build_dataset(config(tmp_path, feature_cols=[*FEATURES, group], group_id="group"))
+    ids = encoded(tmp_path)["group"].to_list()
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
 @pytest.mark.parametrize(
     "lists",
     [
