@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from fuxictr.metrics import MRR, NDCG
 from fuxictr.pytorch.models import BaseModel
+from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
+
+from fuxictr_miss.errors import InputError, unknown
 
 
 def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str, float]:
@@ -16,7 +22,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
 
     Rows of a trimming loader are predicted in the order of their histories' lengths, so that a
     batch is no longer than its rows; every metric sees them in the order of the file. A class that
-    has an `evaluate` of its own, as multi-task models have, keeps it.
+    has an `evaluate` of its own, as multi-task models have, or an `evaluate_metrics`, keeps it.
 
     Args:
         model: in any mode; it is left in `eval()`.
@@ -24,23 +30,56 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
         metrics: FuxiCTR's names: AUC, logloss, gAUC, avgAUC, MRR, NDCG(k).
 
     Raises:
-        ValueError: a metric that FuxiCTR does not know.
+        InputError: FuxiCTR does not know a metric, it is not defined for these rows, or the
+            predictions are not finite.
     """
+    where = f"the {split} split" if (split := getattr(loader, "split", None)) else "these rows"
     if type(model).evaluate is not BaseModel.evaluate:
-        values = model.evaluate(loader, metrics=list(metrics))
-        return {name: float(value) for name, value in values.items()}
+        own = model.evaluate(loader, metrics=list(metrics))
+        return _finite({name: float(value) for name, value in own.items()}, where)
+    own_metrics = _evaluates_itself(model)
+    for name in () if own_metrics else metrics:
+        _check_known(name)
     order = loader.by_length() if hasattr(loader, "by_length") else None
     batches = loader if order is None else loader.batches(order, _MULTIPLE)
     y_pred, y_true, group = _predictions(model, batches)
+    _check_predictions(y_pred, where)
     if order is not None:
         y_pred, y_true = _restored(y_pred, order), _restored(y_true, order)
         group = None if group is None else _restored(group, order)
-    theirs = [name for name in metrics if name not in _WEIGHTS or group is None]
-    values = dict(model.evaluate_metrics(y_true, y_pred, theirs, group)) if theirs else {}
-    if group is not None:
-        for name in set(metrics) - set(theirs):
-            values[name] = _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
-    return {name: float(values[name]) for name in metrics}
+    if own_metrics:
+        values = model.evaluate_metrics(y_true, y_pred, list(metrics), group)
+        return _finite({name: float(values[name]) for name in metrics}, where)
+    return _finite({name: _value(name, y_true, y_pred, group, where) for name in metrics}, where)
+
+
+def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None:
+    """Whether the metrics of a split will be numbers: ask before training for hours.
+
+    Args:
+        loader: a `TensorDataLoader`.
+
+    Raises:
+        InputError: as `evaluate`, but for what depends on predictions.
+    """
+    if _evaluates_itself(model):
+        return
+    feature_map = model.feature_map
+    group = None
+    if feature_map.group_id is not None:
+        group = loader.column(feature_map.group_id).cpu().numpy()
+    y_true = loader.column(feature_map.labels[0]).double().cpu().numpy()
+    for name in metrics:
+        _check_known(name)
+        _check_defined(name, y_true, group, f"the {loader.split} split")
+
+
+def _evaluates_itself(model: BaseModel) -> bool:
+    kind = type(model)
+    return (
+        kind.evaluate is not BaseModel.evaluate
+        or kind.evaluate_metrics is not BaseModel.evaluate_metrics
+    )
 
 
 # PyTorch sums several positions at a time: between multiples of their number, leaving padding out
@@ -50,6 +89,107 @@ _MULTIPLE = 8
 # FuxiCTR's means of the groups' AUC, and whether a group counts as its rows or once. Its own code
 # hands every group to another process.
 _WEIGHTS = {"gAUC": True, "avgAUC": False}
+_LOGLOSS = ("logloss", "binary_crossentropy")
+_NDCG = re.compile(r"NDCG\((?:k=)?(\d+)\)")
+_KNOWN = ("AUC", *_LOGLOSS, *_WEIGHTS, "MRR", "NDCG(k)")
+
+
+def _check_known(metric: str) -> None:
+    if metric not in _KNOWN[:-1] and not _NDCG.fullmatch(metric):
+        raise unknown("metric", metric, _KNOWN)
+
+
+def _check_predictions(y_pred: np.ndarray, where: str) -> None:
+    if not len(y_pred):
+        raise InputError(f"There is nothing to evaluate: {where} holds no rows.")
+    bad = int((~np.isfinite(y_pred)).sum())
+    if bad:
+        kind = "NaN" if np.isnan(y_pred).any() else "infinite"
+        raise InputError(
+            f"{bad} of {len(y_pred)} predictions of {where} are {kind}: the model has diverged; "
+            "lower learning_rate or raise the regularizers."
+        )
+
+
+def _finite(values: dict[str, float], where: str) -> dict[str, float]:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name} of {where} is {value}: the predictions have diverged, or the labels are "
+                "all the same."
+            )
+    return values
+
+
+def _check_defined(name: str, y_true: np.ndarray, group: np.ndarray | None, where: str) -> None:
+    """Whether a metric of these labels is a number, whatever is predicted."""
+    if _by_group(name) and group is None:
+        raise InputError(
+            f"{name} needs groups: set group_id in the data set's config to the column that names "
+            "the group of a row, as user_id."
+        )
+    if name == "MRR" or name.startswith("NDCG"):
+        return
+    if (other := y_true[~np.isin(y_true, (0, 1))]).size:
+        raise InputError(f"{name} needs labels 0 and 1; {where} holds {other[0]:g}.")
+    if name == "AUC" and (y_true == y_true[0]).all():
+        raise InputError(
+            f"AUC of {where} is not defined: all {len(y_true)} labels are {y_true[0]:g}. It needs "
+            "rows of both labels: split the data anew or set metrics: [logloss]."
+        )
+    if name in _WEIGHTS and group is not None and not _has_mixed_group(y_true, group):
+        raise InputError(
+            f"{name} of {where} is not defined: no group has rows of both labels; set another "
+            "group_id or other metrics."
+        )
+
+
+def _by_group(name: str) -> bool:
+    return name in _WEIGHTS or name == "MRR" or name.startswith("NDCG")
+
+
+def _has_mixed_group(y_true: np.ndarray, group: np.ndarray) -> bool:
+    return bool(np.isin(group[y_true == 1], group[y_true == 0]).any())
+
+
+def _value(
+    name: str, y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray | None, where: str
+) -> float:
+    """A metric of rows whose predictions are finite.
+
+    Args:
+        y_true: (rows,); y_pred and group alike.
+        where: the rows, in an error.
+    """
+    _check_defined(name, y_true, group, where)
+    if name in _LOGLOSS:
+        if y_pred.min() < 0 or y_pred.max() > 1:
+            raise InputError(f"{name} needs predictions from 0 to 1; {where} has others.")
+        return float(log_loss(y_true, y_pred, labels=[0, 1]))
+    if name == "AUC":
+        return float(roc_auc_score(y_true, y_pred))
+    assert group is not None
+    if name in _WEIGHTS:
+        return _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
+    return _mean_of_groups(MRR if name == "MRR" else _ndcg(name), y_true, y_pred, group)
+
+
+def _ndcg(name: str) -> NDCG:
+    match = _NDCG.fullmatch(name)
+    assert match is not None
+    return NDCG(int(match[1]))
+
+
+def _mean_of_groups(
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    group: np.ndarray,
+) -> float:
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order])) + 1
+    parts = np.split(order, starts)
+    return float(np.mean([metric(y_true[rows], y_pred[rows]) for rows in parts]))
 
 
 @torch.no_grad()
@@ -64,6 +204,8 @@ def _predictions(
         y_true.append(model.get_labels(batch).flatten())
         if model.feature_map.group_id is not None:
             group.append(model.get_group_id(batch).flatten())
+    if not y_pred:
+        return np.empty(0), np.empty(0), None
     return (
         torch.cat(y_pred).double().cpu().numpy(),
         torch.cat(y_true).double().cpu().numpy(),

@@ -28,7 +28,7 @@ from fuxictr_miss.curves import draw
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.enhancer import check_method_keys
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.evaluation import evaluate
+from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import checked, export_embeddings
 from fuxictr_miss.files import replaced
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
@@ -170,6 +170,8 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             device=model.device,
             arrange=arrange,
         )
+        if split != "train":
+            check_defined(model, loaders[split], params["metrics"])
     return model, loaders
 
 

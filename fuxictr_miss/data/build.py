@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,15 +18,30 @@ from fuxictr.preprocess import FeatureProcessor
 from fuxictr.version import __version__ as fuxictr_version
 from tqdm import tqdm
 
+from fuxictr_miss.data import folder
+from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
+from fuxictr_miss.data.digest import SplitDigest, digest_of
+from fuxictr_miss.data.files import file_digest, files_at
+from fuxictr_miss.data.folder import SPLITS
+from fuxictr_miss.data.pretrained import (
+    check_overlap,
+    check_pretrained,
+    pretrained_files,
+    written_name,
+)
+from fuxictr_miss.data.rows import discard_mapped
+from fuxictr_miss.data.table import Table, check, check_computed, open_table
+from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError
 
-SPLITS = ("train", "valid", "test")
 VOCAB_SCOPES = ("all", "train")
-_STAMP = "build.json"  # written last: a folder without it was never finished
+_FORMATS = ("csv", "parquet")
+_ENCODER = 2  # data that an earlier encoder wrote is built again
 _SETTINGS = (
     "feature_cols",
     "label_col",
     "data_format",
+    "sep",
     "min_categr_count",
     "num_buckets",
     "vocab_scope",
@@ -38,11 +50,31 @@ _SETTINGS = (
 _ROWS_AT_ONCE = 50_000
 
 
+class _Inputs(NamedTuple):
+    """What is encoded: checked columns, and the files that are read."""
+
+    columns: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
+    splits: dict[str, list[str]]
+    items: list[str]  # of vocab_data
+    pretrained: dict[str, str]  # of a feature, its file
+
+    def files(self) -> set[str]:
+        splits = {file for files in self.splits.values() for file in files}
+        return splits | {*self.items, *self.pretrained.values()}
+
+    def written(self) -> list[str]:
+        """The names of the files to write."""
+        vectors = [written_name(*each) for each in self.pretrained.items()]
+        return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.splits), *vectors]
+
+
 def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     """Encode the splits of a data set, unless that has been done for the same input.
 
     Writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
-    `feature_processor.pkl` and `<split>.parquet`, all readable by FuxiCTR. Runs in this process.
+    `feature_processor.pkl` and `<split>.parquet`, all readable by FuxiCTR, and `build.json`, which
+    lists them. Files that it does not list stay as they are. Runs in this process.
 
     Args:
         params: a FuxiCTR dataset config: `dataset_id`, `data_root`, `data_format` (csv or
@@ -55,105 +87,211 @@ def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | Non
         FuxiCTR's `build_dataset` does.
 
     Raises:
-        InputError: a split or a column is missing, or a key has an unusable value.
+        InputError: a split or a column is missing, a key or a value of the data cannot be used, or
+            a file would be replaced that we did not write. Nothing is written then.
     """
     scope = params.get("vocab_scope") or "all"
     if scope not in VOCAB_SCOPES:
         raise InputError(f"vocab_scope must be one of {', '.join(VOCAB_SCOPES)}, got {scope!r}.")
-    sources = {s: _source_files(params, s) for s in SPLITS if params.get(f"{s}_data")}
-    if "train" not in sources:
-        raise InputError(f"Data set {params['dataset_id']!r} names no train_data.")
-    inputs = dict(sources)
-    if scope == "all" and params.get("vocab_data"):
-        inputs["vocab"] = _source_files(params, "vocab")
-    final = Path(params["data_root"]) / params["dataset_id"]
-    building = final.with_name(f".{final.name}.building")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(final.with_name(f".{final.name}.lock")):  # of several processes one builds
-        last = _read_stamp(final)
-        stamp = _stamp(params, inputs, last.get("files", {}))
-        if all(last.get(key) == stamp[key] for key in ("fuxictr", "settings", "content")):
+    for key in ("data_root", "dataset_id"):
+        if not params.get(key):
+            raise InputError(f"The data set's config names no {key}.")
+    inputs = _inputs(params, scope)
+    final = Path(params["data_root"]) / str(params["dataset_id"])
+    home = final.resolve()  # a linked folder is built where it is
+    folder.refuse_inputs_among(home, inputs.written(), inputs.files())
+    folder.refuse_strangers(home, inputs.written())
+    last = folder.read_stamp(home)
+    stamp = _stamp(params, inputs, last.get("files", {}))
+    raw = None if _is_current(home, last, stamp) else _checked(params, scope, inputs)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.with_name(f".{home.name}.lock")):  # of several processes one builds
+        last = folder.read_stamp(home)
+        building = home.with_name(f".{home.name}.building")
+        if _is_current(home, last, stamp):
             logging.info("Encoded data in %s is up to date.", final)
-            if last != stamp:
-                _write_stamp(final, stamp)
+            _remember(building, home, {**last, "files": stamp["files"]})
         else:
-            shutil.rmtree(building, ignore_errors=True)
+            folder.refuse_changed(home, last)
+            raw = raw or _checked(params, scope, inputs)
+            folder.begin(building, inputs.written())
             try:
-                _encode(params, list(sources), scope, building, final)
-                _write_stamp(building, stamp)
-                shutil.rmtree(final, ignore_errors=True)
-                building.replace(final)
+                digests = _encode(params, inputs, raw, building, final)
+                stamp["digest"] = digest_of(building, digests)
+                stamp["written"] = folder.marks_of(building, inputs.written())
+                folder.commit(building, home, stamp)
             finally:
-                shutil.rmtree(building, ignore_errors=True)
-    files = {split: str(final / f"{split}.parquet") for split in sources}
+                folder.clear(building)
+            for split in SPLITS:
+                discard_mapped(home / f"{split}.parquet")
+    files = {split: str(final / f"{split}.parquet") for split in inputs.splits}
     return files["train"], files.get("valid"), files.get("test")
 
 
-def _encode(
-    params: Mapping[str, Any], splits: list[str], scope: str, building: Path, final: Path
-) -> None:
-    """Fit the vocabularies and write every split into `building`, to be renamed to `final`."""
-    columns = [{"active": True, **column} for column in params["feature_cols"]]
-    options = {**params, "feature_cols": columns}
-    options.update(data_root=str(building.parent), dataset_id=building.name)
-    processor = FeatureProcessor(**options)
-    processor.feature_map.dataset_id = params["dataset_id"]
-    frames = {split: _read(processor, params, split) for split in splits}
-    everything = pl.concat(list(frames.values()))
-    fitted_on = everything if scope == "all" else frames["train"]
+# ---------------------------------------------------------------------- what is read
+
+
+def _inputs(params: Mapping[str, Any], scope: str) -> _Inputs:
+    form = params.get("data_format") or "csv"
+    if form not in _FORMATS:
+        raise InputError(f"data_format must be csv or parquet to be encoded, got {form!r}.")
+    columns, labels = feature_columns(params), label_columns(params)
+    splits = {s: _source_files(params, s, form) for s in SPLITS if params.get(f"{s}_data")}
+    if "train" not in splits:
+        raise InputError(f"Data set {params['dataset_id']!r} names no train_data.")
+    items: list[str] = []
     if scope == "all" and params.get("vocab_data"):
-        items = pl.scan_parquet(_source_files(params, "vocab"))
-        known = [name for name in items.collect_schema().names() if name in processor.dtype_dict]
-        fitted_on = pl.concat([everything, items.select(known)], how="diagonal")
-    processor.fit(fitted_on, meta_ddf=everything, rebuild_dataset=True, **_fit_options(params))
-    total = sum(frame.select(pl.len()).collect().item() for frame in frames.values())
-    with tqdm(total=total, desc=f"encode {params['dataset_id']}", unit=" rows") as progress:
-        for split, frame in frames.items():
-            _write(processor, frame, building / f"{split}.parquet", progress)
-    # what was pickled must name the folder in which it will be found
-    for holder in (processor, processor.feature_map):
-        holder.data_dir = str(final)
-    processor.pickle_file = str(final / "feature_processor.pkl")
-    processor.json_file = str(final / "feature_map.json")
-    processor.vocab_file = str(final / "feature_vocab.json")
-    processor.save_pickle(str(building / "feature_processor.pkl"))
+        ending = Path(str(params["vocab_data"])).suffix[1:]
+        items = _source_files(params, "vocab", ending if ending in _FORMATS else form)
+    pretrained = pretrained_files(columns)
+    for column in columns:
+        if column["name"] in pretrained:
+            check_pretrained(column, params.get("embedding_dim"))
+    return _Inputs(columns, labels, splits, items, pretrained)
 
 
-def _read(processor: FeatureProcessor, params: Mapping[str, Any], split: str) -> pl.LazyFrame:
-    path = params[f"{split}_data"]
-    frame = processor.read_data(path, data_format=params.get("data_format", "csv"))
-    present = frame.collect_schema().names()
-    active = [c for c in processor.feature_cols + processor.label_cols if c.get("active", True)]
-    missing = [c["name"] for c in active if c["name"] not in present and "preprocess" not in c]
-    if missing:
+def _source_files(params: Mapping[str, Any], split: str, ending: str) -> list[str]:
+    path = str(params[f"{split}_data"])
+    files = files_at(path, ending)
+    if not files:
+        hint = params.get("preprocess_command")
+        how = f" Make it with: {hint}" if hint else " See data_preprocess/README.md."
+        raise InputError(f"The {split} split is not there: {path} ({ending}).{how}")
+    wrong = next((file for file in files if not file.endswith(f".{ending}")), None)
+    if wrong:
+        raise InputError(f"{wrong} does not end in .{ending}: rename it or set data_format.")
+    return files
+
+
+class _Raw(NamedTuple):
+    """Checked rows, not read into memory."""
+
+    processor: Processor
+    splits: dict[str, pl.LazyFrame]
+    fitted_on: pl.LazyFrame  # what the vocabularies are counted in
+    rows: int
+
+
+def _checked(params: Mapping[str, Any], scope: str, inputs: _Inputs) -> _Raw:
+    """Every row of every input, checked; nothing is written."""
+    columns = [dict(column) for column in inputs.columns]
+    options = {**params, "feature_cols": columns, "label_col": inputs.labels}
+    processor = Processor(**{**options, "data_root": str(params["data_root"])})
+    splits, rows = {}, 0
+    for split, files in inputs.splits.items():
+        tables = [_open(params, inputs, file) for file in files]
+        count = sum(check(tables))
+        if not count:
+            raise InputError(f"The {split} split holds no rows: {', '.join(files)}.")
+        rows += count
+        frame = processor.preprocess(pl.concat([table.frame for table in tables]))
+        splits[split] = check_computed(f"the {split} split", frame, columns)
+    for column in columns:
+        if column["type"] == "sequence" and not column.get("max_len"):
+            column["max_len"] = _longest(splits["train"], column)
+    splits = {split: frame.with_columns(_newest(columns)) for split, frame in splits.items()}
+    everything = pl.concat(list(splits.values()))
+    fitted_on = everything if scope == "all" else splits["train"]
+    if inputs.items:
+        fitted_on = pl.concat([everything, _items(params, inputs)], how="diagonal")
+    try:
+        processor.count(fitted_on, everything, params.get("min_categr_count") or 1)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} has no column {', '.join(missing)}, which the data set's config names. "
-            f"It has: {', '.join(present)}."
+            f"The splits of {params['dataset_id']} cannot be read: {reason}"
+        ) from error
+    return _Raw(processor, splits, fitted_on, rows)
+
+
+def _open(params: Mapping[str, Any], inputs: _Inputs, file: str) -> Table:
+    binary = [is_binary(params, place) for place in range(len(inputs.labels))]
+    return open_table(file, inputs.columns, inputs.labels, binary, params.get("sep") or ",")
+
+
+def _items(params: Mapping[str, Any], inputs: _Inputs) -> pl.LazyFrame:
+    """The ids of the item table, of those columns that are features."""
+    ids = [
+        column
+        for column in inputs.columns
+        if column["type"] in ("categorical", "sequence") and "preprocess" not in column
+    ]
+    separator = params.get("sep") or ","
+    tables = [open_table(file, ids, [], [], separator, required=False) for file in inputs.items]
+    check(tables)
+    frame = pl.concat([table.frame for table in tables])
+    if not frame.collect_schema():
+        raise InputError(
+            f"vocab_data {inputs.items[0]} has none of the columns "
+            f"{', '.join(column['name'] for column in ids)}: name another file, or remove the key."
         )
-    return processor.preprocess(frame).with_columns(_newest(processor))
+    return frame
 
 
-def _newest(processor: FeatureProcessor) -> list[pl.Expr]:
+def _longest(frame: pl.LazyFrame, column: Mapping[str, Any]) -> int:
+    tokens = pl.col(column["name"]).str.split(column.get("splitter", "^"))
+    return frame.select(tokens.list.len().max()).collect().item()
+
+
+def _newest(columns: list[dict[str, Any]]) -> list[pl.Expr]:
     """Cut every sequence to its newest `max_len` tokens: FuxiCTR would keep the oldest."""
     return [
         pl.col(column["name"])
         .str.split(splitter := column.get("splitter", "^"))
         .list.tail(column["max_len"])
         .list.join(splitter)
-        for column in processor.feature_cols
-        if column["type"] == "sequence" and column.get("max_len") and column["active"]
+        for column in columns
+        if column["type"] == "sequence"
     ]
+
+
+# ---------------------------------------------------------------------- what is written
+
+
+def _encode(
+    params: Mapping[str, Any], inputs: _Inputs, raw: _Raw, building: Path, final: Path
+) -> dict[str, str | None]:
+    """Fit the vocabularies and write every split into `building`, to be moved to `final`.
+
+    Returns:
+        The digest of each split.
+    """
+    processor = raw.processor
+    _settle_in(processor, building)
+    everything = pl.concat(list(raw.splits.values()))
+    processor.fit(raw.fitted_on, everything, rebuild_dataset=True, **_fit_options(params))
+    for name, file in inputs.pretrained.items():
+        vocabulary = processor.processor_dict[f"{name}::tokenizer"].vocab
+        check_overlap(name, file, vocabulary, processor.feature_map.features[name]["oov_idx"])
+    digests: dict[str, str | None] = {}
+    with tqdm(total=raw.rows, desc=f"encode {params['dataset_id']}", unit=" rows") as progress:
+        for split, frame in raw.splits.items():
+            digests[split] = _write(processor, frame, building / f"{split}.parquet", progress)
+    _settle_in(processor, final)  # what is pickled names the folder in which it will be found
+    processor.as_fuxictrs().save_pickle(str(building / "feature_processor.pkl"))
+    return digests
+
+
+def _settle_in(processor: FeatureProcessor, place: Path) -> None:
+    processor.data_dir = processor.feature_map.data_dir = str(place)
+    processor.pickle_file = str(place / "feature_processor.pkl")
+    processor.json_file = str(place / "feature_map.json")
+    processor.vocab_file = str(place / "feature_vocab.json")
 
 
 def _fit_options(params: Mapping[str, Any]) -> dict[str, Any]:
     return {k: params[k] for k in ("min_categr_count", "num_buckets") if params.get(k) is not None}
 
 
-def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progress: tqdm) -> None:
-    writer = None
+def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progress: tqdm) -> str:
+    """Encode a split; its digest."""
+    writer, digest = None, SplitDigest()
     try:
         for part in _parts(frame):
-            columns = processor.transform({c: part[c].to_numpy() for c in part.columns})
+            encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
+            columns = {name: np.asarray(values) for name, values in encoded.items()}
+            for name, values in columns.items():
+                digest.update(name, values)
             table = pa.table({name: _arrow(values) for name, values in columns.items()})
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
@@ -161,6 +299,7 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
     finally:
         if writer is not None:
             writer.close()
+    return digest.hexdigest()
 
 
 def _parts(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
@@ -168,59 +307,49 @@ def _parts(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     yield from whole.iter_slices(_ROWS_AT_ONCE)
 
 
-def _arrow(values: Any) -> pa.Array:
-    array = np.asarray(values)
+def _arrow(array: np.ndarray) -> pa.Array:
     if array.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
     return pa.array(array)
 
 
-def _source_files(params: Mapping[str, Any], split: str) -> list[str]:
-    path, ending = params[f"{split}_data"], params.get("data_format", "csv")
-    pattern = path if path.endswith(ending) else os.path.join(path, f"*.{ending}")
-    files = sorted(glob.glob(pattern))
-    if not files:
-        hint = params.get("preprocess_command")
-        how = f" Make it with: {hint}" if hint else " See data_preprocess/README.md."
-        raise InputError(f"The {split} split is not there: {pattern}.{how}")
-    return files
+# ---------------------------------------------------------------------- the stamp
 
 
-def _stamp(
-    params: Mapping[str, Any], sources: dict[str, list[str]], known: Mapping[str, Any]
-) -> dict[str, Any]:
+def _stamp(params: Mapping[str, Any], inputs: _Inputs, known: Mapping[str, Any]) -> dict[str, Any]:
     """What the encoded data depends on: settings and content, and per file what was last seen.
 
     A file is read again only if its size or time differs from what is `known`.
     """
     files: dict[str, Any] = {}
-    for path in {f for names in sources.values() for f in names}:
+    for path in inputs.files():
         status = os.stat(path)
         seen = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         before = known.get(path, {})
         same = all(before.get(key) == value for key, value in seen.items())
-        files[path] = {**seen, "digest": before["digest"] if same else _digest(path)}
-    content = {split: [files[f]["digest"] for f in names] for split, names in sources.items()}
-    settings = {key: params.get(key) for key in _SETTINGS}
-    return {"fuxictr": fuxictr_version, "settings": settings, "content": content, "files": files}
+        files[path] = {**seen, "digest": before["digest"] if same else file_digest(path)}
+    sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
+    settings: dict[str, Any] = {key: params.get(key) for key in _SETTINGS}
+    settings["binary"] = [is_binary(params, place) for place in range(len(inputs.labels))]
+    return {
+        "encoder": _ENCODER,
+        "fuxictr": fuxictr_version,
+        "settings": json.loads(json.dumps(settings, default=str)),
+        "content": {name: [files[f]["digest"] for f in each] for name, each in sources.items()},
+        "pretrained": {name: files[f]["digest"] for name, f in inputs.pretrained.items()},
+        "files": files,
+    }
 
 
-def _digest(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _is_current(home: Path, last: Mapping[str, Any], stamp: Mapping[str, Any]) -> bool:
+    keys = ("encoder", "fuxictr", "settings", "content", "pretrained")
+    return all(last.get(k) == stamp[k] for k in keys) and folder.unchanged(home, last)
 
 
-def _read_stamp(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / _STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
-    temporary = folder / f".{_STAMP}"
-    temporary.write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-    temporary.replace(folder / _STAMP)
+def _remember(building: Path, home: Path, stamp: dict[str, Any]) -> None:
+    """Note when files were last seen, so that they are not read again."""
+    stamp["written"] = folder.seen_again(home, stamp["written"])
+    if stamp != folder.read_stamp(home):
+        folder.begin(building, [])
+        folder.write_stamp(building, home, stamp)
+        folder.clear(building)

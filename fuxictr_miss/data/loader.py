@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from itertools import repeat
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fuxictr_miss.data.files import files_at
 from fuxictr_miss.data.rows import open_rows
 from fuxictr_miss.errors import InputError
 
@@ -75,16 +74,17 @@ class TensorDataLoader:
         arrange: Callable[[dict[str, Tensor]], None] | None = None,
         **_: Any,
     ) -> None:
-        pattern = (
-            data_path if data_path.endswith(".parquet") else os.path.join(data_path, "*.parquet")
-        )
-        files = sorted(glob.glob(pattern))
+        _check(batch_size, seed, memory_budget_gb)
+        files = files_at(data_path, "parquet")
         if not files:
             raise InputError(f"No parquet file at {data_path}. Build the data set first.")
         labels = list(feature_map.labels)
         names = [*feature_map.features, *labels]
         self._words, self._layout, mapped = open_rows(files, names, memory_budget_gb)
+        if not len(self._words):
+            raise InputError(f"{data_path} holds no rows; the {split} split needs some.")
         self.columns = self._layout.columns(self._words)
+        self.split = split
         self.rows: Tensor | None = None  # of the columns, those in this split; None: all
         self._apart: set[str] = set()  # columns that batches do not take out of the rows
         if split == "train":
@@ -129,7 +129,10 @@ class TensorDataLoader:
 
     def column(self, name: str) -> Tensor:
         """A column of this split's rows, in the order of the file."""
-        return self.columns[name] if self.rows is None else self.columns[name][self.rows]
+        values = self.columns[name]
+        if self._arrange is not None and name in self._sequences:
+            values = self._arranged(name, self._arrange)
+        return values if self.rows is None else values[self.rows]
 
     def batches(
         self, order: Tensor | None = None, multiple: int = 1
@@ -169,6 +172,15 @@ class TensorDataLoader:
         stretch = torch.arange(self.num_samples) // _STRETCH
         span = int(lengths.max() - lengths.min()) + 1
         return (stretch * span + lengths).argsort(stable=True)
+
+    def _arranged(self, name: str, arrange: Callable[[dict[str, Tensor]], None]) -> Tensor:
+        """A sequence of mapped rows, as it is in batches."""
+        parts = []
+        for stretch in self._words.split(_ROWS_AT_ONCE):
+            columns = self._layout.columns(stretch.clone())
+            _in_place(arrange, columns)
+            parts.append(columns[name].clone())
+        return torch.cat(parts)
 
     def _take(self, chosen: Tensor | slice) -> dict[str, Tensor]:
         """The columns of chosen rows, where batches are wanted."""
@@ -263,17 +275,36 @@ def _ends(sequences: list[Tensor]) -> Tensor:
     return ends.masked_fill(empty, length).int()
 
 
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _check(batch_size: Any, seed: Any, memory_budget_gb: Any) -> None:
+    if not _is_number(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number of 1 or more, got {batch_size!r}.")
+    if seed is not None and not (_is_number(seed, int) and 0 <= seed < 2**32):
+        raise InputError(f"seed must be a whole number from 0 to 2^32 - 1, got {seed!r}.")
+    budget = 0 if memory_budget_gb is None else memory_budget_gb
+    if not (_is_number(budget, int, float) and budget >= 0):
+        raise InputError(f"memory_budget_gb must be a number of 0 or more, got {budget!r}.")
+
+
 def _sample(total: int, rate: float, seed: int | None) -> Tensor | None:
     """A random share of the rows, in their order; None: all of them."""
-    if not 0 < rate <= 1:
-        raise InputError(f"train_sample_rate must be above 0 and at most 1, got {rate}.")
-    return None if rate == 1 else _some_rows(total, rate, seed, stream=1).sort().values
+    if not (_is_number(rate, int, float) and 0 < rate <= 1):
+        raise InputError(f"train_sample_rate must be above 0 and at most 1, got {rate!r}.")
+    if rate == 1:
+        return None
+    rows = _some_rows(total, rate, seed, stream=1).sort().values
+    if not len(rows):
+        raise InputError(f"train_sample_rate {rate} leaves none of the {total} training rows.")
+    return rows
 
 
 def _noisy(total: int, rate: float, seed: int | None) -> Tensor:
     """A random share of the rows, whose labels are to be swapped."""
-    if not 0 <= rate < 1:
-        raise InputError(f"label_noise_rate must be at least 0 and below 1, got {rate}.")
+    if not (_is_number(rate, int, float) and 0 <= rate < 1):
+        raise InputError(f"label_noise_rate must be at least 0 and below 1, got {rate!r}.")
     return _some_rows(total, rate, seed, stream=2)
 
 

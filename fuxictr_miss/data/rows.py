@@ -72,7 +72,7 @@ def open_rows(files: list[str], names: list[str], budget_gb: float | None = None
 
     Raises:
         InputError: a column is missing, is text, or its sequences differ in length; or the Arrow
-            file cannot be written.
+            file cannot be written, or is somebody else's.
     """
     record = _record(files, names)
     count = sum(pq.read_metadata(file).num_rows for file in files)
@@ -83,6 +83,11 @@ def open_rows(files: list[str], names: list[str], budget_gb: float | None = None
         _fill(rows, files)
         return Rows(_words(rows), Layout(record), mapped=False)
     path = Path(files[0]).with_suffix(".arrow")
+    if os.path.lexists(path) and _stamp_of(path) is None:
+        raise InputError(
+            f"{path} was not written by this program, which needs the name for mapped rows: move "
+            f"it away, or raise memory_budget_gb above {size / _GB:.2f}."
+        )
     log.info(
         "%s: %.2f GB of columns are more than the budget of %.2f GB (memory_budget_gb): they are "
         "read from %s, mapped into memory.",
@@ -102,6 +107,13 @@ def open_rows(files: list[str], names: list[str], budget_gb: float | None = None
             f"memory_budget_gb above {size / _GB:.2f}."
         ) from error
     return Rows(_words(_map(path, record)), Layout(record), mapped=True)
+
+
+def discard_mapped(parquet: Path) -> None:
+    """Remove the mapped rows of a parquet file that was replaced, if there are any of ours."""
+    path = parquet.with_suffix(".arrow")
+    if _stamp_of(path) is not None:
+        path.unlink()
 
 
 def _record(files: list[str], names: list[str]) -> np.dtype:
@@ -188,11 +200,15 @@ def _stamp(files: list[str], record: np.dtype) -> bytes:
 
 
 def _stamp_of(path: Path) -> bytes | None:
+    """What a file of mapped rows was made of; None if it is nothing of ours."""
+    if path.is_symlink():
+        return None
     try:
         with pa.memory_map(str(path)) as source:
-            return (pa.ipc.open_file(source).schema.metadata or {}).get(b"source")
+            schema = pa.ipc.open_file(source).schema
     except (OSError, pa.ArrowInvalid):
         return None
+    return (schema.metadata or {}).get(b"source") if schema.names == ["row"] else None
 
 
 def _available() -> float:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from fuxictr.features import FeatureMap
@@ -54,6 +55,30 @@ def test_every_encoded_row_decodes_to_its_split_with_the_newest_of_its_history(p
                     assert len(ids) == 9
                     newest = text.split("^")[-9:]
                     assert [back[i] for i in ids if i] == newest
+
+
+@pytest.mark.parametrize("dtype", ["str", "int"])
+def test_ids_are_those_of_fuxictrs_own_processor(params, splits, tmp_path, dtype):
+    """From the training split alone, as FuxiCTR has it, and histories that are not cut."""
+    columns = [*params["feature_cols"], {"name": "count", "dtype": dtype, "type": "categorical"}]
+    columns = [{"active": True, **column, "max_len": 12} for column in columns]
+    counts = pl.col("item_history").str.split("^").list.len().alias("count")
+    for split in ("train", "valid", "test"):
+        rows = pl.read_parquet(splits / f"{split}.parquet").with_columns(counts)
+        rows.write_csv(tmp_path / f"{split}.csv")
+        params[f"{split}_data"] = str(tmp_path / f"{split}.csv")
+    params.update(feature_cols=columns, data_format="csv", vocab_scope="train")
+    ours = [pl.read_parquet(path) for path in build_dataset(params)]
+    theirs = FeatureProcessor(**{**params, "data_root": str(tmp_path / "theirs")})
+    frames = [theirs.preprocess(theirs.read_data(params[f"{s}_data"])) for s in ("train", "test")]
+    theirs.fit(frames[0])
+    for frame, rows in zip(frames, (ours[0], ours[2]), strict=True):
+        expected = theirs.transform({c.name: c.to_numpy() for c in frame.collect()})
+        for name in expected:
+            assert rows[name].to_list() == np.asarray(expected[name]).tolist()
+    places = [tmp_path / place / "small" / "feature_map.json" for place in ("encoded", "theirs")]
+    maps = [json.loads(place.read_text()) for place in places]
+    assert maps[0] == maps[1]
 
 
 @pytest.mark.parametrize(("scope", "knows_test_items"), [("all", True), ("train", False)])
@@ -130,7 +155,7 @@ def test_an_interrupted_build_is_not_mistaken_for_a_finished_one(params, monkeyp
     def dies(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_write_stamp", dies)
+    monkeypatch.setattr(build.folder, "commit", dies)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(params)
     assert not encoded(params).exists()
@@ -138,17 +163,6 @@ def test_an_interrupted_build_is_not_mistaken_for_a_finished_one(params, monkeyp
     monkeypatch.undo()
     build_dataset(params)
     assert (encoded(params) / "build.json").exists()
-
-
-def test_leftovers_of_a_killed_build_do_no_harm(params):
-    left = encoded(params).with_name(".small.building")
-    left.mkdir(parents=True)
-    (left / "train.parquet").write_bytes(b"half")
-    encoded(params).mkdir()
-    (encoded(params) / "feature_map.json").write_text("{}")  # no stamp: never finished
-    build_dataset(params)
-    assert not left.exists()
-    assert pl.read_parquet(encoded(params) / "train.parquet").height
 
 
 def test_a_missing_split_names_the_command_that_makes_it(params):

@@ -82,3 +82,25 @@ def test_a_split_without_rows_has_columns_without_rows(tmp_path):
     assert {name: tuple(c.shape) for name, c in rows.layout.columns(rows.words).items()} == {
         "id": (0,), "label": (0,)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["text", "arrow", "link", "folder"])
+def test_an_arrow_file_of_somebody_else_is_refused_and_stays(tmp_path, kind):
+    files = written(tmp_path, COLUMNS)
+    other = tmp_path / "a.arrow"
+    if kind == "text":
+        other.write_text("mine")
+    elif kind == "arrow":
+        table = pa.table({"row": [1]}).replace_schema_metadata({b"made": b"by somebody"})
+        with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+            out.write_table(table)
+    elif kind == "link":
+        (tmp_path / "far").write_text("mine")
+        other.symlink_to(tmp_path / "far")
+    else:
+        other.mkdir()
+    before = sorted(tmp_path.iterdir()), other.read_bytes() if other.is_file() else None
+    with pytest.raises(InputError, match=r"a\.arrow was not written by.*memory_budget_gb"):
+        open_rows(files, ["long"], 0)
+    assert before == (sorted(tmp_path.iterdir()), other.read_bytes() if other.is_file() else None)
+    assert not open_rows(files, ["long"], 1).mapped

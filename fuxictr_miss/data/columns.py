@@ -1,0 +1,237 @@
+"""The columns of a data set's config, checked before any data is read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from fuxictr_miss.errors import InputError, unknown
+
+IDS = ("categorical", "sequence", "meta")
+TYPES = (*IDS, "numeric", "embedding")
+NORMALIZERS = ("StandardScaler", "MinMaxScaler")
+GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG")
+_DTYPES = ("str", "int", "float")
+_HAS_TABLE = ("categorical", "sequence")
+
+
+def feature_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The active of FuxiCTR's `feature_cols`, one entry a feature, every value one it can use.
+
+    Columns that share an embedding table get one type: text, unless all of them are numbers.
+
+    Raises:
+        InputError: names the feature, the key and what it may be.
+    """
+    named = _expanded(params.get("feature_cols"), "feature_cols")
+    columns = [_checked(column) for column in named if column.get("active", True)]
+    if not columns:
+        raise InputError("No entry of feature_cols is active.")
+    labels = [column["name"] for column in label_columns(params)]
+    _refuse_twice([column["name"] for column in columns] + labels)
+    _check_sharing(columns)
+    _check_group_id(params, columns)
+    _one_type_a_table(columns)
+    return columns
+
+
+def label_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """FuxiCTR's `label_col`, as a list.
+
+    Raises:
+        InputError: it names no label, or one without a usable type.
+    """
+    labels = _expanded(params.get("label_col"), "label_col")
+    for label in labels:
+        label["dtype"] = _dtype(label, f"Label {label['name']!r}")
+        if label["dtype"] == "str":
+            raise InputError(f"Label {label['name']!r} must have dtype float or int, not str.")
+    return labels
+
+
+def is_binary(params: Mapping[str, Any], place: int) -> bool:
+    """Whether the label at a place in `label_col` is one of 0 and 1."""
+    task = params.get("task") or "binary_classification"
+    if isinstance(task, list | tuple):
+        task = task[place] if place < len(task) else "binary_classification"
+    return task == "binary_classification"
+
+
+def _expanded(columns: Any, key: str) -> list[dict[str, Any]]:
+    """One entry a name, as FuxiCTR lets a list of names share their settings."""
+    if isinstance(columns, Mapping):
+        columns = [columns]
+    if not isinstance(columns, list | tuple) or not columns:
+        raise InputError(f"The data set's config names no {key}; got {columns!r}.")
+    expanded: list[dict[str, Any]] = []
+    for column in columns:
+        if not isinstance(column, Mapping) or not column.get("name"):
+            raise InputError(f"Every entry of {key} needs a name; got {column!r}.")
+        names = column["name"] if isinstance(column["name"], list | tuple) else [column["name"]]
+        for name in names:
+            if not isinstance(name, str):
+                raise InputError(f"A name in {key} must be text; put {name!r} in quotes.")
+            expanded.append({**column, "name": name})
+    return expanded
+
+
+def _checked(column: dict[str, Any]) -> dict[str, Any]:
+    name, kind = column["name"], column.get("type")
+    if kind not in TYPES:
+        raise unknown(f"type of feature {name!r}:", str(kind), TYPES)
+    column = {"active": True, **column, "dtype": _dtype(column, f"Feature {name!r}")}
+    if kind != "meta":
+        _check_name(name)
+    if kind == "numeric":
+        _check_numeric(column)
+    elif kind == "sequence":
+        _check_sequence(column)
+    elif kind == "embedding":
+        _check_whole(column, "pretrain_dim", least=1)
+        column["dtype"] = "list"  # a type that FuxiCTR fills nothing into
+    if "category_processor" in column:
+        raise InputError(
+            f"Feature {name!r}: category_processor does not run in FuxiCTR 2.3.10; put the buckets "
+            "into the data and remove the key."
+        )
+    _check_preprocess(column)
+    if column.get("min_categr_count") is not None:
+        _check_whole(column, "min_categr_count", least=1)
+    return column
+
+
+def _dtype(column: Mapping[str, Any], who: str) -> str:
+    dtype = column.get("dtype")
+    name = dtype.__name__ if isinstance(dtype, type) else dtype
+    if name not in _DTYPES and column.get("type") != "embedding":
+        raise InputError(f"{who} must have dtype {', '.join(_DTYPES)}; got {dtype!r}.")
+    return str(name)
+
+
+def _check_preprocess(column: Mapping[str, Any]) -> None:
+    function = str(column.get("preprocess") or "copy_from").partition("(")[0]
+    if function != "copy_from":
+        raise InputError(
+            f"Feature {column['name']!r}: FuxiCTR's processor has no preprocess function "
+            f"{function!r}, only copy_from(COLUMN); put the column into the data."
+        )
+
+
+def _check_name(name: str) -> None:
+    """PyTorch keeps a feature's table as an attribute of a module."""
+    if "." in name or hasattr(nn.ModuleDict(), name):
+        why = "has a dot in its name" if "." in name else "has the name of a part of nn.ModuleDict"
+        raise InputError(
+            f"Feature {name!r} {why}, so PyTorch cannot hold its embedding: rename the column, in "
+            "the data and in the config."
+        )
+
+
+def _check_numeric(column: Mapping[str, Any]) -> None:
+    name, fill = column["name"], column.get("fill_na")
+    if column["dtype"] == "str":
+        raise InputError(f"Numeric feature {name!r} must have dtype float or int, not str.")
+    if fill is not None and not (_is_number(fill) and math.isfinite(fill)):
+        raise InputError(f"Numeric feature {name!r}: fill_na must be a number; got {fill!r}.")
+    if "normalizer" in column and column["normalizer"] not in NORMALIZERS:
+        raise unknown(f"normalizer of {name!r}:", str(column["normalizer"]), NORMALIZERS)
+
+
+def _check_sequence(column: Mapping[str, Any]) -> None:
+    name = column["name"]
+    if column.get("max_len"):
+        _check_whole(column, "max_len", least=1)
+    if column.get("padding", "post") not in ("pre", "post"):
+        raise unknown(f"padding of {name!r}:", str(column["padding"]), ("pre", "post"))
+    splitter = column.get("splitter", "^")
+    if not isinstance(splitter, str) or not splitter:
+        raise InputError(f"Sequence {name!r}: splitter must be text; got {splitter!r}.")
+
+
+def _check_whole(column: Mapping[str, Any], key: str, least: int) -> None:
+    value = column.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(
+            f"Feature {column['name']!r}: {key} must be a whole number of {least} or more; "
+            f"got {value!r}."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse_twice(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"The data set's config names the column {name!r} twice.")
+        seen.add(name)
+
+
+def _check_sharing(columns: list[dict[str, Any]]) -> None:
+    before: list[str] = []
+    for column in columns:
+        target = column.get("share_embedding")
+        if target is not None and target not in before:
+            raise InputError(
+                f"Feature {column['name']!r} shares the embedding of {target!r}, which is not an "
+                f"active categorical or sequence column before it in feature_cols."
+                f"{_closest(str(target), before)}"
+            )
+        if column["type"] in _HAS_TABLE:
+            before.append(column["name"])
+
+
+def _check_group_id(params: Mapping[str, Any], columns: list[dict[str, Any]]) -> None:
+    group_id, metrics = params.get("group_id"), params.get("metrics") or []
+    names = [column["name"] for column in columns]
+    if group_id is not None and group_id not in names:
+        raise InputError(
+            f"group_id {group_id!r} is not an active column of feature_cols."
+            f"{_closest(str(group_id), names)}"
+        )
+    grouped = [metric for metric in metrics if str(metric).startswith(GROUP_METRICS)]
+    if group_id is None and grouped and isinstance(metrics, list | tuple):
+        raise InputError(
+            f"The metric {grouped[0]} needs groups: set group_id in the data set's config to the "
+            "column that names the group of a row, as user_id."
+        )
+
+
+def _closest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _one_type_a_table(columns: list[dict[str, Any]]) -> None:
+    """Of the ids of a table: text, unless every column of it is declared int.
+
+    Otherwise 4 in one column and "4" in another would be two rows of the table.
+    """
+    table = {column["name"]: column.get("share_embedding") for column in columns}
+    text: set[str] = set()  # the first columns of such tables
+
+    def first(name: str) -> str:
+        while table.get(name):
+            name = str(table[name])
+        return name
+
+    for column in columns:
+        whole = column["dtype"] == "int" and column["type"] != "sequence"
+        if column["type"] in IDS and not whole:
+            text.add(first(column["name"]))
+    for column in columns:
+        if column["type"] == "meta" and not column.get("remap", True):
+            column["dtype"] = "int"
+        elif column["type"] in IDS and first(column["name"]) in text:
+            column["dtype"] = "str"
+            if "fill_na" in column:
+                column["fill_na"] = str(column["fill_na"])
+        fill = column.get("fill_na", 0)
+        if column["type"] in IDS and column["dtype"] == "int" and not isinstance(fill, int):
+            raise InputError(f"Feature {column['name']!r}: fill_na must be an int; got {fill!r}.")

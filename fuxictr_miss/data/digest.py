@@ -1,0 +1,148 @@
+"""One short text for encoded data: equal where features, ids, rows and vectors are equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fuxictr_miss.data.files import file_digest, files_at
+from fuxictr_miss.data.folder import SPLITS, read_stamp, unchanged
+from fuxictr_miss.errors import InputError
+
+_ROWS_AT_ONCE = 65_536
+_OTHERS = ("npz", "h5", "csv")  # other formats of FuxiCTR's
+
+
+def data_digest(folder: str | Path) -> str:
+    """The digest of a folder of encoded data, by `build_dataset` or by FuxiCTR.
+
+    It covers the features and their settings, the vocabularies, every value of every split, and
+    the pretrained embeddings; not the folder, the data set's name, or times.
+
+    Args:
+        folder: it holds `feature_map.json`.
+
+    Returns:
+        16 characters. Of data that `build_dataset` wrote it was computed then; other data is read.
+
+    Raises:
+        InputError: there is no feature map, or a file cannot be read.
+    """
+    folder = Path(folder)
+    stamp = read_stamp(folder)
+    if "digest" in stamp and unchanged(folder, stamp):
+        return stamp["digest"]
+    return digest_of(folder, {split: _split_digest(folder, split) for split in SPLITS})
+
+
+def digest_of(folder: Path, splits: Mapping[str, str | None]) -> str:
+    """The digest of a folder whose splits have these.
+
+    Args:
+        splits: {split: digest}; None where there is no such split.
+    """
+    feature_map = _json(folder / "feature_map.json")
+    feature_map.pop("dataset_id", None)
+    vocabulary = folder / "feature_vocab.json"
+    features = [spec for entry in feature_map.get("features", []) for spec in entry.values()]
+    vectors = [spec["pretrained_emb"] for spec in features if spec.get("pretrained_emb")]
+    missing = [name for name in vectors if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder / missing[0]} is not there; build the data set again.")
+    content = {
+        "features": feature_map,
+        "vocabulary": _json(vocabulary) if vocabulary.exists() else None,
+        "splits": {split: digest for split, digest in splits.items() if digest},
+        "pretrained": [file_digest(folder / name) for name in vectors],
+    }
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+
+
+class SplitDigest:
+    """The digest of a split's columns, whatever the parts in which they come."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, Any] = {}
+        self._kinds: dict[str, str] = {}
+
+    def update(self, name: str, values: np.ndarray, lengths: np.ndarray | None = None) -> None:
+        """Add rows of a column.
+
+        Args:
+            values: (rows,) or (rows, L); or, with `lengths`, the values of all rows in one.
+            lengths: (rows,) of a column of lists.
+        """
+        if values.ndim == 2:
+            lengths = np.full(len(values), values.shape[1])
+        if values.dtype == object:
+            values = np.frombuffer("\0".join(map(str, [*values, ""])).encode(), np.uint8)
+        hashes = self._columns.setdefault(name, (_hash(), _hash()))
+        self._kinds[name] = str(values.dtype)
+        hashes[0].update(np.ascontiguousarray(values).view(np.uint8))
+        if lengths is not None:
+            hashes[1].update(np.ascontiguousarray(lengths, np.int32).view(np.uint8))
+
+    def hexdigest(self) -> str:
+        digest = _hash()
+        for name, (values, lengths) in sorted(self._columns.items()):
+            parts = (name, self._kinds[name], values.hexdigest(), lengths.hexdigest())
+            digest.update(json.dumps(parts).encode())
+        return digest.hexdigest()
+
+
+def _hash() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); build the data set first.") from error
+
+
+def _split_digest(folder: Path, split: str) -> str | None:
+    parquet = _files(folder, split, "parquet")
+    if parquet:
+        return _parquet_digest(parquet)
+    others = [file for ending in _OTHERS for file in _files(folder, split, ending)]
+    return "".join(file_digest(file) for file in others) or None
+
+
+def _files(folder: Path, split: str, ending: str) -> list[str]:
+    file = folder / f"{split}.{ending}"
+    return files_at(file, ending) if file.exists() else _parts(folder / split, ending)
+
+
+def _parts(folder: Path, ending: str) -> list[str]:
+    return files_at(folder, ending) if folder.is_dir() else []
+
+
+def _parquet_digest(files: list[str]) -> str:
+    digest = SplitDigest()
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(_ROWS_AT_ONCE):
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                        digest.update(name, *_values(column))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path} cannot be read as parquet ({error}).") from error
+    return digest.hexdigest()
+
+
+def _values(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    if not pa.types.is_nested(column.type):
+        return column.to_numpy(zero_copy_only=False), None
+    if pa.types.is_fixed_size_list(column.type):
+        lengths = np.full(len(column), column.type.list_size)
+    else:
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy(zero_copy_only=False), lengths

@@ -1,0 +1,41 @@
+"""The files behind a path of the config, and what they contain as a short text."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+
+
+def files_at(path: str | Path, ending: str) -> list[str]:
+    """The files that a path names: itself, those in a folder, or those that a pattern matches.
+
+    A name that is there is taken as it is: "exp [1]" is a folder, not a pattern.
+
+    Args:
+        path: as FuxiCTR's configs have it.
+        ending: of the files in a folder, without the dot.
+
+    Returns:
+        Sorted by name; none if there is nothing.
+    """
+    place = Path(path)
+    if place.is_file():
+        return [str(path)]
+    if place.is_dir():
+        found = (each for each in place.iterdir() if each.name[:1] != "." and each.is_file())
+        return sorted(os.path.join(path, f.name) for f in found if f.name.endswith(f".{ending}"))
+    pattern = str(path)
+    if not pattern.endswith(ending):
+        pattern = os.path.join(pattern, f"*.{ending}")
+    return sorted(f for f in glob.glob(pattern) if os.path.isfile(f))
+
+
+def file_digest(path: str | Path) -> str:
+    """Equal for files of equal bytes only."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

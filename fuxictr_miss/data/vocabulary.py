@@ -1,0 +1,96 @@
+"""FuxiCTR's processor, with a look at the tokens of the ids before it numbers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+from fuxictr.preprocess import FeatureProcessor
+
+from fuxictr_miss.errors import InputError
+
+_RESERVED = ("__PAD__", "__OOV__")
+
+
+class Processor(FeatureProcessor):
+    """A `FeatureProcessor` that refuses tokens which cannot become a vocabulary."""
+
+    def count(self, fitted_on: pl.LazyFrame, everything: pl.LazyFrame, least: int) -> None:
+        """Count what `fit` numbers, once for both.
+
+        Args:
+            fitted_on: the rows of the vocabularies.
+            everything: the rows of the splits.
+            least: the config's min_categr_count.
+
+        Raises:
+            InputError: names the column and a token.
+        """
+        statistics = super()._collect_statistics(fitted_on, everything)
+        counts = {
+            column["name"]: _counts(column, statistics)
+            for column in self.feature_cols
+            if "value_counts" in statistics.get(column["name"], {})
+        }
+        for column in self.feature_cols:
+            if column["name"] in counts:
+                _check_tokens(column, counts[column["name"]], least)
+                if column.get("share_embedding") in counts:
+                    _check_common(column, counts)
+        self._statistics = statistics
+
+    def _collect_statistics(self, *_: Any) -> dict[str, Any]:
+        return self.__dict__.pop("_statistics")
+
+    def as_fuxictrs(self) -> FeatureProcessor:
+        """Itself, of FuxiCTR's class, so that its pickle opens without this package."""
+        self.__class__ = FeatureProcessor
+        return self
+
+
+def _counts(column: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[Any, int]:
+    """How often each token occurs that is not the one for a missing value."""
+    counts = dict(statistics[column["name"]]["value_counts"])
+    counts.pop(column.get("fill_na", ""), None)
+    return counts
+
+
+def _check_tokens(column: Mapping[str, Any], counts: Mapping[Any, int], least: int) -> None:
+    name = column["name"]
+    least = 1 if column["type"] == "meta" else column.get("min_categr_count") or least
+    if not counts:
+        raise InputError(f"Column {name!r} is empty in every row: set active: False for it.")
+    most = max(counts, key=lambda token: counts[token])
+    if counts[most] < least:
+        raise InputError(
+            f"Column {name!r}: no id occurs min_categr_count={least} times ({most!r} has "
+            f"{counts[most]}); lower min_categr_count or set active: False for it."
+        )
+    for token in _RESERVED:
+        if token in counts:
+            raise InputError(f"Column {name!r} holds {token!r}, which FuxiCTR reserves; rename it.")
+    if not column.get("remap", True):
+        bad = next((token for token in counts if not _is_number(token)), None)
+        if bad is not None:
+            raise InputError(
+                f"Column {name!r} holds {bad!r}, but remap: False takes whole numbers from 0 only."
+            )
+
+
+def _check_common(column: Mapping[str, Any], counts: Mapping[str, Mapping[Any, int]]) -> None:
+    name, target = column["name"], column["share_embedding"]
+    if counts[target].keys().isdisjoint(counts[name]):
+        raise InputError(
+            f"{name!r} shares the embedding of {target!r}, but no id is in both: {target!r} holds "
+            f"{_sample(counts[target])}, {name!r} {_sample(counts[name])}. Write both in one form, "
+            "check splitter, or remove share_embedding."
+        )
+
+
+def _sample(tokens: Iterable[Any]) -> str:
+    return " and ".join(repr(token) for token in sorted(tokens, key=str)[:2])
+
+
+def _is_number(token: Any) -> bool:
+    return str(token).isdecimal()
