@@ -54,11 +54,11 @@ class CodedLog:
         """Append a block of the log.
 
         Args:
-            block: `user_id`, `item_id` (any type, no nulls), `time` (a number, no nulls; the same
-                type in each block) and the attributes. An attribute belongs to the item: the value
-                at its newest time in the log holds for all of its interactions (a later line wins a
-                tie), so that no value tells a positive from a negative. Null or empty becomes
-                `UNKNOWN`.
+            block: `user_id`, `item_id` (any type, no nulls), `time` (a number, no nulls; integers
+                may become decimals in a later block) and the attributes. An attribute belongs to
+                the item: the value at its newest time in the log holds for all of its interactions
+                (a later line wins a tie), so that no value tells a positive from a negative. Null
+                or empty becomes `UNKNOWN`.
             interacts: (rows,) False where the user touched the item without an interaction, such
                 as a rating too low to count: never a negative, and nothing else. None: all True.
         """
@@ -201,11 +201,15 @@ class _Columns:
 
     def append(self, **columns: np.ndarray) -> None:
         for name, column in columns.items():
-            self._types.setdefault(name, column.dtype)
-            if self._folder is None:
+            before = self._types.setdefault(name, column.dtype)
+            self._types[name] = column.dtype
+            if self._folder is None:  # pieces of two types become one type when they are read
                 self._pieces.setdefault(name, []).append(column)
             else:
                 self._folder.mkdir(parents=True, exist_ok=True)
+                if before != column.dtype:
+                    path = self._folder / name
+                    np.fromfile(path, before).astype(column.dtype).tofile(path)
                 with (self._folder / name).open("ab") as file:
                     file.write(column.tobytes())
 
