@@ -227,7 +227,8 @@ _REVIEW = {
     "unixReviewTime": pl.Float64,  # a whole number, but JSON may write it as 1.0
 }
 _NAMES = {"reviewerID": "user_id", "asin": "item_id", "unixReviewTime": "time"}
-_NO_ID = r"^$|^[\[{]|^true$|^false$|^-?[0-9]+[.eE]|\x00"  # a list, a truth value, a fraction, ..
+# a list, a truth value, a fraction, a number past what a Float64 holds, ..
+_NO_ID = r"^$|^[\[{]|^true$|^false$|^-?[0-9]+[.eE]|^-?[0-9]{16,}$|^-0$|\x00"
 
 
 def _at_once(block: LineBlock) -> pl.DataFrame | None:
@@ -290,6 +291,8 @@ def _id(review: dict[str, object], key: str) -> str:
     name = review.get(key)
     if name in (None, ""):
         raise _NoReviewError(f"no {key}")
+    if isinstance(name, float) and abs(name) < 1 << 53 and name == int(name):
+        name = int(name)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or not _is_text(str(name)):
         raise _NoReviewError(f"{key} that is no text")
     return str(name)

@@ -87,8 +87,9 @@ def filter_log(log: CodedLog, k: int) -> Record:
     the same time keep their order in the log.
 
     Raises:
-        InputError: nothing is left.
+        InputError: nothing is left; a number is an id in two forms, 4 and 4.0.
     """
+    log.refuse_values_in_two_forms()
     before = f"{log.interactions:,} interactions of {len(log.users):,} users"
     core = log.keep_core(k, SHORTEST)
     if len(core.users) == 0:
@@ -187,7 +188,7 @@ def splits_folder(output: Path, inputs: Sequence[Path]) -> OutputFolder:
         output,
         names=(*SPLITS, *(f"{name}.parquet" for name in (*SPLITS, "items"))),
         stamp="statistics.json",
-        legacy=frozenset({"users", "instances", "interactions", "short_users", "k_core"}),
+        legacy=frozenset({"users", "instances", "interactions", "k_core"}),
         inputs=inputs,
     )
 

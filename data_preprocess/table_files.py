@@ -35,6 +35,8 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
         files += found
     seen: set[Path] = set()
     for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} is no regular file. Write what comes from it into a file.")
         if file.resolve() in seen:
             raise InputError(f"--input names {file} twice; its rows would count twice.")
         seen.add(file.resolve())

@@ -131,7 +131,7 @@ def plain_rows(lines: list[str]) -> tuple[list[tuple], list[int]]:
             bad.append(number)
             continue
         user, item, when, kind = fields + [""] * (4 - len(fields))
-        if user and item and when in ("1", "2", "5", "7", "11", "12", "21", "22"):
+        if user and item and when.isascii() and when.isdigit():
             rows.append((user, item, int(when), kind))
         else:
             bad.append(number)

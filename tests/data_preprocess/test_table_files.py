@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
@@ -270,9 +271,12 @@ def test_a_file_is_not_read_twice(tmp_path: Path) -> None:
         find_files([str(path), f"{tmp_path}/*.csv"])
 
 
-def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         find_files([str(tmp_path)])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no regular file"):
+        find_files([str(tmp_path / "pipe")])
 
 
 def test_parquet_is_known_by_its_bytes(tmp_path: Path) -> None:
