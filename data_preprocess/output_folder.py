@@ -161,7 +161,7 @@ class OutputFolder:
         work = self.path / WORK
         for path in (work / _REPLACED, work / _NEW / self.stamp, self.path / self.stamp):
             stamp = _read(path)
-            if stamp is not None and isinstance(stamp.get("files"), dict):
+            if stamp is not None and _lists_files(stamp):
                 for name, digest in stamp["files"].items():
                     listed.setdefault(name, []).append(digest)
             elif stamp is not None and self.legacy and self.legacy <= set(stamp):
@@ -204,6 +204,13 @@ def _read(stamp: Path) -> dict | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _lists_files(stamp: dict) -> bool:
+    files = stamp.get("files")
+    return isinstance(files, dict) and all(
+        isinstance(about, dict) and set(about) == {"bytes", "sha256"} for about in files.values()
+    )
 
 
 def _digest(path: Path) -> dict[str, object]:

@@ -77,6 +77,9 @@ STRANGERS: dict[str, Callable[[Path], object]] = {
     "a broken link": lambda path: (path / "a").symlink_to("nowhere"),
     "a link to a folder": lambda path: (path / "b").symlink_to("/etc"),
     "a stamp": lambda path: (path / "stamp.json").write_text('{"mine": 1}'),
+    "a stamp with other files": lambda path: (path / "stamp.json").write_text(
+        '{"files": {"a": 1}}'
+    ),
     "a stamp that is no JSON": lambda path: (path / "stamp.json").write_text("mine"),
     "a folder for a stamp": lambda path: (path / "stamp.json").mkdir(),
     "a working folder": lambda path: (
