@@ -9,9 +9,13 @@ but never a negative either.
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
+import polars as pl
+
 from coded_log import CodedLog
+from csv_tables import CsvForm
 from fuxictr_miss.errors import InputError, run_command
 from interactions import (
     Statistics,
@@ -19,9 +23,10 @@ from interactions import (
     filter_log,
     protocol_of,
     report,
-    spill_folder,
+    splits_folder,
     write_splits,
 )
+from left_out import LeftOut
 from table_files import read_tables
 
 FOLDER = Path("data/raw/alipay")
@@ -39,7 +44,7 @@ COLUMNS = {
     "time": "time",
 }
 ATTRIBUTES = ("cate_id", "seller_id")
-CLICK = "0"  # of `action`; anything else is a purchase
+CLICK, PURCHASE = "0", "1"  # of `action`
 
 
 def _main() -> None:
@@ -68,24 +73,46 @@ def _main() -> None:
     )
     options = parser.parse_args()
     protocol = protocol_of(options, K_CORE)
-    tables = read_tables(
-        [_find(options.log)],
-        COLUMNS,
-        member=TABLE,
-        skip_malformed=options.skip_malformed,
-        allow_truncated=options.allow_truncated,
-    )
-    with spill_folder(options.output, options.shards) as folder:
-        log, skipped, rows = CodedLog(ATTRIBUTES, options.shards, folder), 0, 0
-        for frame, bad in tables:
-            log.add(frame, (frame["action"] == CLICK).fill_null(False))
-            rows += frame.height
-            skipped += bad
+    path = _find(options.log)
+    output = splits_folder(options.output, [path])
+    left_out = LeftOut()
+    with output.work() as folder:
+        log = CodedLog(ATTRIBUTES, options.shards, folder if options.shards > 1 else None)
+        rows = 0
+        with closing(
+            read_tables(
+                [path],
+                COLUMNS,
+                form=CsvForm(encoding=options.encoding),
+                member=TABLE,
+                left_out=left_out if options.skip_malformed else None,
+                allow_truncated=options.allow_truncated,
+            )
+        ) as tables:
+            for frame in tables:
+                log.add(frame, _is_click(frame["action"]))
+                rows += frame.height
+        left_out.report()
         record = filter_log(log, protocol.k_core)
         report("alipay", record, protocol, PAPER, options.expect_paper)
-        source = {"raw_rows": rows, "raw_interactions": log.interactions, "skipped_lines": skipped}
-        write_splits(record, protocol, options.output, source, options.shards)
+        source = {
+            "raw_rows": rows,
+            "raw_interactions": log.interactions,
+            "skipped_lines": len(left_out),
+        }
+        write_splits(record, protocol, output, source, options.shards)
     print(f"written to {options.output}")
+
+
+def _is_click(action: pl.Series) -> pl.Series:
+    """Whether each row is a click; a row without an action is none."""
+    other = action.filter(~action.is_in([CLICK, PURCHASE, ""]).fill_null(True))
+    if len(other):
+        raise InputError(
+            f"{COLUMNS['action']} is {other[0]!r} in {len(other):,} rows; it must be {CLICK} (a "
+            f"click) or {PURCHASE} (a purchase). Is this {TABLE}?"
+        )
+    return (action == CLICK).fill_null(False)
 
 
 def _find(named: Path | None) -> Path:

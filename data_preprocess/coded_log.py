@@ -14,6 +14,8 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from fuxictr_miss.errors import InputError
+
 UNKNOWN = "unknown"  # the value of an attribute that an item lacks
 
 
@@ -54,11 +56,11 @@ class CodedLog:
         """Append a block of the log.
 
         Args:
-            block: `user_id`, `item_id` (any type, no nulls), `time` (a number, no nulls; the same
-                type in each block) and the attributes. An attribute belongs to the item: the value
-                at its newest time in the log holds for all of its interactions (a later line wins a
-                tie), so that no value tells a positive from a negative. Null or empty becomes
-                `UNKNOWN`.
+            block: `user_id`, `item_id` (any type, no nulls), `time` (a number, no nulls; integers
+                may become decimals in a later block) and the attributes. An attribute belongs to
+                the item: the value at its newest time in the log holds for all of its interactions
+                (a later line wins a tie), so that no value tells a positive from a negative. Null
+                or empty becomes `UNKNOWN`.
             interacts: (rows,) False where the user touched the item without an interaction, such
                 as a rating too low to count: never a negative, and nothing else. None: all True.
         """
@@ -75,6 +77,23 @@ class CodedLog:
             if interacts is not None:
                 rows = mine & ~counts
                 touched.append(user=user[rows], item=item[rows])
+
+    def refuse_values_in_two_forms(self) -> None:
+        """Refuse a log that writes one number as 4 and as 4.0, which text would make two ids.
+
+        Raises:
+            InputError: says which.
+        """
+        values = self._item_values.texts if self._item_values else {}
+        for name, codes in {"user": self.users, "item": self.items, **values}.items():
+            names = codes.names(np.arange(len(codes)))
+            decimals = names.filter(names.str.contains(r"^-?[0-9]+\.0+$"))
+            twice = decimals.filter(decimals.str.replace(r"\.0+$", "").is_in(names.implode()))
+            if len(twice):
+                raise InputError(
+                    f"The log has {len(twice):,} values of {name} in two forms, such as "
+                    f"{twice[0]!r} and {twice[0].split('.')[0]!r}. Write them alike in all files."
+                )
 
     def keep_core(self, k: int, shortest: int) -> Core:
         """Remove users and items with fewer than `k` interactions until none is left (VI.A).
@@ -163,7 +182,7 @@ class _ItemValues:
     """What the newest line about each item says of its attributes."""
 
     def __init__(self, attributes: Sequence[str]) -> None:
-        self._texts = {name: _Codes() for name in attributes}
+        self.texts = {name: _Codes() for name in attributes}
         self._value_of = {name: np.empty(0, np.int32) for name in attributes}  # of each item
         self._time_of = np.empty(0)
 
@@ -175,7 +194,7 @@ class _ItemValues:
         line = np.full(n_items, -1)
         np.maximum.at(line, item[newest], newest)  # of equal times the later line
         items = np.flatnonzero(line >= 0)
-        for name, codes in self._texts.items():
+        for name, codes in self.texts.items():
             text = block[name].gather(line[items]).cast(pl.String)
             self._value_of[name] = _grown(self._value_of[name], n_items, 0)
             self._value_of[name][items] = codes.encode(text.replace("", None).fill_null(UNKNOWN))
@@ -183,7 +202,7 @@ class _ItemValues:
     def of(self, items: np.ndarray) -> list[pl.Series]:
         return [
             codes.names(self._value_of[name][items]).alias(name)
-            for name, codes in self._texts.items()
+            for name, codes in self.texts.items()
         ]
 
 
@@ -201,11 +220,15 @@ class _Columns:
 
     def append(self, **columns: np.ndarray) -> None:
         for name, column in columns.items():
-            self._types.setdefault(name, column.dtype)
-            if self._folder is None:
+            before = self._types.setdefault(name, column.dtype)
+            self._types[name] = column.dtype
+            if self._folder is None:  # pieces of two types become one type when they are read
                 self._pieces.setdefault(name, []).append(column)
             else:
                 self._folder.mkdir(parents=True, exist_ok=True)
+                if before != column.dtype:
+                    path = self._folder / name
+                    np.fromfile(path, before).astype(column.dtype).tofile(path)
                 with (self._folder / name).open("ab") as file:
                     file.write(column.tobytes())
 

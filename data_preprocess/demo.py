@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
 from fuxictr_miss.errors import run_command
+from interactions import LARGEST_SEED, check_number
+from output_folder import OutputFolder
 
 OUTPUT = Path("data/raw/demo")
+STAMP = "demo.json"
 SEED = 7
 USERS = 3000
 INTERESTS = 36
@@ -37,9 +39,15 @@ NOISE = 0.05  # share of interactions with any item at all
 def write_demo(output: Path = OUTPUT, seed: int = SEED) -> bool:
     """Write `reviews_Demo_5.json.gz` and `meta_Demo.json.gz`; the same seed gives the same bytes.
 
+    `demo.json` lists the files with their digests, so that the next call knows what it may replace.
+
     Returns:
         Whether anything was written: not, if both files are there with the same bytes.
+
+    Raises:
+        InputError: a file of that name is there that `demo.json` does not list, or has changed.
     """
+    check_number("--seed", seed, 0, LARGEST_SEED)
     rng = np.random.default_rng(seed)
     n_items = INTERESTS * ITEMS_PER_INTEREST
     offered = [
@@ -63,15 +71,12 @@ def write_demo(output: Path = OUTPUT, seed: int = SEED) -> bool:
     paths = {output / name: content for name, content in packed.items()}
     if all(path.is_file() and path.read_bytes() == content for path, content in paths.items()):
         return False
-    output.mkdir(parents=True, exist_ok=True)
-    for path, content in paths.items():
-        unfinished = path.with_name(path.name + ".tmp")
-        try:
-            unfinished.write_bytes(content)
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+    folder = OutputFolder(output, names=tuple(packed), stamp=STAMP)
+    with folder.work():
+        new = folder.new()
+        for name, content in packed.items():
+            (new / name).write_bytes(content)
+        folder.replace({"seed": seed})
     return True
 
 
@@ -135,7 +140,12 @@ def _main() -> None:
         epilog="example: python data_preprocess/demo.py, "
         "then python data_preprocess/amazon.py --dataset demo",
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default {OUTPUT}")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        help=f"default {OUTPUT}; only files that an earlier run listed in its {STAMP} are replaced",
+    )
     parser.add_argument("--seed", type=int, default=SEED, help=f"default {SEED}")
     options = parser.parse_args()
     written = write_demo(options.output, options.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import urllib.error
@@ -22,14 +23,18 @@ _CHUNK_BYTES = 1 << 18
 def download(url: str, path: Path) -> None:
     """Fetch `url` to `path`; it appears there whole or not at all.
 
-    What has arrived stays beside it as `<name>.part`, and the next attempt or the next run goes on
-    from there, if the server can. The size is checked against the one that the server names.
+    What has arrived stays beside it as `<name>.<digest of the address>.part`, a name that no other
+    program gives, and the next attempt or the next run goes on from there, if the server can. The
+    size is checked against the one that the server names.
 
     Raises:
-        InputError: the server has no such file, or `ATTEMPTS` in a row brought nothing new.
+        InputError: the server has no such file, or `ATTEMPTS` in a row brought nothing new; there
+            is something at `path`.
     """
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already. Move it away to fetch it again.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = part_of(url, path)
     failed, pause = 0, _PAUSE
     while True:
         before = _size(part)
@@ -48,7 +53,15 @@ def download(url: str, path: Path) -> None:
         if failed == ATTEMPTS:
             raise _give_up(url, path, str(getattr(reason, "reason", reason))) from reason
         time.sleep(pause / 2)
+    if os.path.lexists(path):
+        raise InputError(f"{path} has appeared meanwhile. What was fetched is {part}.")
     os.replace(part, path)
+
+
+def part_of(url: str, path: Path) -> Path:
+    """Where the part of the file that has arrived lies."""
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return path.with_name(f"{path.name}.{digest}.part")
 
 
 def _go_on(url: str, part: Path) -> None:
@@ -75,7 +88,7 @@ def _go_on(url: str, part: Path) -> None:
                 initial=have,
                 unit="B",
                 unit_scale=True,
-                desc=part.name.removesuffix(".part"),
+                desc=Path(part.stem).stem,
                 mininterval=0.5,
             ) as bar,
         ):

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +23,16 @@ import polars as pl
 from tqdm import tqdm
 
 from coded_log import UNKNOWN, CodedLog
+from csv_tables import CsvForm
+from event_times import EventTimes
 from fuxictr_miss.errors import InputError, run_command, unknown
+from left_out import LeftOut
+from output_folder import OutputFolder
+from raw_lines import check_encoding
 from table_files import find_files, read_tables
 
 SPLITS = {"train": 3, "valid": 2, "test": 1}  # the target's place, counted from the user's newest
+LARGEST_SEED = 2**32 - 1
 SHORTEST = 4  # three targets, and one interaction before the first of them
 NEGATIVES = ("uniform", "popularity")
 
@@ -44,15 +48,16 @@ class Protocol:
     seed: int = 2021
 
     def __post_init__(self) -> None:
-        for name in ("k_core", "max_len", "num_negatives"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 1 or more."
-                )
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}; it must be 0 or more.")
+        for name, largest in (("k_core", 2**31), ("max_len", 2**31), ("num_negatives", 10_000)):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, largest)
+        check_number("--seed", self.seed, 0, LARGEST_SEED)
         if self.negatives not in NEGATIVES:
             raise unknown("kind of --negatives", self.negatives, NEGATIVES)
+
+
+def check_number(option: str, value: int, smallest: int, largest: int) -> None:
+    if not smallest <= value <= largest:
+        raise InputError(f"{option} is {value}; it must be from {smallest} to {largest:,}.")
 
 
 class Record(NamedTuple):
@@ -82,8 +87,9 @@ def filter_log(log: CodedLog, k: int) -> Record:
     the same time keep their order in the log.
 
     Raises:
-        InputError: nothing is left.
+        InputError: nothing is left; a number is an id in two forms, 4 and 4.0.
     """
+    log.refuse_values_in_two_forms()
     before = f"{log.interactions:,} interactions of {len(log.users):,} users"
     core = log.keep_core(k, SHORTEST)
     if len(core.users) == 0:
@@ -176,10 +182,21 @@ def statistics(record: Record, protocol: Protocol) -> Statistics:
     )
 
 
+def splits_folder(output: Path, inputs: Sequence[Path]) -> OutputFolder:
+    """The folder that splits of these files are written into; `work` it before a log is read."""
+    return OutputFolder(
+        output,
+        names=(*SPLITS, *(f"{name}.parquet" for name in (*SPLITS, "items"))),
+        stamp="statistics.json",
+        legacy=frozenset({"users", "instances", "interactions", "k_core"}),
+        inputs=inputs,
+    )
+
+
 def write_splits(
     record: Record,
     protocol: Protocol,
-    output: Path,
+    output: OutputFolder,
     source: Mapping[str, object],
     shards: int = 1,
 ) -> None:
@@ -189,62 +206,30 @@ def write_splits(
     loader and Ray Data read. `items.parquet` has one row for each item of the filtered log with its
     attributes: the vocabulary that Table II counts, of which cut histories may lack some.
 
-    Everything is written into a folder of its own inside `output` and moved at the end; the
-    statistics come last, so that a folder with them is complete. The same log, protocol, shards and
-    versions give the same bytes.
+    The statistics come last, so that a folder with them is complete. The same log, protocol, shards
+    and versions give the same bytes.
 
     Args:
+        output: as `work` yields its working folder.
         source: what else the statistics should say about where the record comes from.
     """
-    unfinished = output / "unfinished.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        with tqdm(total=len(SPLITS) * shards, desc="splits", unit=" files") as bar:
-            for number, part in enumerate(record.parts()):
-                for split, frame in split_frames(record, part, protocol):
-                    name = (
-                        f"{split}.parquet" if shards == 1 else f"{split}/part-{number:06d}.parquet"
-                    )
-                    _write_parquet(frame, unfinished / name)
-                    bar.update()
-        _write_parquet(_tokens(record.items), unfinished / "items.parquet")
-        about = {
+    new = output.new()
+    with tqdm(total=len(SPLITS) * shards, desc="splits", unit=" files") as bar:
+        for number, part in enumerate(record.parts()):
+            for split, frame in split_frames(record, part, protocol):
+                name = f"{split}.parquet" if shards == 1 else f"{split}/part-{number:06d}.parquet"
+                _write_parquet(frame, new / name)
+                bar.update()
+    _write_parquet(_tokens(record.items), new / "items.parquet")
+    output.replace(
+        {
             **statistics(record, protocol)._asdict(),
             "interactions": int(record.item_counts.sum()),
             "short_users": record.short_users,
             **asdict(protocol),
             **source,
         }
-        text = json.dumps(about, indent=2) + "\n"
-        (unfinished / "statistics.json").write_text(text, encoding="utf-8")
-        (output / "statistics.json").unlink(missing_ok=True)
-        for split in SPLITS:
-            (output / f"{split}.parquet").unlink(missing_ok=True)
-            shutil.rmtree(output / split, ignore_errors=True)
-        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "statistics.json"):
-            os.replace(path, output / path.name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-@contextmanager
-def spill_folder(output: Path, shards: int) -> Iterator[Path | None]:
-    """Where a log of several shards is kept while it is worked on; None (in memory) for one."""
-    if shards < 1:
-        raise InputError(f"--shards is {shards}; it must be 1 or more.")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file. Name a folder; it need not exist yet.")
-    if shards == 1:
-        yield None
-        return
-    folder = output / "spilled.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    )
 
 
 def report(
@@ -330,7 +315,16 @@ def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
         "time, and write N parts of each split (default 1: in memory, one file each)",
     )
     group.add_argument(
-        "--skip-malformed", action="store_true", help="count and leave out malformed lines"
+        "--encoding",
+        default="utf-8",
+        metavar="NAME",
+        help="of the text, such as latin-1, cp1252 or utf-16 (default utf-8)",
+    )
+    group.add_argument(
+        "--skip-malformed",
+        action="store_true",
+        help="leave out malformed lines, print how many and why, and name the first (default: the "
+        "first is an error)",
     )
     group.add_argument(
         "--allow-truncated",
@@ -340,7 +334,13 @@ def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
 
 
 def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
-    """The protocol that a command line asks for; `k_core` where it names none."""
+    """The protocol that a command line asks for; `k_core` where it names none.
+
+    Raises:
+        InputError: an option of `add_common_options` has no valid value.
+    """
+    check_number("--shards", options.shards, 1, 10_000)
+    check_encoding(options.encoding)
     return Protocol(
         k_core=k_core if options.k_core is None else options.k_core,
         max_len=options.max_len,
@@ -480,12 +480,21 @@ def _main() -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="CSV (plain, .gz or .zip) or .parquet; several, or a quoted glob, are read in order",
+        help="CSV with a header (plain, .gz, .bz2, .xz, .zst or .zip) or Parquet; several, or a "
+        "quoted glob, are read in order",
     )
     group.add_argument("--user", required=True, metavar="COLUMN")
     group.add_argument("--item", required=True, metavar="COLUMN")
     group.add_argument(
-        "--time", required=True, metavar="COLUMN", help="a number, or dates as 2015-07-01 12:30:00"
+        "--time",
+        required=True,
+        metavar="COLUMN",
+        help="integers, decimals, or ISO 8601 dates such as 2015-07-01 12:30:00; all of one kind",
+    )
+    group.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="how other dates are written, such as '%%m/%%d/%%Y %%H:%%M'",
     )
     group.add_argument(
         "--attributes",
@@ -495,31 +504,51 @@ def _main() -> None:
         help="of the item, such as cate_id; each gets a history, such as cate_history",
     )
     group.add_argument("--separator", default=",", help="of a CSV's columns (default: a comma)")
+    group.add_argument(
+        "--quoting",
+        default="csv",
+        help="csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
+        "a double quote is a letter like any other (default csv)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_common_options(parser, k_core=str(Protocol.k_core))
     options = parser.parse_args()
     protocol = protocol_of(options, Protocol.k_core)
-    _check_attributes(options.attributes)
-    columns = {"user_id": options.user, "item_id": options.item, "time": options.time}
-    columns |= {name: name for name in options.attributes}
-    tables = read_tables(
-        find_files(options.input),
-        columns,
-        separator=options.separator.replace("\\t", "\t"),
-        skip_malformed=options.skip_malformed,
-        allow_truncated=options.allow_truncated,
-    )
-    with spill_folder(options.output, options.shards) as folder:
-        log = CodedLog(options.attributes, options.shards, folder)
-        skipped = 0
-        for frame, bad in tables:
-            log.add(frame)
-            skipped += bad
+    columns = _columns(options)
+    form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
+    times = EventTimes(options.time_format)
+    files = find_files(options.input)
+    output = splits_folder(options.output, files)
+    left_out = LeftOut()
+    with output.work() as folder:
+        log = CodedLog(options.attributes, options.shards, folder if options.shards > 1 else None)
+        with closing(
+            read_tables(
+                files,
+                columns,
+                form=form,
+                times=times,
+                left_out=left_out if options.skip_malformed else None,
+                allow_truncated=options.allow_truncated,
+            )
+        ) as tables:
+            for frame in tables:
+                log.add(frame)
+        left_out.report()
         record = filter_log(log, protocol.k_core)
-        source = {"raw_interactions": log.interactions, "skipped_lines": skipped}
+        source = {"raw_interactions": log.interactions, "skipped_lines": len(left_out)}
         report(options.output.name, record, protocol)
-        write_splits(record, protocol, options.output, source, options.shards)
+        write_splits(record, protocol, output, source, options.shards)
     print(f"written to {options.output}")
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    """Name in the splits -> name in the log."""
+    columns = {"user_id": options.user, "item_id": options.item, "time": options.time}
+    if len(set(columns.values())) < len(columns):
+        raise InputError("--user, --item and --time must name three different columns.")
+    _check_attributes(options.attributes)
+    return columns | {name: name for name in options.attributes}
 
 
 def _check_attributes(attributes: Sequence[str]) -> None:

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import codecs
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
+from packed_files import CutOffError, unpacked
 
 BLOCK_BYTES = 32 << 20  # of unpacked text; what is in memory at once is a few of these
-_READ_BYTES = 1 << 20
+LONGEST_LINE = 64 << 20
 
 
 class LineBlock(NamedTuple):
-    """Consecutive whole lines of one file."""
+    """Consecutive whole lines of one file: UTF-8, without NUL, each ended by `\\n`."""
 
     path: Path
     first_line: int  # number of its first line in the file, counted from 1
-    text: bytes
+    text: bytes  # the last line of a file may lack its line end
+    lines: int
 
 
 def line_blocks(
     paths: Sequence[Path],
     title: str,
     *,
+    encoding: str = "utf-8",
     allow_truncated: bool = False,
-    quoted: bool = False,
     member: str | None = None,
-) -> Iterator[LineBlock]:
+) -> Generator[LineBlock]:
     """Yield the files' lines in order; the next block is unpacked while the caller works on one.
 
-    A file is plain text, gzip (also of several members) or zip; its first bytes decide, not its
-    name. With `quoted`, a line end inside double quotes (CSV) does not end a line. `member` names
-    the file to take from a zip that holds several.
+    A byte order mark is dropped, and `\\r\\n` becomes `\\n`. `member` names the file to take from a
+    zip that holds several. Close the generator before anything is printed: the progress bar ends
+    with it.
 
     Raises:
-        InputError: a packed file is cut off or damaged (the message names the file and the line
-            up to which it was whole; `allow_truncated` goes on with those lines instead).
+        InputError: the bytes are no text of this encoding, or a line holds a NUL or a carriage
+            return (the message names file and line); a packed file is cut off or damaged (with the
+            line up to which it was whole; `allow_truncated` goes on with those lines instead).
     """
+    check_encoding(encoding)
     size = sum(path.stat().st_size for path in paths)
     with (
         tqdm(total=size, unit="B", unit_scale=True, desc=title, mininterval=0.5) as bar,
@@ -51,7 +55,7 @@ def line_blocks(
         blocks = (
             block
             for path in paths
-            for block in _file_blocks(path, bar, allow_truncated, quoted, member)
+            for block in _file_blocks(path, bar, encoding, allow_truncated, member)
         )
         pending = ahead.submit(next, blocks, None)
         while (block := pending.result()) is not None:
@@ -59,29 +63,52 @@ def line_blocks(
             yield block
 
 
-class _CutOffError(Exception):
-    """A packed file ends, or stops making sense, before its end mark."""
+def check_encoding(name: str) -> None:
+    """Refuse what names no text encoding."""
+    try:
+        codecs.getincrementaldecoder(name)
+        b"text".decode(name)
+        return
+    except UnicodeDecodeError:  # it is one, of more bytes a letter
+        return
+    except (LookupError, ValueError):
+        pass
+    raise InputError(
+        f"--encoding {name}: Python knows no such text encoding. Valid are, among others, utf-8, "
+        f"latin-1, cp1252, utf-16, gb18030, shift_jis."
+    )
 
 
 def _file_blocks(
-    path: Path, bar: tqdm, allow_truncated: bool, quoted: bool, member: str | None
+    path: Path, bar: tqdm, encoding: str, allow_truncated: bool, member: str | None
 ) -> Iterator[LineBlock]:
-    line, pieces, waiting = 1, [], 0
+    line = 1
+    pieces: list[bytes] = []
+    waiting = 0
+    pieces_of_file = unpacked(path, member, bar.update)
+    if codecs.lookup(encoding).name != "utf-8":
+        pieces_of_file = _recoded(pieces_of_file, path, encoding)
     try:
-        for text in _unpacked(path, member, bar.update):
+        for text in pieces_of_file:
             pieces.append(text)
             waiting += len(text)
             if waiting < BLOCK_BYTES:
                 continue
-            # a quote that is never closed must not draw the whole file into memory
-            whole, rest = _cut_after_line(b"".join(pieces), quoted and waiting < 4 * BLOCK_BYTES)
+            whole, rest = _cut_after_line(b"".join(pieces))
             pieces, waiting = [rest], len(rest)
             if whole:
-                yield LineBlock(path, line, whole)
-                line += whole.count(b"\n")
+                block = _checked(path, line, whole)
+                yield block
+                line += block.lines
+            elif waiting > LONGEST_LINE:
+                raise InputError(
+                    f"{path}, line {line} is longer than {LONGEST_LINE >> 20} MiB: this is no file "
+                    f"of lines. Are its lines ended by \\r alone? Then convert them by: tr '\\r' "
+                    f"'\\n'."
+                )
         last = b"".join(pieces)  # the last line needs no line end
-    except _CutOffError as error:
-        last, _ = _cut_after_line(b"".join(pieces), quoted)
+    except CutOffError as error:
+        last, _ = _cut_after_line(b"".join(pieces))
         whole_lines = line - 1 + last.count(b"\n")
         if not allow_truncated:
             raise InputError(
@@ -90,79 +117,79 @@ def _file_blocks(
             ) from error
         bar.write(f"{path} {error}: going on with its {whole_lines} whole lines")
     if last:
-        yield LineBlock(path, line, last)
+        yield _checked(path, line, last)
 
 
-def _cut_after_line(text: bytes, quoted: bool) -> tuple[bytes, bytes]:
-    """Split after the last line end, with `quoted` after the last one outside double quotes."""
+def _recoded(pieces: Iterator[bytes], path: Path, encoding: str) -> Iterator[bytes]:
+    """The pieces of a file in UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    line = 1
+    for piece in pieces:
+        try:
+            text = decoder.decode(piece)
+            recoded = text.encode()
+        except UnicodeError as error:
+            raise _not_text(path, line, encoding, error) from error
+        yield recoded
+        line += recoded.count(b"\n")
+    try:
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise _not_text(path, line, encoding, error) from error
+
+
+def _not_text(path: Path, line: int, encoding: str, error: UnicodeError) -> InputError:
+    holds = f" ({error})"
+    if isinstance(error, UnicodeDecodeError):
+        with suppress(LookupError, UnicodeError):
+            before = error.object[: error.start]
+            line += before.decode(error.encoding, "ignore").count("\n")
+        holds = f": it holds {_around(error)}"
+    return InputError(
+        f"{path}, line {line} is no {encoding}{holds}. Name the file's encoding by --encoding."
+    )
+
+
+def _around(error: UnicodeDecodeError) -> str:
+    """The bytes at fault, with some of their line."""
+    line_start = error.object.rfind(b"\n", 0, error.start) + 1
+    start = max(line_start, error.start - 20)
+    return repr(bytes(error.object[start : error.end + 10]).split(b"\n")[0])
+
+
+def _checked(path: Path, line: int, text: bytes) -> LineBlock:
+    """A block whose text is UTF-8 without NUL, a carriage return, or a byte order mark."""
+    if line == 1:
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(f"{path} is UTF-16, as its first bytes say. Add --encoding utf-16.")
+        text = text.removeprefix(codecs.BOM_UTF8)
+    try:
+        if not text.isascii():
+            text.decode()
+    except UnicodeDecodeError as error:
+        at = line + text.count(b"\n", 0, error.start)
+        raise InputError(
+            f"{path}, line {at} is no UTF-8: it holds {_around(error)}. Name the file's encoding "
+            f"by --encoding, such as latin-1 or cp1252."
+        ) from error
+    if b"\0" in text:
+        at = line + text.count(b"\n", 0, text.index(b"\0"))
+        raise InputError(
+            f"{path}, line {at} holds a NUL byte: this is no text, or it is UTF-16 "
+            f"(--encoding utf-16)."
+        )
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
+        if b"\r" in text:
+            at = line + text.count(b"\n", 0, text.index(b"\r"))
+            raise InputError(
+                f"{path}, line {at} holds a carriage return that ends no line. If \\r alone ends "
+                f"the file's lines, convert them by: tr '\\r' '\\n'; else take it out of the line."
+            )
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    return LineBlock(path, line, text, lines)
+
+
+def _cut_after_line(text: bytes) -> tuple[bytes, bytes]:
     end = text.rfind(b"\n") + 1
-    inside = quoted and text.count(b'"', 0, end) % 2 == 1
-    while inside:
-        opening = text.rfind(b'"', 0, end)
-        closing_before = text.rfind(b'"', 0, opening)
-        end = text.rfind(b"\n", 0, opening) + 1
-        if end > closing_before:  # a line ends between the two, or there is nothing left
-            break
-        end = closing_before
     return text[:end], text[end:]
-
-
-def _unpacked(path: Path, member: str | None, advance: Callable[[int], object]) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        magic = file.read(4)
-        file.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            yield from _gunzip(file, advance)
-        elif magic == b"PK\x03\x04":
-            yield from _unzip(file, path, member, advance)
-        else:
-            while text := file.read(_READ_BYTES):
-                advance(len(text))
-                yield text
-
-
-def _gunzip(file: IO[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:
-    decoder, inside = zlib.decompressobj(wbits=31), False
-    while packed := file.read(_READ_BYTES):
-        advance(len(packed))
-        while packed:
-            try:
-                text = decoder.decompress(packed, BLOCK_BYTES)
-            except zlib.error as error:
-                raise _CutOffError("is damaged") from error
-            inside = True
-            if text:
-                yield text
-            packed = decoder.unconsumed_tail
-            if decoder.eof:  # one more member may follow, or zeros that only fill up
-                packed = decoder.unused_data.lstrip(b"\0")
-                decoder, inside = zlib.decompressobj(wbits=31), False
-    if inside:
-        yield decoder.flush()
-        if not decoder.eof:
-            raise _CutOffError("is cut off")
-
-
-def _unzip(
-    file: IO[bytes], path: Path, member: str | None, advance: Callable[[int], object]
-) -> Iterator[bytes]:
-    try:
-        archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} is a damaged or cut-off zip archive. Fetch it again.") from error
-    inside = [entry for entry in archive.infolist() if not entry.is_dir()]
-    chosen = [entry for entry in inside if Path(entry.filename).name == member]
-    if not chosen:
-        chosen = inside
-    if len(chosen) != 1:
-        wanted = "one file" if member is None else repr(member)
-        names = ", ".join(entry.filename for entry in inside) or "nothing"
-        raise InputError(f"{path} should hold {wanted}, but it holds {names}. Unpack it first.")
-    ratio = chosen[0].compress_size / max(chosen[0].file_size, 1)
-    try:
-        with archive.open(chosen[0]) as unpacked:
-            while text := unpacked.read(_READ_BYTES):
-                advance(int(len(text) * ratio))
-                yield text
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise _CutOffError("is damaged") from error

@@ -1,243 +1,206 @@
-"""Columns of CSV or Parquet files, block by block: one or many files, plain, gzip or zip."""
+"""Interaction logs from CSV or Parquet files: which files, and what makes a row of them whole."""
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from fuxictr_miss.errors import InputError, unknown
+from csv_tables import CsvForm, CsvReader
+from event_times import EventTimes
+from fuxictr_miss.errors import InputError
+from left_out import LeftOut
+from parquet_tables import MAGIC, parquet_rows
 from raw_lines import LineBlock, line_blocks
-
-_BATCH_ROWS = 1 << 20
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """The files that names or globs mean, each glob's in alphabetical order."""
-    files = []
+    """The files that names or globs mean, each glob's in alphabetical order.
+
+    What exists under a name is meant by it, also if the name has brackets or stars in it.
+
+    Raises:
+        InputError: there is no such file, or one is named twice.
+    """
+    files: list[Path] = []
     for pattern in patterns:
-        found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
-        found = [name for name in found if Path(name).is_file()]
+        if Path(pattern).is_dir():
+            raise InputError(f"{pattern} is a folder. Name its files, such as '{pattern}/*.csv'.")
+        found = [Path(pattern)] if Path(pattern).exists() else _matching(Path(pattern))
         if not found:
             raise InputError(f"There is no file {pattern} ({Path.cwd()} is the working folder).")
-        files += [Path(name) for name in found]
+        files += found
+    seen: set[Path] = set()
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} is no regular file. Write what comes from it into a file.")
+        if file.resolve() in seen:
+            raise InputError(f"--input names {file} twice; its rows would count twice.")
+        seen.add(file.resolve())
     return files
+
+
+def _matching(pattern: Path) -> list[Path]:
+    known = Path()
+    parts = list(pattern.parts)
+    while parts and (known / parts[0]).exists():  # brackets in the name of a folder are no pattern
+        known /= parts.pop(0)
+    found = glob.glob(str(Path(*parts)), root_dir=known) if parts else []
+    return [known / name for name in sorted(found) if (known / name).is_file()]
 
 
 def read_tables(
     files: Sequence[Path],
     columns: Mapping[str, str],
     *,
-    separator: str = ",",
+    form: CsvForm | None = None,
+    times: EventTimes | None = None,
     member: str | None = None,
-    skip_malformed: bool = False,
+    left_out: LeftOut | None = None,
     allow_truncated: bool = False,
-) -> Iterator[tuple[pl.DataFrame, int]]:
-    """Yield (rows, malformed lines skipped among them) in the order of the files.
+) -> Generator[pl.DataFrame]:
+    """Yield the rows of the files in their order. Close the generator before anything is printed.
+
+    Every line of a CSV, and every row of a Parquet file, is a row of the result, a malformed line
+    or blank.
 
     Args:
-        files: all CSV (of any packing `raw_lines` knows; the first line is the header) or all
-            Parquet (by the name's ending).
+        files: all CSV (of any packing that `packed_files` knows; the first line is the header) or
+            all Parquet.
         columns: name in the result -> name in the file. `user_id`, `item_id` and `time` must be
             among the former.
-        separator: between the columns of a CSV.
+        form: how a CSV is written; None: commas, RFC 4180, UTF-8.
+        times: reads the times; None: as `EventTimes()`.
         member: the file to take from a zip that holds several.
-        skip_malformed: leave out and count lines with too many columns, without user or item, or
-            with a time that is none. (Columns that a line lacks at its end are empty.)
+        left_out: takes the malformed lines: those with too many columns, with a quote inside a
+            field, without user, item or time, or with a time of another kind than the log's. None:
+            the first is an error. (Columns that a line lacks at its end are empty.)
         allow_truncated: go on with the whole lines of a cut-off packed file.
 
     Returns:
-        Frames of `columns`: String (in Parquet, the file's type), `time` as Int64 (integers as
-        they are, dates in microseconds) or Float64 (decimals), the same in all of them.
+        Frames of `columns`: String (empty ones may be null), and `time` as Int64 (integers, or
+        dates in nanoseconds) or Float64 (decimals). Int64 may turn into Float64 once, without loss.
 
     Raises:
-        InputError: a column is missing, a line is malformed, a file is cut off, nothing is in it.
+        InputError: a file cannot be read, or not be understood; a line is malformed; it is empty.
     """
-    parquet = [path.suffix in (".parquet", ".pq") for path in files]
+    parquet = [_is_parquet(path) for path in files]
     if any(parquet) and not all(parquet):
         raise InputError("--input mixes Parquet and CSV files. Convert one kind, or run it twice.")
-    if all(parquet):
-        tables = _parquet_tables(files, columns, skip_malformed)
-    else:
-        blocks = line_blocks(
-            files, "log", allow_truncated=allow_truncated, quoted=True, member=member
-        )
-        tables = _csv_tables(blocks, columns, separator, skip_malformed)
+    times = times or EventTimes()
     rows = 0
-    for frame, skipped in tables:
-        rows += frame.height
-        yield frame, skipped
+    with closing(
+        _parquet_tables(files, columns, times, left_out)
+        if all(parquet)
+        else _csv_tables(
+            line_blocks(
+                files,
+                "log",
+                encoding=(form or CsvForm()).encoding,
+                allow_truncated=allow_truncated,
+                member=member,
+            ),
+            CsvReader(form or CsvForm(), columns),
+            times,
+            left_out,
+        )
+    ) as tables:
+        for frame in tables:
+            rows += frame.height
+            if frame.height:
+                yield frame
     if not rows:
-        raise InputError(f"{', '.join(map(str, files))}: no rows below the header.")
+        names = ", ".join(map(str, files))
+        if left_out:
+            left_out.report()
+            raise InputError(f"{names}: no row is left, all {len(left_out):,} are malformed.")
+        raise InputError(f"{names}: no rows below the header.")
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC or path.suffix in (".parquet", ".pq")
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _csv_tables(
-    blocks: Iterator[LineBlock], columns: Mapping[str, str], separator: str, skip_malformed: bool
-) -> Iterator[tuple[pl.DataFrame, int]]:
-    header: list[str] = []
-    kind = ""
-    for block in blocks:
-        if block.first_line == 1:
-            head, _, text = block.text.partition(b"\n")
-            fields = csv.reader([head.decode("utf-8-sig", "replace")], delimiter=separator)
-            header = next(fields, [])
-            _check_columns(block.path, columns, header)
-            block = LineBlock(block.path, 2, text)
-        if not block.text.strip():
-            continue
-        lines: list[int] = []
-        try:
-            rows = pl.read_csv(
-                block.text,
-                has_header=False,
-                schema={f"column_{n}": pl.String for n in range(1, len(header) + 1)},
-                separator=separator,
-            ).select(
-                pl.col(f"column_{header.index(column) + 1}").alias(name)
-                for name, column in columns.items()
-            )
-        except pl.exceptions.PolarsError:
-            rows, lines = _line_by_line(block, columns, header, separator)
-        kind = kind or _kind_of_time(rows["time"], f"{block.path}, line {block.first_line}")
-        frame = rows.with_columns(_as_time(rows["time"], kind))
-        bad = _bad_rows(frame)
-        if bad.any() and not lines:
-            rows, lines = _line_by_line(block, columns, header, separator)
-            frame = rows.with_columns(_as_time(rows["time"], kind))
-            bad = _bad_rows(frame)
-        if bad.any() and not skip_malformed:
-            line = lines[bad.arg_true()[0]]
-            shown = block.text.split(b"\n")[line - block.first_line][:60]
-            raise InputError(
-                f"{block.path}, line {line}: {shown.decode('utf-8', 'replace').strip()!r} is "
-                f"malformed: it needs a user, an item, {kind} for a time as the lines before it, "
-                f"and no more than {len(header)} columns. Repair the line, or leave such lines "
-                f"out by --skip-malformed."
-            )
-        yield frame.filter(~bad), int(bad.sum())
+    blocks: Generator[LineBlock], reader: CsvReader, times: EventTimes, left_out: LeftOut | None
+) -> Generator[pl.DataFrame]:
+    with closing(blocks):
+        for block in blocks:
+            frame, lines, malformed = reader.read(block)
+            where = f"{block.path}, line {max(block.first_line, 2)}"
+            when = times.read(frame["time"], where)
+            good = _good_rows(frame, when)
+            if lines is None and not good.all():  # which of the lines are blank?
+                frame, lines, malformed = reader.read_lines(block)
+                when = times.read(frame["time"], where)
+                good = _good_rows(frame, when)
+            if lines is not None:
+                bad = _why(frame, when, times).insert_column(0, lines).filter(~good)
+                malformed = pl.concat([malformed, bad]).sort("line")
+            if malformed.height:
+                if left_out is None:
+                    line, why = malformed.row(0)
+                    raise _malformed(block, line, why)
+                left_out.add(block.path, malformed)
+            yield frame.with_columns(when.alias("time")).filter(good)
 
 
-def _line_by_line(
-    block: LineBlock, columns: Mapping[str, str], header: Sequence[str], separator: str
-) -> tuple[pl.DataFrame, list[int]]:
-    """The slow way through a block with something wrong in it: the rows, and where each begins.
-
-    A row with too many columns is empty; the columns that a short one lacks are.
-    """
-    reader = csv.reader(
-        io.StringIO(block.text.decode("utf-8", "replace"), newline=""), delimiter=separator
+def _malformed(block: LineBlock, line: int, why: str) -> InputError:
+    shown = block.text.split(b"\n", line - block.first_line + 1)[line - block.first_line]
+    return InputError(
+        f"{block.path}, line {line}: {shown.decode()[:60]!r} has {why}. Repair the line, or leave "
+        f"such lines out by --skip-malformed."
     )
-    places = [header.index(column) for column in columns.values()]
-    rows: list[list[str | None]] = []
-    lines: list[int] = []
-    begins = block.first_line
-    try:
-        for fields in reader:
-            if fields:
-                known = fields if len(fields) <= len(header) else []
-                rows.append([known[at] or None if at < len(known) else None for at in places])
-                lines.append(begins)
-            begins = block.first_line + reader.line_num
-    except csv.Error as error:
-        raise InputError(
-            f"{block.path}, line {begins}: {error}. Is there a double quote that is never closed?"
-        ) from error
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row"), lines
 
 
 def _parquet_tables(
-    files: Sequence[Path], columns: Mapping[str, str], skip_malformed: bool
-) -> Iterator[tuple[pl.DataFrame, int]]:
-    kind = ""
-    with tqdm(desc="log", unit=" rows", unit_scale=True, mininterval=0.5) as bar:
-        for path in files:
-            try:
-                file = pq.ParquetFile(path)
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{path} is no Parquet file, or is cut off: {error}") from error
-            bar.total = (bar.total or 0) + file.metadata.num_rows
-            _check_columns(path, columns, file.schema_arrow.names)
-            before = 0
-            for batch in file.iter_batches(
-                _BATCH_ROWS, columns=list(dict.fromkeys(columns.values()))
-            ):
-                table = pl.DataFrame(pl.from_arrow(batch))
-                frame = table.select(pl.col(column).alias(name) for name, column in columns.items())
-                if frame.is_empty():
-                    continue
-                kind = kind or _kind_of_time(frame["time"], f"{path}, row {before + 1}")
-                frame = frame.with_columns(_as_time(frame["time"], kind))
-                bad = _bad_rows(frame)
-                if bad.any() and not skip_malformed:
+    files: Sequence[Path], columns: Mapping[str, str], times: EventTimes, left_out: LeftOut | None
+) -> Generator[pl.DataFrame]:
+    with closing(parquet_rows(files, columns)) as tables:
+        for path, first_row, frame in tables:
+            when = times.read(frame["time"], f"{path}, row {first_row}")
+            good = _good_rows(frame, when)
+            if not good.all():
+                row = pl.int_range(frame.height, eager=True).alias("line") + first_row
+                malformed = _why(frame, when, times).insert_column(0, row).filter(~good)
+                if left_out is None:
+                    row_number, why = malformed.row(0)
                     raise InputError(
-                        f"{path}, row {before + int(bad.arg_true()[0]) + 1} lacks a user, an item "
-                        f"or a time. Repair it, or leave such rows out by --skip-malformed."
+                        f"{path}, row {row_number} has {why}. Repair it, or leave such rows out by "
+                        f"--skip-malformed."
                     )
-                before += frame.height
-                bar.update(frame.height)
-                yield frame.filter(~bad), int(bad.sum())
+                left_out.add(path, malformed, "row")
+            yield frame.with_columns(when.alias("time")).filter(good)
 
 
-def _check_columns(path: Path, columns: Mapping[str, str], header: Sequence[str]) -> None:
-    for column in columns.values():
-        if column not in header:
-            raise unknown(f"column of {path}:", column, header)
-
-
-# what a time may be -> how it is read; the first that reads all of a log's first lines is taken
-_TIMES = {
-    "an integer": lambda time: time.cast(pl.Int64, strict=False),
-    "a number": lambda time: time.cast(pl.Float64, strict=False).fill_nan(None),
-    "a date": lambda time: _dates(time),
-}
-
-
-def _dates(time: pl.Series) -> pl.Series:
-    if time.dtype == pl.String:
-        try:
-            time = time.str.to_datetime(time_unit="us", strict=False)
-        except pl.exceptions.ComputeError:  # no format at all
-            return pl.Series(time.name, [None] * len(time), pl.Int64)
-    elif time.dtype.is_temporal():
-        time = time.cast(pl.Datetime("us"), strict=False)
-    return time.cast(pl.Int64, strict=False)
-
-
-def _kind_of_time(time: pl.Series, where: str) -> str:
-    """The first kind of time that reads the whole column, or else the one that reads most of it."""
-    if time.dtype.is_temporal():
-        return "a date"
-    kinds = [kind for kind in _TIMES if kind != "an integer" or not time.dtype.is_float()]
-    unread: dict[str, int] = {}
-    for kind in kinds:
-        unread[kind] = _as_time(time, kind).null_count() - time.null_count()
-        if unread[kind] <= 0:
-            return kind
-    best = min(kinds, key=lambda kind: unread[kind])
-    if unread[best] < len(time) - time.null_count():
-        return best
-    raise InputError(
-        f"{where}: the time {time.drop_nulls()[0]!r} is neither a number nor a date such as "
-        f"2015-07-01 12:30:00. Name another column by --time, or convert it."
-    )
-
-
-def _as_time(time: pl.Series, kind: str) -> pl.Series:
-    return _TIMES[kind](time).alias("time")
-
-
-def _bad_rows(frame: pl.DataFrame) -> pl.Series:
-    """Whether a row lacks what it needs."""
-    bad = frame["time"].is_null()
+def _good_rows(frame: pl.DataFrame, when: pl.Series) -> pl.Series:
+    """Whether a row has a user, an item and a time."""
+    good = when.is_not_null()
     for name in ("user_id", "item_id"):
-        bad |= frame[name].is_null()
-        if frame[name].dtype == pl.String:
-            bad |= (frame[name] == "").fill_null(True)
-    return bad
+        good &= (frame[name] != "").fill_null(False)
+    return good
+
+
+def _why(frame: pl.DataFrame, when: pl.Series, times: EventTimes) -> pl.DataFrame:
+    """`why` a row is malformed, if it is."""
+    no_time = frame["time"].is_null()
+    if frame["time"].dtype == pl.String:
+        no_time |= (frame["time"] == "").fill_null(True)
+    elif frame["time"].dtype.is_float():
+        no_time |= frame["time"].is_nan().fill_null(True)
+    return frame.select(
+        why=pl.when((pl.col("user_id") == "").fill_null(True))
+        .then(pl.lit("no user"))
+        .when((pl.col("item_id") == "").fill_null(True))
+        .then(pl.lit("no item"))
+        .when(no_time)
+        .then(pl.lit("no time"))
+        .otherwise(pl.lit(f"a time that is not {times.kind}, as those before it are"))
+    )

@@ -84,3 +84,14 @@ def test_a_statistic_off_the_papers_is_an_error_on_request(
     assert ended.code == 2
     assert "Nothing was written" in ended.err
     assert not Path("data/splits/alipay/train.parquet").exists()
+
+
+def test_an_action_that_is_neither_click_nor_purchase_is_named(
+    tmp_path: Path, monkeypatch, run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data/raw/alipay", [*LINES, "0,0,0,0,buy,20150715"])
+    ended = run(alipay)
+    assert ended.code == 2
+    assert "act_ID is 'buy' in 1 rows" in ended.err
+    assert not Path("data/splits").exists()

@@ -13,6 +13,7 @@ import pytest
 import amazon
 from amazon import read_categories, read_reviews
 from fuxictr_miss.errors import InputError
+from left_out import LeftOut
 
 USERS, ITEMS = 6, 6
 
@@ -90,7 +91,7 @@ def test_a_category_is_a_leaf_or_a_root_of_the_paths(
     tmp_path: Path, category: str, expected: str
 ) -> None:
     path = write_metadata(tmp_path, [repr(entry("b", ["CDs", "Blues"], ["Digital", "Jazz"]))])
-    assert read_categories(path, {"b"}, category) == ({"b": expected}, 0)
+    assert read_categories(path, {"b"}, category).of == {"b": expected}
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,9 @@ def test_a_category_is_a_leaf_or_a_root_of_the_paths(
     ],
 )
 def test_a_text_that_looks_like_a_key_is_none(tmp_path: Path, line: str) -> None:
-    assert read_categories(write_metadata(tmp_path, [line]), {"b"}) == ({"b": "C"}, 0)
-    assert read_categories(write_metadata(tmp_path, [line]), {"z"}) == ({}, 0)
+    path = write_metadata(tmp_path, [line, repr(entry("other", ["D"]))])
+    assert read_categories(path, {"b"}).of == {"b": "C"}
+    assert read_categories(path, {"z", "other"}).of == {"other": "D"}
 
 
 def test_names_keep_carets_commas_quotes_and_any_alphabet(raw: Path, run) -> None:
@@ -128,7 +130,7 @@ def test_an_item_without_metadata_or_path_gets_a_category_of_its_own(raw: Path, 
 
 def test_metadata_of_other_items_is_not_parsed(tmp_path: Path) -> None:
     path = write_metadata(tmp_path, ["{'asin': 'other', broken", repr(METADATA[0])])
-    assert read_categories(path, {"b0"}) == ({"b0": "Leaf 0"}, 0)
+    assert read_categories(path, {"b0"}).of == {"b0": "Leaf 0"}
 
 
 def test_metadata_is_never_executed(tmp_path: Path) -> None:
@@ -151,6 +153,20 @@ def test_metadata_is_never_executed(tmp_path: Path) -> None:
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 1e300}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": float("nan")}),
         json.dumps({"reviewerID": "", "asin": "b0", "unixReviewTime": 3}),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 3.5}),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": True}),
+        json.dumps(
+            {"reviewerID": "u0", "asin": "b0", "overall": float("nan"), "unixReviewTime": 3}
+        ),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "overall": "many", "unixReviewTime": 3}),
+        json.dumps({"reviewerID": ["u0"], "asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
+        json.dumps({"reviewerID": {"u": 0}, "asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
+        json.dumps({"reviewerID": True, "asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
+        json.dumps({"reviewerID": 1.5, "asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
+        '{"reviewerID": "\\ud800", "asin": "b0", "overall": 5.0, "unixReviewTime": 3}',
+        '{"reviewerID": "u0", "asin": "b0", "overall": 5.0, "unixReviewTime": 3, "asin": "b1"}',
+        '{"reviewerID": "u0", "asin": "b0", "overall": 1.0, "unixReviewTime": 3, "overall": 5.0}',
+        '{"reviewerID": "u0", "asin": "b0", "overall": 1e999, "unixReviewTime": 3}',
     ],
 )
 def test_a_malformed_review_is_named_and_skipped_on_request(tmp_path: Path, line: str) -> None:
@@ -158,8 +174,9 @@ def test_a_malformed_review_is_named_and_skipped_on_request(tmp_path: Path, line
     path = write_reviews(tmp_path, [*lines[:2], "", line, *lines[2:]])
     with pytest.raises(InputError, match=r"reviews_Demo_5\.json\.gz, line 4: .*--skip-malformed"):
         list(read_reviews(path))
-    ((frame, skipped),) = read_reviews(path, skip_malformed=True)
-    assert (frame.height, skipped) == (len(REVIEWS), 1)
+    left_out = LeftOut()
+    (frame,) = read_reviews(path, left_out=left_out)
+    assert (frame.height, len(left_out)) == (len(REVIEWS), 1)
 
 
 def test_an_empty_file_of_reviews_is_an_error(raw: Path, run) -> None:
@@ -211,6 +228,66 @@ def test_a_cut_off_file_of_reviews_is_named_or_used_up_to_its_end(raw: Path, run
     assert not Path("data/splits/demo").exists()
     assert run(amazon, "--dataset", "demo", "--allow-truncated").code == 0
     assert splits().height == 2 * USERS
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{'asin': 'b', 'categories': ['Books', 'Fiction']}", "Fiction"),
+        ('{"asin": "b", "category": ["Books", "Fiction"], "price": null}', "Fiction"),  # 2018
+        ('{ "asin": "b", "categories": [], "category": ["Books"]}', "Books"),
+        ("{'asin': 'b', 'categories': 'Books'}", "Books"),
+    ],
+)
+def test_a_flat_list_of_categories_is_one_path(tmp_path: Path, line: str, expected: str) -> None:
+    categories = read_categories(write_metadata(tmp_path, [line]), {"b"})
+    assert (categories.of, categories.flat) == ({"b": expected}, 1)
+
+
+@pytest.mark.parametrize(
+    "value", ["None", "[[None]]", "[['a', 5]]", "[5]", "{'a': 1}", "7", "[[['a']]]", "['\\ud800']"]
+)
+def test_a_category_that_is_no_text_is_none(tmp_path: Path, value: str) -> None:
+    lines = [f"{{'asin': 'b', 'categories': {value}}}", repr(entry("c", ["Root", "Leaf"]))]
+    categories = read_categories(write_metadata(tmp_path, lines), {"b", "c"})
+    assert categories.of == {"c": "Leaf"}
+    assert categories.no_text == (value != "None")
+
+
+def test_of_several_lines_about_an_item_the_last_with_a_category_holds(tmp_path: Path) -> None:
+    lines = [repr(line) for line in (entry("b", ["A"]), entry("b", ["B"]), entry("b"))]
+    categories = read_categories(write_metadata(tmp_path, lines), {"b"})
+    assert (categories.of, categories.repeated) == ({"b": "B"}, 2)
+
+
+def test_metadata_without_any_category_is_an_error(raw: Path, run) -> None:
+    write_metadata(raw, [repr({"asin": f"b{i}", "genre": "x"}) for i in range(ITEMS)])
+    ended = run(amazon, "--dataset", "demo")
+    assert ended.code == 2
+    assert "none of the 6 items has a category in it (6 of them are there)" in ended.err
+    assert not Path("data/splits").exists()
+
+
+def test_a_rating_that_is_no_number_passes_no_minimum(raw: Path, run) -> None:
+    line = json.dumps(review("u0", "b0", 500, stars=float("nan")))
+    write_reviews(raw, [*(json.dumps(one) for one in REVIEWS), line])
+    ended = run(amazon, "--dataset", "demo", "--min-rating", 4)
+    assert ended.code == 2
+    assert "line 31: " in ended.err
+    assert "has overall that is no number" in ended.err
+    ended = run(amazon, "--dataset", "demo", "--min-rating", 4, "--skip-malformed")
+    assert ended.code == 0, ended.err
+    assert "1 with overall that is no number: " in ended.out
+    for minimum in ("nan", "inf"):
+        assert run(amazon, "--dataset", "demo", "--min-rating", minimum).code == 2
+
+
+def test_numbers_as_ids_are_read_alike_in_whole_and_broken_blocks(tmp_path: Path) -> None:
+    lines = [json.dumps({**REVIEWS[0], "reviewerID": 12}), json.dumps(REVIEWS[1])]
+    whole = pl.concat(read_reviews(write_reviews(tmp_path, lines)))
+    broken = write_reviews(tmp_path, [*lines, "broken"])
+    assert pl.concat(read_reviews(broken, left_out=LeftOut())).rows() == whole.rows()
+    assert whole["user_id"][0] == "12"
 
 
 SAMPLES = Path(os.environ.get("AMAZON_RAW_SAMPLES", "data/raw_samples"))

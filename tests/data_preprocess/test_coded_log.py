@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coded_log import CodedLog, _Codes
+from fuxictr_miss.errors import InputError
 
 IDS = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a^b", "", "x" * 40, "7"]), max_size=9))
 
@@ -65,3 +67,16 @@ def test_a_log_on_disk_has_the_core_of_one_in_memory(tmp_path: Path) -> None:
     assert contents[0] == contents[1] == contents[2]
     for core in cores[1:]:
         assert [part.tolist() for part in core[:3]] == [part.tolist() for part in cores[0][:3]]
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "cate_id"])
+def test_a_number_in_two_forms_is_refused(column: str) -> None:
+    frame = pl.DataFrame({"user_id": "u", "item_id": ["i", "j"], "time": [1, 2], "cate_id": "c"})
+    log = CodedLog(["cate_id"])
+    for value in ("4", "5.0", "v1.0"):
+        log.add(frame.with_columns(pl.lit(value).alias(column)).head(1))
+    log.refuse_values_in_two_forms()
+    log.add(frame.with_columns(pl.lit("4.0").alias(column)).tail(1))
+    name = column.removesuffix("_id") if column != "cate_id" else column
+    with pytest.raises(InputError, match=f"1 values of {name} in two forms, such as '4.0' and '4'"):
+        log.refuse_values_in_two_forms()

@@ -14,7 +14,7 @@ from test_amazon import METADATA, REVIEWS
 
 import amazon
 import download as transfer
-from download import download
+from download import download, part_of
 from fuxictr_miss.errors import InputError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -87,7 +87,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Pa
 
 
 def test_what_an_earlier_run_left_is_used(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "f.part").write_bytes(CONTENT[:1000])
+    part_of(f"{server.address}/f", tmp_path / "f").write_bytes(CONTENT[:1000])
     download(f"{server.address}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert server.asked == ["bytes=1000-"]
@@ -97,7 +97,7 @@ def test_what_an_earlier_run_left_is_used(server: Server, tmp_path: Path) -> Non
 def test_a_part_as_long_as_the_file_is_whole_and_a_longer_one_is_dropped(
     server: Server, tmp_path: Path, extra: bytes
 ) -> None:
-    (tmp_path / "f.part").write_bytes(CONTENT + extra)
+    part_of(f"{server.address}/f", tmp_path / "f").write_bytes(CONTENT + extra)
     download(f"{server.address}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
 
@@ -128,6 +128,28 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(transfer, "_PAUSE", 0.001)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/f"):
         download("http://127.0.0.1:9/f", tmp_path / "f")
+
+
+def test_the_part_of_another_program_or_address_is_left_alone(
+    server: Server, tmp_path: Path
+) -> None:
+    server.files["/other/f"] = b"another file of that name"
+    strangers = [tmp_path / "f.part", part_of(f"{server.address}/other/f", tmp_path / "f")]
+    for path in strangers:
+        path.write_bytes(b"mine")
+    download(f"{server.address}/f", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert [path.read_bytes() for path in strangers] == [b"mine", b"mine"]
+
+
+def test_what_is_there_is_not_replaced(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "g").write_bytes(b"mine")
+    for name in "fg":
+        with pytest.raises(InputError, match="is there already"):
+            download(f"{server.address}/f", tmp_path / name)
+    assert (tmp_path / "g").read_bytes() == b"mine"
+    assert server.asked == []
 
 
 def test_the_command_fetches_what_is_missing_and_builds(

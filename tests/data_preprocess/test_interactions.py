@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 import interactions
 from coded_log import CodedLog
 from fuxictr_miss.errors import InputError
-from interactions import Protocol, filter_log, report, split_frames, statistics, write_splits
+from interactions import (
+    Protocol,
+    filter_log,
+    report,
+    split_frames,
+    splits_folder,
+    statistics,
+    write_splits,
+)
 
 Row = tuple[str, str, int]  # user, item, time
 SCHEMA = {"user_id": pl.String, "item_id": pl.String, "time": pl.Int64}
@@ -286,7 +296,9 @@ def test_differences_from_the_paper_are_an_error_on_request(
 def write(rows: list[Row], output: Path, shards: int = 1, seed: int = 1) -> dict[str, bytes]:
     protocol = Protocol(k_core=1, seed=seed)
     record = filter_log(log_of(rows, attribute=True, shards=shards), 1)
-    write_splits(record, protocol, output, {}, shards)
+    folder = splits_folder(output, [])
+    with folder.work():
+        write_splits(record, protocol, folder, {}, shards)
     files = sorted(path for path in output.rglob("*") if path.is_file())
     return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
@@ -383,12 +395,74 @@ def test_an_attribute_that_would_hide_a_column_is_refused(tmp_path: Path, run) -
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_file_is_refused(tmp_path: Path, run) -> None:
+def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join([HEADER, *LINES]))
-    ended = run(interactions, *command(log, log))
+    for output in (log, log / "below"):
+        ended = run(interactions, *command(log, output))
+        assert ended.code == 2
+        assert "is a file" in ended.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "-1"],
+        ["--seed", 2**32],
+        ["--k-core", 0],
+        ["--max-len", 2**70],
+        ["--num-negatives", 10**9],
+        ["--shards", 0],
+        ["--shards", 10**9],
+        ["--negatives", "some"],
+        ["--separator", "::"],
+        ["--quoting", "all"],
+        ["--encoding", "latin-99"],
+        ["--time-format", "%H:%M"],
+        ["--user", "item"],
+    ],
+)
+def test_an_option_without_a_valid_value_is_refused_before_the_log_is_read(
+    tmp_path: Path, run, options: list
+) -> None:
+    ended = run(interactions, *command(tmp_path / "not there.csv", tmp_path / "out", *options))
     assert ended.code == 2
-    assert "is a file" in ended.err
+    assert options[0] in ended.err
+    assert ended.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join([HEADER, *LINES, 'u9,i1,"3,x']))
+    command_line = [sys.executable, interactions.__file__, *command(log, tmp_path / "out")]
+    ended = subprocess.run(map(str, command_line), capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith(f"error: {log}, line 22: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_lines_left_out_are_printed_and_counted(tmp_path: Path, run) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join([HEADER, *LINES, "u9,,3,x", "u9,i1,noon,x"]))
+    ended = run(interactions, *command(log, tmp_path / "out", "--skip-malformed"))
+    assert ended.code == 0, ended.err
+    assert f"1 with no item: {log}, line 22" in ended.out
+    about = json.loads((tmp_path / "out/statistics.json").read_text())
+    assert (about["raw_interactions"], about["skipped_lines"]) == (20, 2)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_integers_and_then_fractions_keep_their_order(tmp_path: Path, run, shards: int) -> None:
+    # u0 has them in the order 0, 1.25, 1.5, 2: only the fractions tell
+    one = [f"{u},{i},{t},c" for u, i, t in BLOCK if u != "u0"] + ["u0,i1,0,c", "u0,i2,2,c"]
+    (tmp_path / "1.csv").write_text("\n".join([HEADER, *one]))
+    (tmp_path / "2.csv").write_text("\n".join([HEADER, "u0,i3,1.5,c", "u0,i4,1.25,c"]))
+    arguments = command(tmp_path / "*.csv", tmp_path / "out", "--shards", shards)
+    assert run(interactions, *arguments).code == 0
+    test = pl.read_parquet(tmp_path / "out" / ("test/*.parquet" if shards > 1 else "test.parquet"))
+    mine = test.filter(user_id="u0", label=1)
+    assert mine["item_history"][0] + "^" + mine["item_id"][0] == "i1^i4^i3^i2"
 
 
 def test_a_bad_log_leaves_no_folder_behind(tmp_path: Path, run) -> None:

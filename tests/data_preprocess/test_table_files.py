@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from csv_tables import CsvForm
 from fuxictr_miss.errors import InputError
+from left_out import LeftOut
 from table_files import find_files, read_tables
 
 COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
@@ -19,7 +22,7 @@ ROWS = [("u1", "i1", 3, "x"), ("u2", "i2", 1, "y")]
 
 
 def read(*files: Path, **options: object) -> pl.DataFrame:
-    return pl.concat([frame for frame, _ in read_tables(files, COLUMNS, **options)])
+    return pl.concat(read_tables(files, COLUMNS, **options))
 
 
 def csv(path: Path, *lines: str, header: str = HEADER, end: str = "\n") -> Path:
@@ -61,15 +64,15 @@ def test_windows_line_ends_and_a_byte_order_mark_leave_no_trace(tmp_path: Path) 
     assert read(path).rows() == ROWS
 
 
-def test_quotes_hold_commas_carets_line_ends_and_any_alphabet(tmp_path: Path) -> None:
-    path = csv(tmp_path / "a.csv", 'u1,"i,1",3,"R&B, ""soul"""', 'ü2,i^2,1,"本\n2"')
-    assert read(path).rows() == [("u1", "i,1", 3, 'R&B, "soul"'), ("ü2", "i^2", 1, "本\n2")]
+def test_quotes_hold_commas_carets_and_any_alphabet(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", 'u1,"i,1",3,"R&B, ""soul"""', 'ü2,i^2,1,"本"')
+    assert read(path).rows() == [("u1", "i,1", 3, 'R&B, "soul"'), ("ü2", "i^2", 1, "本")]
 
 
 def test_another_separator_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("user\titem\twhen\tkind\nu1\ti1\t3\tx\n")
-    assert read(path, separator="\t").rows() == ROWS[:1]
+    assert read(path, form=CsvForm("\t")).rows() == ROWS[:1]
 
 
 def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
@@ -108,15 +111,30 @@ def test_parquet_keeps_its_types_of_time(tmp_path: Path, times: list) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["u1,i1,3,x,y", "u1,i1", ",i1,3,x", "u1,,3,x", "u1,i1,,x", "u1,i1,noon,x", 'u1,i1,"",x'],
+    [
+        "u1,i1,3,x,y",
+        "u1,i1",
+        ",i1,3,x",
+        "u1,,3,x",
+        "u1,i1,,x",
+        "u1,i1,noon,x",
+        'u1,i1,"",x',
+        'u1,i"1,3,x',
+        'u1,"i"1,3,x',
+        'u1, "i1",3,x',
+        "u1,i1,nan,x",
+        "u1,i1,99999999999999999999,x",
+        ",,,",
+        "   ",
+    ],
 )
 def test_a_malformed_line_is_named_and_skipped_on_request(tmp_path: Path, line: str) -> None:
-    path = csv(tmp_path / "a.csv", "u1,i1,3,x", '"u\n0",i0,2', line, "u2,i2,1,y")
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", "", '"u0",i0,2', line, "u2,i2,1,y")
     with pytest.raises(InputError, match=r"a\.csv, line 5: .*--skip-malformed"):
         read(path)
-    ((frame, skipped),) = read_tables([path], COLUMNS, skip_malformed=True)
-    assert skipped == 1
-    assert frame.rows() == [ROWS[0], ("u\n0", "i0", 2, None), ROWS[1]]
+    left_out = LeftOut()
+    assert read(path, left_out=left_out).rows() == [ROWS[0], ("u0", "i0", 2, None), ROWS[1]]
+    assert len(left_out) == 1
 
 
 def test_a_time_of_no_kind_is_named(tmp_path: Path) -> None:
@@ -140,7 +158,7 @@ def test_a_log_without_rows_is_an_error(tmp_path: Path, text: str) -> None:
 
 def test_a_quote_that_is_never_closed_is_named(tmp_path: Path) -> None:
     path = csv(tmp_path / "a.csv", "u1,i1,3,x", 'u1,i1,"3,x', *["u2,i2,1,y"] * 20_000)
-    with pytest.raises(InputError, match="line 3"):
+    with pytest.raises(InputError, match=r"line 3: .*opens a double quote.*--quoting none"):
         read(path)
 
 
@@ -153,11 +171,140 @@ def test_a_broken_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
 def test_a_row_without_a_user_is_named_in_parquet_too(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user": ["u", None], "item": "i", "when": 3, "kind": "x"})
     frame.write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="row 2 lacks a user"):
+    with pytest.raises(InputError, match="row 2 has no user"):
         read(tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet", skip_malformed=True).height == 1
+    assert read(tmp_path / "a.parquet", left_out=LeftOut()).height == 1
 
 
 def test_csv_and_parquet_do_not_mix(tmp_path: Path) -> None:
+    one = csv(tmp_path / "a.csv", "u1,i1,3,x")
+    pl.DataFrame(ROWS, schema=HEADER.split(","), orient="row").write_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="mixes Parquet and CSV"):
-        read(tmp_path / "a.csv", tmp_path / "a.parquet")
+        read(one, tmp_path / "a.parquet")
+
+
+# --- quotes, and what a line is ----------------------------------------------------------------
+
+
+def test_a_stray_quote_swallows_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('user,item,when,kind\na,i1,1,"x\nb,i2,2,y\nc,i3,3,z\n')
+    with pytest.raises(InputError, match=r"""line 2: 'a,i1,1,"x' opens a double quote"""):
+        read(path)
+    assert read(path, form=CsvForm(quoting="none")).rows() == [
+        ("a", "i1", 1, '"x'),
+        ("b", "i2", 2, "y"),
+        ("c", "i3", 3, "z"),
+    ]
+
+
+def test_a_line_end_inside_a_field_is_never_skipped_over(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", 'u1,i1,3,"a', "u9,i9,9,text of the field", 'end"', "u2,i2,1,y")
+    for left_out in (None, LeftOut()):
+        with pytest.raises(InputError, match="line 2"):
+            read(path, left_out=left_out)
+
+
+def test_quotes_mean_nothing_without_quoting(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('user\titem\twhen\tkind\n"u"\t"Weird Al" Live\t3\t5" disk\n')
+    assert read(path, form=CsvForm("\t", "none")).row(0) == ('"u"', '"Weird Al" Live', 3, '5" disk')
+
+
+def test_one_long_line_among_a_million_is_found(tmp_path: Path) -> None:
+    lines = ["u,i,3,x"] * 1_000_000
+    lines[777_777] = "u,i,3,x,more"
+    path = csv(tmp_path / "a.csv", *lines)
+    with pytest.raises(InputError, match=r"line 777779: .*more than 4 columns"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "separator", ["::", "", "\\t", "t", "1", '"', "\n", "\u00a0", "\t\t", "\0"]
+)
+def test_a_separator_is_one_character_that_cannot_be_in_an_id(separator: str) -> None:
+    with pytest.raises(InputError, match="--separator"):
+        CsvForm(separator)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t", " ", "^", "]", "\\", "\x01", "~", "-"])
+def test_any_other_separator_is_taken(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a"
+    lines = [HEADER.split(","), ["u1", 'i"1'.replace('"', '""'), "3", f"x{separator}"]]
+    text = "\n".join(separator.join(f'"{field}"' for field in line) for line in lines)
+    path.write_text(text)
+    assert read(path, form=CsvForm(separator)).row(0) == ("u1", 'i"1', 3, f"x{separator}")
+
+
+@pytest.mark.parametrize("header", ["user,item,when,kind,user", "user,user,item,when,kind"])
+def test_a_wanted_column_is_there_once(tmp_path: Path, header: str) -> None:
+    with pytest.raises(InputError, match="two columns are called 'user'"):
+        read(csv(tmp_path / "a.csv", "u1,i1,3,x,y", header=header))
+
+
+def test_columns_without_a_name_are_no_trouble(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "0,u1,i1,3,x,y,z", header=",user,item,when,kind,,")
+    assert read(path).rows() == ROWS[:1]
+
+
+@pytest.mark.parametrize("header", ["", 'user,item,when,"kind', 'us"er,item,when,kind'])
+def test_a_header_that_is_none_is_named(tmp_path: Path, header: str) -> None:
+    with pytest.raises(InputError, match=r"a\.csv, line 1"):
+        read(csv(tmp_path / "a.csv", "u1,i1,3,x", header=header))
+
+
+# --- which files -------------------------------------------------------------------------------
+
+
+def test_brackets_in_a_name_that_exists_are_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "exp [1]"
+    folder.mkdir()
+    csv(folder / "b.csv", "u1,i1,3,x")
+    csv(folder / "a[2].csv", "u2,i2,1,y")
+    assert [path.name for path in find_files([f"{folder}/*.csv"])] == ["a[2].csv", "b.csv"]
+    assert find_files([f"{folder}/a[2].csv"]) == [folder / "a[2].csv"]
+
+
+def test_a_file_is_not_read_twice(tmp_path: Path) -> None:
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x")
+    with pytest.raises(InputError, match=r"names .* twice"):
+        find_files([str(path), f"{tmp_path}/*.csv"])
+
+
+def test_a_folder_or_a_pipe_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        find_files([str(tmp_path)])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no regular file"):
+        find_files([str(tmp_path / "pipe")])
+
+
+def test_parquet_is_known_by_its_bytes(tmp_path: Path) -> None:
+    frame = pl.DataFrame(ROWS, schema=HEADER.split(","), orient="row")
+    frame.write_parquet(tmp_path / "log.bin")
+    assert read(tmp_path / "log.bin").rows() == ROWS
+
+
+# --- what is left out --------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [",i1,3,x"] * 5 + ["u1,i1,noon,x", "a,b,c,d,e"]
+    path = csv(tmp_path / "a.csv", "u1,i1,3,x", *bad)
+    left_out = LeftOut()
+    assert read(path, left_out=left_out).height == 1
+    left_out.report()
+    printed = capsys.readouterr().out
+    assert "7 malformed lines left out:" in printed
+    assert f"5 with no user: {path}, line 3; {path}, line 4; {path}, line 5; .." in printed
+    assert (
+        f"1 with a time that is not an integer, as those before it are: {path}, line 8" in printed
+    )
+    assert f"1 with more than 4 columns: {path}, line 9" in printed
+
+
+def test_a_log_of_malformed_lines_only_is_an_error_that_counts_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 2 are malformed"):
+        read(csv(tmp_path / "a.csv", ",i1,3,x", "u1,,3,x"), left_out=LeftOut())

@@ -1,0 +1,177 @@
+"""Rows of CSV files: a line is a row, and a double quote means what RFC 4180 says, or nothing."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from fuxictr_miss.errors import InputError, unknown
+from raw_lines import LineBlock, check_encoding
+
+QUOTING = ("csv", "none")
+
+
+@dataclass(frozen=True)
+class CsvForm:
+    """How a CSV is written."""
+
+    separator: str = ","
+    quoting: str = "csv"  # RFC 4180; or "none": a double quote is a letter like any other
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        separator = self.separator
+        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
+            raise InputError(
+                f"--separator {separator!r} must be a single ASCII character. Write the log with "
+                f"another one first, such as by: sed 's/::/\\t/g'."
+            )
+        if separator.isalnum():
+            raise InputError(
+                f"--separator {separator!r} is a letter or digit. If a tab is meant, quote it for "
+                f"the shell: --separator '\\t'."
+            )
+        if self.quoting not in QUOTING:
+            raise unknown("--quoting", self.quoting, QUOTING)
+        check_encoding(self.encoding)
+
+
+class CsvRows(NamedTuple):
+    """Rows of a block."""
+
+    rows: pl.DataFrame  # the wanted columns, String
+    lines: pl.Series | None  # number of each row's line; None: one a line, from the first on
+    malformed: pl.DataFrame  # lines that are no row: `line`, `why`
+
+
+class CsvReader:
+    """Reads blocks of lines; the first line of each file is the header.
+
+    Args:
+        form: how the files are written.
+        columns: name in the result -> name in the header.
+    """
+
+    def __init__(self, form: CsvForm, columns: Mapping[str, str]) -> None:
+        self._form = form
+        self._columns = columns
+        self._header: list[str] = []
+        separator = f"\\x{ord(form.separator):02x}"
+        field = rf'(?:"(?:[^"\n]|"")*"|[^"\n{separator}]*)'
+        line = rf"{field}(?:{separator}{field})*"
+        self._lines = rf"\A(?:{line}\n)*(?:{line})?\z"
+        self._line = rf"^{line}$"
+        self._open = rf'^(?:{field}{separator})*"(?:[^"]|"")*$'
+
+    def read(self, block: LineBlock) -> CsvRows:
+        """The rows of a block. It is parsed at once; only where that fails, line by line.
+
+        Raises:
+            InputError: the header lacks a column or has it twice; a double quote is not closed.
+        """
+        block = self._without_header(block)
+        whole = not self._quotes(block) or bool(
+            pl.Series([block.text.decode()]).str.contains(self._lines)[0]
+        )
+        if whole and block.text:
+            try:
+                rows = self._parse(block.text, self._quotes(block))
+            except pl.exceptions.PolarsError:  # a line has more columns than the header
+                pass
+            else:
+                if rows.height == block.lines:
+                    return CsvRows(rows, None, _NONE_MALFORMED)
+        return self.read_lines(block)
+
+    def read_lines(self, block: LineBlock) -> CsvRows:
+        """The rows of a block in which something may be wrong; blank lines are no rows."""
+        block = self._without_header(block)
+        text = pl.Series("text", block.text.decode().split("\n"), dtype=pl.String)
+        lines = pl.DataFrame([pl.int_range(len(text), eager=True).alias("line"), text])
+        lines = lines.filter(pl.col("text") != "").with_columns(pl.col("line") + block.first_line)
+        whole = pl.lit(True)
+        bare = pl.col("text")
+        if self._quotes(block):
+            whole = pl.col("text").str.contains(self._line)
+            bare = bare.str.replace_all(r'"(?:[^"]|"")*"', "")
+            self._refuse_open_quote(block, lines.filter(~whole))
+        separators = bare.str.count_matches(self._form.separator, literal=True)
+        extra = separators >= len(self._header)
+        lines = lines.with_columns(
+            why=pl.when(~whole)
+            .then(pl.lit("a double quote inside a field (--quoting none: quotes mean nothing)"))
+            .when(extra)
+            .then(pl.lit(f"more than {len(self._header)} columns"))
+        )
+        malformed, good = (
+            lines.filter(pl.col("why").is_not_null()),
+            lines.filter(pl.col("why").is_null()),
+        )
+        rows = self._parse("\n".join(good["text"]).encode(), self._quotes(block))
+        if rows.height != good.height:
+            raise RuntimeError(f"{block.path}: {good.height} lines were read as {rows.height} rows")
+        return CsvRows(rows, good["line"], malformed.select("line", "why"))
+
+    def _without_header(self, block: LineBlock) -> LineBlock:
+        if block.first_line > 1:
+            return block
+        head, _, rest = block.text.partition(b"\n")
+        self._header = self._fields(LineBlock(block.path, 1, head, 1))
+        for column in self._columns.values():
+            if column not in self._header:
+                raise unknown(f"column of {block.path}:", column, self._header)
+            if self._header.count(column) > 1:
+                raise InputError(
+                    f"{block.path}, line 1: two columns are called {column!r}. Rename one of them."
+                )
+        return LineBlock(block.path, 2, rest, block.lines - 1)
+
+    def _fields(self, head: LineBlock) -> list[str]:
+        text = head.text.decode()
+        if not text:
+            raise InputError(f"{head.path}, line 1 is blank. The first line must name the columns.")
+        if not self._quotes(head):
+            return text.split(self._form.separator)
+        if not re.fullmatch(self._line, text):
+            raise InputError(
+                f"{head.path}, line 1: {text[:60]!r} has a double quote that is not closed, or "
+                f"inside a name. Repair the line, or add --quoting none."
+            )
+        return next(csv.reader([text], delimiter=self._form.separator))
+
+    def _quotes(self, block: LineBlock) -> bool:
+        return self._form.quoting == "csv" and b'"' in block.text
+
+    def _refuse_open_quote(self, block: LineBlock, lines: pl.DataFrame) -> None:
+        """Refuse a quote that no quote closes: what follows it may be part of the field, or not."""
+        opened = lines.filter(pl.col("text").str.contains(self._open))
+        if opened.height:
+            line, text = opened.row(0)
+            raise InputError(
+                f"{block.path}, line {line}: {text[:60]!r} opens a double quote that the line does "
+                f"not close. If the log does not quote its fields, add --quoting none; else close "
+                f"the quote, or take the line end out of the field."
+            )
+
+    def _parse(self, text: bytes, quotes: bool) -> pl.DataFrame:
+        places = {name: self._header.index(column) for name, column in self._columns.items()}
+        if not text:
+            return pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))
+        if not text.endswith(b"\n"):  # at the end of a text polars overlooks one more column
+            text += b"\n"
+        table = pl.read_csv(
+            text,
+            has_header=False,
+            schema={str(place): pl.String for place in range(len(self._header))},
+            separator=self._form.separator,
+            quote_char='"' if quotes else None,
+        )
+        return table.select(pl.col(str(place)).alias(name) for name, place in places.items())
+
+
+_NONE_MALFORMED = pl.DataFrame(schema={"line": pl.Int64, "why": pl.String})
