@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _losses(model: BaseModel, batch: dict[str, Tensor]) -> None:
-    model.weighted_ssl(model.ssl_losses(batch)).backward()
+    model._self_supervision.weighted(model._self_supervision.losses(model, batch)).backward()
     model.zero_grad()
 
 

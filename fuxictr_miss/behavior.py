@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
@@ -13,8 +14,7 @@ from fuxictr.pytorch.layers.embeddings.pretrained_embedding import PretrainedEmb
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.look_up import keep_dense, look_up
+from fuxictr_miss.errors import InputError
 
 _HASHED = 8  # newest behaviors that tell histories apart
 
@@ -29,15 +29,11 @@ class Behavior:
     Args:
         ids: J columns of (B, L) token ids, or one (B, J, L); 0 is padding.
         tables: J modules that embed ids to K dimensions.
-        beside: whether their gradient is to be sparse, as in `BehaviorSource.read`.
     """
 
-    def __init__(
-        self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module], beside: bool = False
-    ) -> None:
+    def __init__(self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module]) -> None:
         self.columns = ids.unbind(1) if isinstance(ids, Tensor) else tuple(ids)
         self.tables = tables
-        self.beside = beside
 
     @cached_property
     def ids(self) -> Tensor:
@@ -118,7 +114,7 @@ class Behavior:
         """
         embedded = []
         for ids, table in zip(self._tokens(behaviors), self.tables, strict=True):
-            embedded.append(look_up(table, ids, self.beside))
+            embedded.append(_embedded(table, ids))
         return torch.stack(embedded, dim=-2)
 
     def _tokens(self, behaviors: Tensor) -> list[Tensor]:
@@ -168,73 +164,93 @@ def _memory(column: Tensor) -> tuple[Tensor, int]:
 
 
 class BehaviorSource:
-    """Finds in a backbone the sequences and tables from which a batch's `Behavior` is made.
+    """One kind of behavior: its sequences, and where in a backbone they are embedded.
 
-    The tables are those of `main_tables`. Sequences of negatives, as a model names them in a key
-    like `neg_seq_field`, are no behavior and are left out.
+    The tables are those of `main_tables`, with what the backbone's encoder of a sequence does to
+    each behavior before it pools them, such as the projection of a pretrained table.
 
     Args:
         model: any FuxiCTR model, already built.
-        sequences: names of the sequence features to use; None takes all of them.
+        sequences: the J sequences that are attributes of this behavior.
 
     Raises:
-        InputError: there is no usable sequence, or the sequences differ in length or dimension.
+        InputError: the model has no table for them, or they differ in length or dimension.
     """
 
-    def __init__(self, model: BaseModel, sequences: list[str] | None = None) -> None:
-        features = model.feature_map.features
-        available = [name for name, spec in features.items() if spec["type"] == "sequence"]
-        for name in sequences or []:
-            if name not in available:
-                raise unknown("sequence in ssl_sequences", name, available)
-        negatives = _negatives(model)
-        wanted = list(sequences or [name for name in available if name not in negatives])
+    def __init__(self, model: BaseModel, sequences: list[str]) -> None:
         model_name = type(model).__name__
-        if not wanted:
+        features = model.feature_map.features
+        self.sequences = sequences
+        self.places = main_tables(model, sequences)
+        if not self.places:
             raise InputError(
-                f"{model_name}: the feature map has no sequence feature to learn from. Add one of "
-                "type 'sequence' (the behavior history) to feature_cols."
+                f"{model_name} embeds {', '.join(sequences)} in no table of more than one "
+                "dimension, so there is nothing to enhance. Use a backbone with an embedding table."
             )
-        self._places = main_tables(model, wanted)
-        if not self._places:
-            raise InputError(
-                f"{model_name} embeds {', '.join(wanted)} in no table of more than one dimension, "
-                "so there is nothing to enhance. Use a backbone with an embedding table."
-            )
-        widths = [_width(table) for table in self._tables(model, wanted)]
-        lengths = [features[name]["max_len"] for name in wanted]
+        pad = torch.zeros(1, dtype=torch.long, device=model.device)
+        with torch.no_grad():
+            widths = [table(pad).shape[-1] for table in self.tables(model)]
+        lengths = [features[name]["max_len"] for name in sequences]
         if len(set(lengths)) > 1 or len(set(widths)) > 1:
-            shapes = zip(wanted, lengths, widths, strict=True)
+            shapes = zip(sequences, lengths, widths, strict=True)
             listed = ", ".join(f"{n}: length {m}, dimension {d}" for n, m, d in shapes)
             raise InputError(
-                f"{model_name}: the sequences must share one length and one dimension ({listed}). "
-                "Name those that do in ssl_sequences."
+                f"{model_name}: the attributes of a behavior must share one length and one "
+                f"dimension ({listed}). Name those that do in ssl_sequences; a list of lists gives "
+                "several behaviors."
             )
-        self.sequences = wanted
         self.dim = widths[0]  # K
-        for table in dict.fromkeys(self.tables(model)):
-            keep_dense(table)
 
     def tables(self, model: BaseModel) -> list[nn.Module]:
         """The J modules that embed the sequences (shared ones appear under every name)."""
-        return self._tables(model, self.sequences)
+        layers = [model.get_submodule(place) for place in self.places]
+        return [side_by_side([_table(layer, name) for layer in layers]) for name in self.sequences]
 
-    def _tables(self, model: BaseModel, names: list[str]) -> list[nn.Module]:
-        layers = [model.get_submodule(place).embedding_layers for place in self._places]
-        return [side_by_side([layer[name] for layer in layers]) for name in names]
+    def parameters(self, model: BaseModel) -> list[nn.Parameter]:
+        """What of the tables trains, each once."""
+        own = (p for table in self.tables(model) for p in table.parameters() if p.requires_grad)
+        return list(dict.fromkeys(own))
 
-    def read(self, model: BaseModel, inputs: dict[str, Tensor], beside: bool = False) -> Behavior:
-        """The behaviors of a batch.
+    def described(self, model: BaseModel) -> str:
+        """Which table embeds each sequence, for the log: `item_id (1,082 x 10)`."""
+        parts = []
+        for name, table in zip(self.sequences, self.tables(model), strict=True):
+            spec = model.feature_map.features[name]
+            trains = any(p.requires_grad for p in table.parameters())
+            shape = f"{spec['vocab_size']:,} x {self.dim}{'' if trains else ', frozen'}"
+            parts.append(f"{spec.get('share_embedding', name)} ({shape})")
+        return ", ".join(parts)
 
-        Args:
-            model: the one that this was made for.
-            inputs: (B, L) id columns, and what else the batch has.
-            beside: whether another loss sends the tables a gradient in the same step. To theirs,
-                which is as large as a table, ours is then added row by row where the batch is
-                small, and no second one of that size is made.
-        """
+    def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
+        """The behaviors of a batch of (B, L) id columns."""
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        return Behavior([columns[name] for name in self.sequences], self.tables(model), beside)
+        return Behavior([columns[name] for name in self.sequences], self.tables(model))
+
+
+def _embedded(table: nn.Module, ids: Tensor) -> Tensor:
+    """Embeddings (..., K) of ids (...); padding is zero and sends no gradient into the table.
+
+    Rows taken by index have a gradient that a CPU sums up in a third of an embedding's time.
+    """
+    rows = table.weight[ids] if type(table) is nn.Embedding else table(ids)
+    return rows * (ids != 0).unsqueeze(-1)
+
+
+# What an encoder of a sequence may do to each behavior by itself, before it pools them.
+_OF_ONE_BEHAVIOR = (
+    nn.Linear, nn.Identity, nn.LayerNorm, nn.Dropout, nn.ReLU, nn.GELU, nn.Tanh, nn.Sigmoid,
+)  # fmt: skip
+
+
+def _table(layer: Any, name: str) -> nn.Module:
+    """What embeds a single behavior: the table, and the encoder up to where it pools."""
+    table = layer.embedding_layers[name]
+    if name not in layer.feature_encoders:
+        return table
+    encoder = layer.feature_encoders[name]
+    steps = list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]
+    alone = list(itertools.takewhile(lambda step: isinstance(step, _OF_ONE_BEHAVIOR), steps))
+    return nn.Sequential(table, *alone) if alone else table
 
 
 def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
@@ -280,24 +296,8 @@ class _SideBySide(nn.Module):
         return torch.cat([table(ids) for table in self.tables], dim=-1)
 
 
-def _negatives(model: BaseModel) -> set[str]:
-    """Fields that the model keeps as its negatives, in `neg_seq_field` or the like."""
-    return {f for name, value in vars(model).items() if "neg" in name for f in flat(value)}
-
-
-def flat(fields: Any) -> list[str]:
-    """The names in a field, a group of fields, or a list of both."""
-    if isinstance(fields, str):
-        return [fields]
-    if isinstance(fields, list | tuple):
-        return [name for each in fields for name in flat(each)]
-    return []
-
-
 def _width(table: nn.Module) -> int:
     """The dimension of a table's output."""
-    if isinstance(table, _SideBySide):
-        return sum(_width(each) for each in table.tables)
     if isinstance(table, PretrainedEmbedding):
         if table.proj is not None:
             return table.proj.out_features

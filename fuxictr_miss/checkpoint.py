@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Checkpoints and states: whole or not there, without code in them, and of the data they name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuxictr.pytorch.models import BaseModel
 
+from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import InputError
+
+
+def data_of(model: BaseModel) -> str:
+    """The digest of the encoded data that a model was built on; "" where there is none on disk."""
+    folder = getattr(model.feature_map, "data_dir", "")
+    if not folder or not os.path.exists(os.path.join(folder, "feature_map.json")):
+        return ""
+    return data_digest(folder)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -37,13 +47,58 @@ def unwritable(path: Path, error: Exception) -> InputError:
     )
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote.
+def load(path: Path, data: str | None = None) -> dict[str, Any]:
+    """Read a state or a checkpoint of ours. Nothing in the file is run as code.
+
+    Args:
+        path: the file.
+        data: digest of the data that it is to be used on; None takes any.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or it was trained on other data.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read as a checkpoint ({error}).") from error
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path} cannot be read as a checkpoint of fuxictr_miss ({reason}): train again "
+            "without --resume, or fetch the file again."
+        ) from error
+    trained_on = _data_in(content)
+    if data is not None and trained_on != data:
+        raise InputError(
+            f"{path} was trained on other data (digest {trained_on or 'unknown'}) than there is "
+            f"now (digest {data or 'unknown'}): its weights belong to other ids. Train again "
+            "without --resume, or restore the data."
+        )
+    return content
+
+
+def remove_own(path: Path) -> None:
+    """Remove a state or checkpoint of an earlier run, so that it cannot pass for one of this run.
+
+    Raises:
+        InputError: the file is there and we did not write it.
+    """
+    if not path.exists():
+        return
+    try:
+        ours = _data_in(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        ours = None
+    if ours is None:
+        raise InputError(
+            f"{path} was not written by this version of fuxictr_miss: move it, or set another "
+            "model_root."
+        )
+    path.unlink()
+
+
+def _data_in(content: Any) -> str | None:
+    """The digest in a state's settings or a checkpoint's metadata; None where there is none."""
+    if not isinstance(content, dict):
+        return None
+    if "settings" in content:
+        return content["settings"].get("data")
+    return getattr(content, "_metadata", {}).get("", {}).get("data")

@@ -30,9 +30,9 @@ _METRICS = {"AUC": True, "logloss": False, "binary_crossentropy": False}
 _GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG(1)", "NDCG(5)", "NDCG(10)")
 _NDCG = re.compile(r"NDCG\((k=)?[1-9][0-9]*\)")
 # Classes of torch.optim that FuxiCTR can use: a learning rate is all they need, and any gradient
-# will do. `adam` and `sparse_adam` are ours (optimizers.py).
+# will do. `adam` is ours (optimizers.py).
 OPTIMIZERS = ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",
-              "RAdam", "RMSprop", "Rprop", "SGD", "adam", "sparse_adam")  # fmt: skip
+              "RAdam", "RMSprop", "Rprop", "SGD", "adam")  # fmt: skip
 # Functions of torch.nn.functional of a prediction, a label and a reduction, and FuxiCTR's names.
 LOSSES = ("bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_crossentropy",
           "huber_loss", "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss",
@@ -165,6 +165,7 @@ class Keys(BaseModel):
     buffer_size: Natural = 0
     num_workers: Natural = 0
     shuffle: Switch = True
+    num_threads: Count = 1
     train_sample_rate: Annotated[Real, _rule("a number above 0 and at most 1", gt=0, le=1)] = 1.0
     label_noise_rate: Annotated[Real, _rule("a number from 0 to below 1", ge=0, lt=1)] = 0.0
     memory_budget_gb: Annotated[

@@ -2,148 +2,84 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
-import torch
-from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from fuxictr_miss.behavior import BehaviorSource
+from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.generated_classes import Generated
 from fuxictr_miss.random_numbers import own_random_numbers
-from fuxictr_miss.registry import SSLLosses, get_method, list_methods
-from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
+from fuxictr_miss.registry import SSLLosses, get_method
+from fuxictr_miss.self_supervision import PART, SelfSupervision
+from fuxictr_miss.zoo import load_from, place_of
 
-_SSL_MODULE = "ssl_method"  # the one attribute, and the prefix in state_dict, that we add
 
-
-class Enhanced(BaseModel):
+class Enhanced(BaseModel, metaclass=Generated):
     """The mixin. `enhance` puts it in front of a backbone; it is never used alone.
 
     The backbone is built first and from the same random numbers as without the mixin; the method's
     modules and draws come from generators of their own.
     """
 
-    backbone: ClassVar[type[BaseModel]]
-    method: ClassVar[str]
+    _ssl_backbone: ClassVar[type[BaseModel]]
+    _ssl_method: ClassVar[str]
 
     def __init__(self, feature_map: Any, *args: Any, **params: Any) -> None:
         super().__init__(feature_map, *args, **params)
-        self._arguments = (args, params)
-        check_method_keys(params)
-        kind = get_method(self.method)
-        self.ssl = read_settings(SSLSettings, "ssl_", params)
-        settings = read_settings(kind.Settings, f"{self.method.lower()}_", params)
-        self.behavior_source = BehaviorSource(self, self.ssl.sequences)
-        self.ssl_active = True
-        self.last_ssl: SSLLosses | None = None  # of the last step if it had any, for the log
-        seed = int(params.get("seed") or 0)
-        self.ssl_generator = torch.Generator(device=self.device).manual_seed(seed)
-        with own_random_numbers(self.device, seed):
-            module = kind(
-                self.ssl,
-                settings,
-                len(self.behavior_source.sequences),
-                self.behavior_source.dim,
-                self.ssl_generator,
-            )
-        self.add_module(_SSL_MODULE, module.to(self.device))
-        if any(self.ssl.alpha):
-            self.optimizer.param_groups[0]["params"] += module.parameters()
-
-    def ssl_losses(self, inputs: dict[str, Tensor], beside: bool = False) -> SSLLosses:
-        """The method's losses for a batch that has at least the sequence columns.
-
-        Args:
-            inputs: (B, L) id columns, and what else the batch has.
-            beside: whether the backbone's loss sends the tables a gradient in the same step, as in
-                `BehaviorSource.read`.
-        """
-        return getattr(self, _SSL_MODULE)(self.behavior_source.read(self, inputs, beside))
-
-    def weighted_ssl(self, losses: SSLLosses) -> Tensor:
-        """α1 L_ssl + α2 L'_ssl."""
-        first, second = self.ssl.alpha
-        return first * losses.ssl + second * losses.feature
-
-    def ssl_parameters(self) -> list[nn.Parameter]:
-        """What the contrastive losses train: the method's parameters and the sequences' tables."""
-        tables = self.behavior_source.tables(self)
-        own = [p for module in tables for p in module.parameters()]
-        own += getattr(self, _SSL_MODULE).parameters()
-        return [p for p in dict.fromkeys(own) if p.requires_grad]
-
-    def scale_embedding_rate(self) -> list[nn.Parameter]:
-        """Train all embedding tables at `ssl_embedding_lr_scale` times their learning rate.
-
-        Returns:
-            The tables that now stand still, which they do at 0; they cost nothing any more.
-        """
-        scale = self.ssl.embedding_lr_scale
-        if scale == 1:
-            return []
-        tables = {
-            id(p)
-            for module in self.modules()
-            if isinstance(module, FeatureEmbeddingDict)
-            for p in module.parameters()
-        }
-        frozen = []
-        for group in list(self.optimizer.param_groups):
-            moved = [p for p in group["params"] if id(p) in tables and p.requires_grad]
-            stay = {id(p) for p in group["params"]} - {id(p) for p in moved}
-            group["params"] = [p for p in group["params"] if id(p) in stay]
-            if scale == 0:
-                frozen += [p.requires_grad_(False) for p in moved]
-            elif moved:
-                self.optimizer.add_param_group(
-                    {**group, "params": moved, "lr": group["lr"] * scale}
-                )
-        return frozen
+        self._self_supervision = SelfSupervision(
+            self, self._ssl_backbone, self._ssl_method, args, params
+        )
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """The backbone's forward; in training the method's losses ride along for `add_loss`."""
         return_dict = super().forward(inputs)
-        turn = getattr(self, "_total_steps", 0) % self.ssl.every == 0  # FuxiCTR's count of steps
-        if self.training and self.ssl_active and turn and any(self.ssl.alpha):
-            return_dict[_SSL_MODULE] = self.ssl_losses(inputs, beside=True)
+        ssl = self._self_supervision
+        turn = getattr(self, "_total_steps", 0) % ssl.settings.every == 0  # FuxiCTR counts steps
+        if self.training and ssl.active and ssl.on and turn:
+            return_dict[PART] = ssl.losses(self, inputs)
         return return_dict
 
     def add_loss(self, return_dict: dict[str, Any], y_true: Any) -> Any:
         """Eq. 17; a multi-task backbone's list of losses gets the contrastive term in its first."""
-        losses = return_dict.pop(_SSL_MODULE, None)
+        ssl = self._self_supervision
+        losses = return_dict.pop(PART, None)
         loss = super().add_loss(return_dict, y_true)
         if losses is None:
-            self.last_ssl = None
+            ssl.last = None
             return loss
-        term = self.weighted_ssl(losses) * self.ssl.every  # so that the mean step is Eq. 17
-        self.last_ssl = SSLLosses(*(each.detach() for each in losses))
+        term = ssl.weighted(losses) * ssl.settings.every  # so that the mean step is Eq. 17
+        ssl.last = SSLLosses(*(each.detach() for each in losses))
         if isinstance(loss, list):
             return [loss[0] + term, *loss[1:]]
         return loss + term
 
     def fit(self, data_generator: Any, **kwargs: Any) -> None:
         """Train by the strategy in `ssl_training`; arguments as FuxiCTR's `fit`."""
-        from fuxictr_miss.training import fit
-
-        fit(self, data_generator, **kwargs)
+        training.fit(self, data_generator, **kwargs)
 
     def to_backbone(self) -> BaseModel:
         """A plain backbone with the trained weights and nothing self-supervised."""
-        args, params = self._arguments
+        args, params = self._self_supervision.arguments
         with own_random_numbers(self.device, 0):
-            model = self.backbone(self.feature_map, *args, **params)
+            model = self._ssl_backbone(self.feature_map, *args, **params)
         own = self.state_dict()
-        model.load_state_dict({k: v for k, v in own.items() if not k.startswith(f"{_SSL_MODULE}.")})
+        model.load_state_dict({k: v for k, v in own.items() if not k.startswith(f"{PART}.")})
         return model.train(self.training)
+
+
+def backbone_of(model_class: type[BaseModel]) -> type[BaseModel]:
+    """The class that was enhanced; a plain class itself."""
+    return model_class._ssl_backbone if issubclass(model_class, Enhanced) else model_class
 
 
 def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
     """The class `<Backbone>_<METHOD>`: `backbone` plus a self-supervised method.
 
     Works on any subclass of FuxiCTR's `BaseModel`; the result takes the same arguments, and the
-    `ssl_` and method keys on top.
+    `ssl_` and method keys on top. Class and instances pickle.
 
     Example:
         >>> import fuxictr_miss as fm
@@ -152,46 +88,33 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
         'DIN_MISS'
 
     Raises:
-        InputError: `backbone` is no FuxiCTR model, or the method does not exist.
+        InputError: `backbone` is no FuxiCTR model or enhanced already, or the method does not
+            exist.
     """
     if not (isinstance(backbone, type) and issubclass(backbone, BaseModel)):
         raise InputError(
             f"enhance() takes a class derived from FuxiCTR's BaseModel, got {backbone}."
         )
+    if issubclass(backbone, Enhanced):
+        raise InputError(
+            f"{backbone.__name__} is enhanced already: a model has one self-supervised method. "
+            f"Enhance {backbone._ssl_backbone.__name__} instead."
+        )
     get_method(method)
-    name = f"{backbone.__name__}_{method}"
+    return _enhanced(backbone, method)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _enhanced(backbone: type[BaseModel], method: str) -> type[BaseModel]:
+    place = place_of(backbone)
     body = {
-        "backbone": backbone,
-        "method": method,
+        "_ssl_backbone": backbone,
+        "_ssl_method": method,
+        "_made_by": (_from_zoo, (*place, method)) if place else (enhance, (backbone, method)),
         "__doc__": f"{backbone.__name__} with {method}.",
     }
-    return type(name, (Enhanced, backbone), body)
+    return Generated(f"{backbone.__name__}_{method}", (Enhanced, backbone), body)
 
 
-def method_defaults() -> dict[str, Any]:
-    """Every `ssl_` and method key with its default, as `config` must list them."""
-    import dataclasses
-
-    defaults: dict[str, Any] = {}
-    kinds: list[tuple[type, str]] = [(SSLSettings, "ssl_")]
-    kinds += [(get_method(name).Settings, f"{name.lower()}_") for name in list_methods()]
-    for kind, prefix in kinds:
-        values = dataclasses.asdict(kind())
-        defaults.update({prefix + name: value for name, value in values.items()})
-    return defaults
-
-
-def check_method_keys(params: dict[str, Any]) -> None:
-    """Refuse keys that look like ours and are not, and values that no method can use.
-
-    Raises:
-        InputError: names the key and the closest valid one, or what its value must be.
-    """
-    valid = keys_of(SSLSettings, "ssl_")
-    prefixes = ["ssl_"]
-    for name in list_methods():
-        prefixes.append(f"{name.lower()}_")
-        valid += keys_of(get_method(name).Settings, prefixes[-1])
-    check_keys(params, prefixes, valid)
-    for name in list_methods():
-        read_settings(get_method(name).Settings, f"{name.lower()}_", params)
+def _from_zoo(root: str, name: str, method: str) -> type[BaseModel]:
+    return enhance(load_from(root, name), method)

@@ -19,6 +19,10 @@ def closest(name: str, valid: Iterable[str], number: int = 1) -> list[str]:
     return [by_lower[lower] for lower in found]
 
 
+class DivergedError(InputError):
+    """A training whose numbers are no numbers any more: there is no result."""
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """The error for a name that does not exist: the closest valid one first, then all of them."""
     names = sorted(valid)

@@ -22,11 +22,10 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fuxictr_miss.checkpoint import load
-from fuxictr_miss.config import misspelt
+from fuxictr_miss.checkpoint import data_of, load
+from fuxictr_miss.config import check, misspelt
 from fuxictr_miss.curves import draw
 from fuxictr_miss.data import TensorDataLoader, build_dataset
-from fuxictr_miss.enhancer import check_method_keys
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import checked, export_embeddings
@@ -35,15 +34,15 @@ from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.one_row import tolerate_one_row
-from fuxictr_miss.optimizers import known_to_fuxictr, set_optimizer
+from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
 from fuxictr_miss.traits import settle
 
 log = logging.getLogger(__name__)
 
-_SHARED_BATCH = 1024  # rows from which several threads pay
 _EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
 # Where a run happens, not what it computes: these may change between a run and its resume.
 NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
@@ -117,19 +116,15 @@ def _alone(params: Mapping[str, Any]) -> Iterator[None]:
         lock.release()
 
 
-def _use_threads(batch_size: int) -> None:
-    """One thread for small batches, unless OMP_NUM_THREADS says otherwise.
-
-    A batch of 128 is too little work to share, and the numbers then depend on no core count.
-    """
-    if batch_size < _SHARED_BATCH and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
 def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
-    """The untrained model of an experiment and the loaders of its splits."""
+    """The untrained model of an experiment and the loaders of its splits.
+
+    Raises:
+        InputError: something in the config, the data or the machine does not fit.
+    """
+    params = check(params)
     _check_device(params.get("gpu", -1))
-    _use_threads(params["batch_size"])
+    torch.set_num_threads(params.get("num_threads", 1))
     check_method_keys(params)
     model_class = get_model(params["model"], params.get("model_zoo_path"))
     for sentence in misspelt(params, _arguments(model_class)):
@@ -138,9 +133,9 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     folder = os.path.dirname(str(paths["train"]))
     feature_map = FeatureMap(params["dataset_id"], folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
-    settled = settle(model_class, feature_map, known_to_fuxictr(params))
+    settled = settle(model_class, feature_map, params)
     seed_everything(params["seed"])
-    kind = autocast(model_class, params.get("autocast"))
+    kind = autocast(model_class, params.get("autocast"))  # type: ignore[arg-type]
     model = kind(settled.feature_map, **settled.params)
     set_optimizer(model, params["optimizer"])
     initialize_forgotten_tables(model, params["seed"])
@@ -185,7 +180,7 @@ def load_trained(params: dict[str, Any]) -> BaseModel:
     path = Path(model.checkpoint)
     if not path.exists():
         raise InputError(f"{path} is not there: train it first with run_expid.py.")
-    state = load(path)
+    state = load(path, data_of(model))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

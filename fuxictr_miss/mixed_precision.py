@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.enhancer import Enhanced
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.generated_classes import Generated
 
 PRECISIONS = ("bf16",)
 
 
+@functools.cache
 def autocast(model_class: type[BaseModel], precision: str | None) -> type[BaseModel]:
     """The class under its own name, whose matrix products run in a lower precision.
 
@@ -31,12 +33,15 @@ def autocast(model_class: type[BaseModel], precision: str | None) -> type[BaseMo
         return model_class
     if precision not in PRECISIONS:
         raise unknown("autocast", str(precision), [*PRECISIONS, "null"])
-    kind = _EnhancedInBfloat16 if issubclass(model_class, Enhanced) else _InBfloat16
-    body = {"__doc__": model_class.__doc__, "__module__": model_class.__module__}
-    return type(model_class.__name__, (kind, model_class), body)
+    body = {
+        "__doc__": model_class.__doc__,
+        "__module__": model_class.__module__,
+        "_made_by": (autocast, (model_class, precision)),
+    }
+    return Generated(model_class.__name__, (_InBfloat16, model_class), body)
 
 
-class _InBfloat16(BaseModel):
+class _InBfloat16(BaseModel, metaclass=Generated):
     """Stands before a model's class."""
 
     def __init__(self, *args: Any, **params: Any) -> None:
@@ -51,9 +56,3 @@ class _InBfloat16(BaseModel):
             name: value.float() if getattr(value, "dtype", None) == torch.bfloat16 else value
             for name, value in outputs.items()
         }
-
-
-class _EnhancedInBfloat16(_InBfloat16):
-    def ssl_losses(self, inputs: dict[str, Tensor], beside: bool = False) -> Any:
-        with torch.autocast(self.device.type, enabled=False):
-            return super().ssl_losses(inputs, beside)

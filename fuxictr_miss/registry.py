@@ -13,6 +13,7 @@ and in their order, (rows, L) ids each.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import pkgutil
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.errors import unknown
+from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.zoo import Zoo
 
 DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
@@ -44,9 +45,24 @@ class SSLLosses(NamedTuple):
 
 
 def register_model(name: str) -> Callable[[ClassT], ClassT]:
-    """Class decorator: make a backbone of your own known under `name`."""
+    """Class decorator: make a backbone of your own known under `name`.
+
+    Raises:
+        InputError: the class is no FuxiCTR model, or another model has that name.
+    """
 
     def register(model: ClassT) -> ClassT:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise InputError(f"register_model takes a class derived from BaseModel, got {model}.")
+        stem, _, ending = name.rpartition("_")
+        if not name.isidentifier() or (stem and ending in list_methods()):
+            raise InputError(
+                f"A model cannot be called {name!r}: a name is letters, digits and _, and does not "
+                "end in _ and a method's name."
+            )
+        _refuse_another(f"model {name}", _models.get(name), model)
+        if name in {*_own_names(), *DEFAULT_MODELS}:
+            raise InputError(f"There is a model {name} already. Register yours by another name.")
         _models[name] = model
         return model
 
@@ -54,13 +70,42 @@ def register_model(name: str) -> Callable[[ClassT], ClassT]:
 
 
 def register_method(name: str) -> Callable[[ClassT], ClassT]:
-    """Class decorator: make a self-supervised method known as the ending `_<name>`."""
+    """Class decorator: make a self-supervised method known as the ending `_<name>`.
+
+    Raises:
+        InputError: the class lacks what a method needs, no model's name could end in `name`, or
+            another method has that name or its keys.
+    """
 
     def register(method: ClassT) -> ClassT:
+        if not name.isalnum() or not name.isascii() or name.lower() == "ssl":
+            raise InputError(
+                f"A method cannot be called {name!r}: its name stands behind the _ of a model's "
+                "name and before the _ of its keys, so it is letters and digits only, and not ssl."
+            )
+        settings = getattr(method, "Settings", None)
+        if not (dataclasses.is_dataclass(settings) and hasattr(method, "forward")):
+            raise InputError(
+                f"Method {name} needs a forward(behavior) and a dataclass Settings (of its keys; "
+                "it may be empty)."
+            )
+        for other, known in _methods.items():
+            if other.lower() == name.lower():
+                _refuse_another(f"method {other}", known, method)
         _methods[name] = method
         return method
 
     return register
+
+
+def _refuse_another(what: str, known: type | None, new: type) -> None:
+    """A class may be registered again by the code that defines it, as in a notebook's cell."""
+    place = (new.__module__, new.__qualname__)
+    if known is not None and (known.__module__, known.__qualname__) != place:
+        raise InputError(
+            f"There is a {what} already, {known.__module__}.{known.__qualname__}. Register yours "
+            "by another name."
+        )
 
 
 def list_methods() -> list[str]:

@@ -30,7 +30,8 @@ class SSLSettings:
     pretrain_batch_size: int | None = None  # histories a step of a pretraining; None: batch_size
     pretrain_learning_rate: float | None = None  # of a pretraining; None: learning_rate
     embedding_lr_scale: float = 1.0  # of all tables in the phase after a pretraining; 0 freezes
-    sequences: list[str] | None = None  # None: all sequence features of one length and dimension
+    # of one behavior, or a list for each of several; None: the behaviors that the backbone reads
+    sequences: list | None = None
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "ssl_weight", self.weight, "0 or more")
@@ -45,11 +46,20 @@ class SSLSettings:
         require(rate is None or rate > 0, "ssl_pretrain_learning_rate", rate, "positive, or null")
         scale = self.embedding_lr_scale
         require(scale >= 0, "ssl_embedding_lr_scale", scale, "0 or more")
-        names = self.sequences
-        once = names is None or (bool(names) and len(set(names)) == len(names))
-        require(once, "ssl_sequences", names, "a list of sequences, each once, or null")
+        names = [name for group in self.behaviors for name in group]
+        once = all(self.behaviors) and len(set(names)) == len(names)
+        named = all(isinstance(name, str) for name in names) and (names or self.sequences is None)
+        rule = "a list of sequences, each once, or a list of such lists, or null"
+        require(bool(once and named), "ssl_sequences", self.sequences, rule)
         if self.training not in STRATEGIES:
             raise unknown("ssl_training", self.training, STRATEGIES)
+
+    @property
+    def behaviors(self) -> list[list[str]]:
+        """`sequences` as one list a behavior; none where the backbone decides."""
+        if self.sequences and all(isinstance(each, list | tuple) for each in self.sequences):
+            return [list(each) for each in self.sequences]
+        return [list(self.sequences)] if self.sequences else []
 
     @property
     def alpha(self) -> tuple[float, float]:

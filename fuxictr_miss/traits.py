@@ -21,11 +21,11 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.behavior import flat
-from fuxictr_miss.enhancer import Enhanced
+from fuxictr_miss.enhancer import backbone_of
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.logs import without_fuxictr_info
 from fuxictr_miss.random_numbers import own_random_numbers
+from fuxictr_miss.sequence_groups import field_arguments, flat, sequence_groups
 
 POOLING = "layers.MaskedAveragePooling()"
 
@@ -114,7 +114,7 @@ def settle(
     Raises:
         InputError: the class does not run with this config on this data; says what to set.
     """
-    backbone = _backbone(model_class)
+    backbone = backbone_of(model_class)
     params = _with_groups(params, feature_map)
     _check_regularizer(backbone, params)
     traits = traits_of(backbone)
@@ -129,7 +129,7 @@ def traits_of(model_class: type[BaseModel]) -> Traits | None:
 
     A class derived from a known one is encoded like it, but never cut.
     """
-    backbone = _backbone(model_class)
+    backbone = backbone_of(model_class)
     for each in backbone.__mro__:
         if "traits" in vars(each):
             return vars(each)["traits"]
@@ -154,10 +154,6 @@ def padded(sequences: list[Tensor], side: str) -> list[Tensor]:
     everything = torch.arange(real.shape[1])
     source = (everything - shift if at_end else everything + shift) % real.shape[1]
     return [ids.gather(1, source) for ids in sequences]
-
-
-def _backbone(model_class: type[BaseModel]) -> type[BaseModel]:
-    return model_class.backbone if issubclass(model_class, Enhanced) else model_class
 
 
 def _is_ours(model_class: type) -> bool:
@@ -185,25 +181,12 @@ def _with_groups(params: Mapping[str, Any], feature_map: FeatureMap) -> dict[str
     }
 
 
-def _fields(backbone: type[BaseModel], params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the class's `..._field` arguments are, by config or by default."""
-    return {
-        name: params.get(name, argument.default)
-        for name, argument in inspect.signature(backbone).parameters.items()
-        if name.endswith("_field")
-    }
-
-
 def _sequence_groups(
     model_class: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
 ) -> list[list[str]]:
     """The groups of sequences that the class's fields name."""
-    sequences = {n for n, spec in feature_map.features.items() if spec["type"] == "sequence"}
-    groups = []
-    for value in _fields(_backbone(model_class), params).values():
-        for group in value if isinstance(value, list) else [value]:
-            groups.append([name for name in flat(group) if name in sequences])
-    return [names for names in groups if names]
+    fields = field_arguments(backbone_of(model_class), params)
+    return [g for groups in sequence_groups(fields, feature_map).values() for g in groups]
 
 
 def _check_regularizer(backbone: type[BaseModel], params: Mapping[str, Any]) -> None:
@@ -218,7 +201,7 @@ def _check_fields(
 ) -> None:
     """Refuse fields that the data lacks; those of a default with what to set instead."""
     features = feature_map.features
-    fields = _fields(backbone, params)
+    fields = field_arguments(backbone, params)
     missing = []
     for key, value in fields.items():
         lacking = [name for name in flat(value) if name not in features]

@@ -23,6 +23,9 @@ from fuxictr_miss.errors import InputError, unknown
 _BASES = {"BaseModel", "MultiTaskModel"}  # FuxiCTR's, from which every model descends
 
 
+_places: dict[type[BaseModel], tuple[str, str]] = {}  # classes that no import statement finds
+
+
 class Found(NamedTuple):
     """A class in a zoo's source, not imported yet."""
 
@@ -86,6 +89,8 @@ class Zoo:
             ) from error
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise InputError(f"{name} in {found.file} is not derived from FuxiCTR's BaseModel.")
+        if self.package is None:
+            _places[model] = (str(self.root), name)
         return model
 
     def _scan(self) -> None:
@@ -129,6 +134,16 @@ class Zoo:
             _bare_package(name, folder)
         importlib.invalidate_caches()
         return importlib.import_module(f"{name}.{path.name}")
+
+
+def place_of(model: type[BaseModel]) -> tuple[str, str] | None:
+    """The folder and the name by which `load_from` finds a class again; None if Python does."""
+    return _places.get(model)
+
+
+def load_from(root: str, name: str) -> type[BaseModel]:
+    """The class that `place_of` has described, maybe in another process."""
+    return Zoo(root).load(name)
 
 
 def _package_folder(name: str) -> Path:

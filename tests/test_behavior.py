@@ -278,23 +278,14 @@ SHARED = {
 }
 
 
-def test_all_sequences_are_taken_in_the_order_of_the_feature_map(make_feature_map: Maker) -> None:
-    feature_map = make_feature_map(SHARED)
-    model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    source = BehaviorSource(model)
-    assert source.sequences == ["item_history", "cate_history"]
-    assert source.dim == K
-    layers = model.embedding_layer.embedding_layers
-    assert source.tables(model) == [layers["item_id"], layers["cate_id"]]
-
-
-def test_named_sequences_are_taken_in_the_order_given(make_feature_map: Maker) -> None:
+def test_sequences_are_embedded_in_the_order_given(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED)
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
     assert BehaviorSource(model, ["cate_history"]).sequences == ["cate_history"]
     both = BehaviorSource(model, ["cate_history", "item_history"])
     layers = model.embedding_layer.embedding_layers
     assert both.tables(model) == [layers["cate_id"], layers["item_id"]]
+    assert both.dim == K
 
 
 @pytest.mark.parametrize("order", [(1, 4, 8), (8, 4, 1), (1, 8, 4)])
@@ -304,7 +295,7 @@ def test_the_widest_table_is_taken_wherever_it_stands(
     feature_map = make_feature_map(SHARED, pooled=True)
     layers = {f"width_{width}": FeatureEmbedding(feature_map, width) for width in order}
     model = Tables(feature_map, **layers)
-    source = BehaviorSource(model)
+    source = BehaviorSource(model, list(SHARED))
     assert source.dim == 8
     inside = model.width_8.embedding_layer.embedding_layers
     assert source.tables(model) == [inside["item_history"], inside["cate_history"]]
@@ -314,14 +305,17 @@ def test_of_equally_wide_tables_the_first_is_taken(make_feature_map: Maker) -> N
     feature_map = make_feature_map(SHARED)
     first, second = (FeatureEmbeddingDict(feature_map, K) for _ in range(2))
     model = Tables(feature_map, first=first, second=second)
-    assert BehaviorSource(model).tables(model)[0] is first.embedding_layers["item_history"]
+    assert (
+        BehaviorSource(model, list(SHARED)).tables(model)[0]
+        is first.embedding_layers["item_history"]
+    )
 
 
 def test_a_wider_table_that_lacks_a_sequence_is_passed_over(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED)
     wide = FeatureEmbeddingDict(feature_map, 8, required_feature_columns=["item_history"])
     model = Tables(feature_map, wide=wide, whole=FeatureEmbeddingDict(feature_map, K))
-    assert BehaviorSource(model).dim == K
+    assert BehaviorSource(model, list(SHARED)).dim == K
     assert BehaviorSource(model, ["item_history"]).dim == 8
 
 
@@ -330,7 +324,7 @@ def test_of_equally_wide_tables_the_embedding_layer_is_taken(make_feature_map: M
     linear, main, gate = (FeatureEmbedding(feature_map, width) for width in (1, K, K))
     model = Tables(feature_map, gate=gate, linear=linear, embedding_layer=main)
     table = main.embedding_layer.embedding_layers["item_history"]
-    assert BehaviorSource(model).tables(model)[0] is table
+    assert BehaviorSource(model, list(SHARED)).tables(model)[0] is table
 
 
 def test_tables_in_a_list_are_one_embedding_in_parts(make_feature_map: Maker) -> None:
@@ -339,7 +333,7 @@ def test_tables_in_a_list_are_one_embedding_in_parts(make_feature_map: Maker) ->
     parts = [FeatureEmbedding(feature_map, width) for width in (K, K, 2)]
     linear = FeatureEmbedding(feature_map, 1)
     model = Tables(feature_map, lr_layer=linear, embedding_layers=nn.ModuleList(parts))
-    source = BehaviorSource(model)
+    source = BehaviorSource(model, list(SHARED))
     assert source.dim == 2 * K + 2
     ids = torch.tensor([[3, 1, 0, 0]])
     batch = {"item_history": ids, "cate_history": ids}
@@ -351,14 +345,6 @@ def test_tables_in_a_list_are_one_embedding_in_parts(make_feature_map: Maker) ->
     assert linear.embedding_layer.embedding_layers["item_id"].weight.grad is None
 
 
-def test_sequences_of_negatives_are_no_behaviors(make_feature_map: Maker) -> None:
-    feature_map = make_feature_map(SHARED | {"neg_history": {"share_embedding": "item_id"}})
-    model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    model.neg_seq_field = [("neg_history",)]
-    assert BehaviorSource(model).sequences == ["item_history", "cate_history"]
-    assert BehaviorSource(model, ["neg_history"]).sequences == ["neg_history"]
-
-
 def test_pooling_of_the_backbone_is_bypassed_and_left_in_place(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED, pooled=True)
     model = Tables(feature_map, embedding_layer=FeatureEmbedding(feature_map, K)).double()
@@ -366,7 +352,7 @@ def test_pooling_of_the_backbone_is_bypassed_and_left_in_place(make_feature_map:
     columns = torch.tensor(ids).unbind(dim=1)
     batch = dict(zip(SHARED, (each % 7 for each in columns), strict=True))
     before = model.embedding_layer(batch)
-    behavior = BehaviorSource(model).read(model, batch)
+    behavior = BehaviorSource(model, list(SHARED)).read(model, batch)
     small = (torch.tensor(ids) % 7).tolist()
     tables = [model.embedding_layer.embedding_layer.embedding_layers[name] for name in SHARED]
     everything = [[0, 1, 2]] * 3
@@ -384,7 +370,7 @@ def test_a_batch_is_read_with_more_columns_and_ids_of_any_type(make_feature_map:
         "item_id": torch.tensor([3]),
         "view_of_another_method": torch.zeros(1),
     }
-    behavior = BehaviorSource(model).read(model, batch)
+    behavior = BehaviorSource(model, list(SHARED)).read(model, batch)
     assert behavior.ids.tolist() == [[[1, 0], [2, 0]]]
     assert behavior.ids.dtype == torch.long
 
@@ -392,7 +378,7 @@ def test_a_batch_is_read_with_more_columns_and_ids_of_any_type(make_feature_map:
 def test_tables_are_those_of_the_model_that_is_asked(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED)
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    source = BehaviorSource(model)
+    source = BehaviorSource(model, list(SHARED))
     twin = copy.deepcopy(model)
     assert source.tables(twin)[0] is twin.embedding_layer.embedding_layers["item_history"]
 
@@ -415,7 +401,7 @@ def test_a_pretrained_table_has_the_width_it_answers_with_and_no_padding(
     )
     feature_map = make_feature_map({"item_history": pretrained})
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    source = BehaviorSource(model)
+    source = BehaviorSource(model, ["item_history"])
     assert source.dim == K
     (table,) = source.tables(model)
     table.pretrain_embedding.weight.data[0] = 9.0
@@ -430,11 +416,44 @@ def test_a_pretrained_table_has_the_width_it_answers_with_and_no_padding(
     assert table.pretrain_embedding.weight.grad[4].any()
 
 
-def test_a_feature_map_without_a_sequence_is_refused(make_feature_map: Maker) -> None:
-    feature_map = make_feature_map({})
-    model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    with pytest.raises(InputError, match="Tables: the feature map has no sequence feature"):
-        BehaviorSource(model)
+def projected(make_feature_map: Maker, tmp_path: Path, freeze: bool = True) -> Tables:
+    """MicroVideo's form: frozen pretrained items behind a trainable projection, then pooled."""
+    vocabulary = {f"i{n}": n for n in range(1, 6)}
+    vectors = np.arange(25.0).reshape(5, 5)
+    np.savez(tmp_path / "vectors.npz", key=list(vocabulary), value=vectors)
+    (tmp_path / "feature_vocab.json").write_text(
+        json.dumps({"item_id": {}, "item_history": vocabulary})
+    )
+    feature_map = make_feature_map(
+        {
+            "item_history": {
+                "pretrained_emb": "vectors.npz",
+                "pretrain_dim": 5,
+                "embedding_dim": 5,
+                "freeze_emb": freeze,
+                "oov_idx": 6,
+                "feature_encoder": ["nn.Linear(5, 3, bias=False)", "layers.MaskedAveragePooling()"],
+            }
+        }
+    )
+    return Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
+
+
+def test_a_projection_behind_a_frozen_table_is_what_is_seen(
+    make_feature_map: Maker, tmp_path: Path
+) -> None:
+    model = projected(make_feature_map, tmp_path)
+    source = BehaviorSource(model, ["item_history"])
+    projection = model.embedding_layer.feature_encoders["item_history"][0]
+    assert source.dim == 3
+    assert source.parameters(model) == [projection.weight]
+    c = source.read(model, {"item_history": torch.tensor([[4, 2, 0, 0]])}).tensor
+    vectors = torch.tensor([[15.0, 16, 17, 18, 19], [5, 6, 7, 8, 9]])
+    torch.testing.assert_close(c[0, 0, :2], vectors @ projection.weight.T)
+    assert not c[0, 0, 2:].any()
+    c.sum().backward()
+    assert projection.weight.grad.any()
+    assert "frozen" not in source.described(model)
 
 
 @pytest.mark.parametrize("width", [None, 1], ids=["no table", "linear part only"])
@@ -444,7 +463,7 @@ def test_a_model_without_a_table_of_interests_is_refused(
     feature_map = make_feature_map(SHARED)
     layers = {"linear": FeatureEmbedding(feature_map, width, use_sharing=False)} if width else {}
     with pytest.raises(InputError, match="Tables embeds item_history, cate_history in no table"):
-        BehaviorSource(Tables(feature_map, **layers))
+        BehaviorSource(Tables(feature_map, **layers), list(SHARED))
 
 
 @pytest.mark.parametrize(
@@ -467,16 +486,6 @@ def test_sequences_of_different_shapes_are_refused_until_some_are_named(
     feature_map = make_feature_map({"item_history": {}, "cate_history": overrides})
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
     with pytest.raises(InputError, match=re.escape(shapes)) as error:
-        BehaviorSource(model)
+        BehaviorSource(model, list(SHARED))
     assert "ssl_sequences" in str(error.value)
     assert BehaviorSource(model, ["item_history"]).dim == K
-
-
-def test_an_unknown_sequence_is_refused_with_the_closest(make_feature_map: Maker) -> None:
-    feature_map = make_feature_map(SHARED)
-    model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    with pytest.raises(InputError, match=r"'item_histroy'.*Did you mean 'item_history'\?") as error:
-        BehaviorSource(model, ["item_histroy"])
-    assert "ssl_sequences" in str(error.value)
-    with pytest.raises(InputError, match="Valid: cate_history, item_history"):
-        BehaviorSource(model, ["item_id"])  # a feature, but no sequence

@@ -13,9 +13,9 @@ import yaml
 from fuxictr.utils import load_config
 
 from fuxictr_miss.config import list_expids, load_params, misspelt, override
-from fuxictr_miss.enhancer import method_defaults
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.registry import list_methods, list_models
+from fuxictr_miss.self_supervision import method_defaults
 
 CONFIG = "config"
 ROOT = Path(__file__).resolve().parents[1]

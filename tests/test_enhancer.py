@@ -74,9 +74,9 @@ def test_training_steps_draw_nothing_from_the_global_random_numbers(params):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_contrastive_gradient_reaches_the_shared_tables_and_not_their_padding(params, backbone):
     model, loaders = build(params, f"{backbone}_MISS")
-    losses = model.ssl_losses(next(iter(loaders["train"])))
-    model.weighted_ssl(losses).backward()
-    for table in model.behavior_source.tables(model):
+    losses = model._self_supervision.losses(model, next(iter(loaders["train"])))
+    model._self_supervision.weighted(losses).backward()
+    for table in model._self_supervision.sources[0].tables(model):
         assert table.weight.grad.abs().sum() > 0
         assert table.weight.grad[0].abs().sum() == 0
 
@@ -84,44 +84,34 @@ def test_contrastive_gradient_reaches_the_shared_tables_and_not_their_padding(pa
 def table_gradients(model, loss):
     model.zero_grad(set_to_none=True)
     loss.backward()
-    return [table.weight.grad for table in model.behavior_source.tables(model)]
+    return [table.weight.grad for table in model._self_supervision.sources[0].tables(model)]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradient_beside_the_label_loss_is_their_sum(params, backbone):
     model, loaders = build(params, f"{backbone}_MISS")
     batch = next(iter(loaders["train"]))
-    draws = model.ssl_generator.get_state()
+    draws = model._self_supervision.generator.get_state()
     together = table_gradients(model, model.add_loss(model(batch), model.get_labels(batch)))
-    model.ssl_generator.set_state(draws)
-    ssl = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch)))
-    model.ssl_active = False
+    model._self_supervision.generator.set_state(draws)
+    ssl = table_gradients(
+        model, model._self_supervision.weighted(model._self_supervision.losses(model, batch))
+    )
+    model._self_supervision.active = False
     label = table_gradients(model, model.add_loss(model(batch), model.get_labels(batch)))
     for sum_, first, second in zip(together, ssl, label, strict=True):
         assert not sum_.is_sparse
         torch.testing.assert_close(sum_, first + second)
 
 
-def test_gradient_of_a_table_that_no_label_reaches_is_as_dense_as_the_optimizers_need(params):
-    model, loaders = build(params, "DIN_MISS")
-    batch = next(iter(loaders["train"]))
-    draws = model.ssl_generator.get_state()
-    beside = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch, beside=True)))
-    model.ssl_generator.set_state(draws)
-    alone = table_gradients(model, model.weighted_ssl(model.ssl_losses(batch)))
-    for first, second in zip(beside, alone, strict=True):
-        assert not first.is_sparse
-        torch.testing.assert_close(first, second)
-
-
 def test_every_parameter_of_the_method_is_in_the_optimizer_and_moves(params):
     model, loaders = build(params, "DIN_MISS")
     optimized = {id(p) for group in model.optimizer.param_groups for p in group["params"]}
-    before = copy.deepcopy(model.ssl_method.state_dict())
+    before = copy.deepcopy(model._self_supervision.methods[0].state_dict())
     model._max_gradient_norm = 10.0
     for batch in loaders["train"]:
         model.train_step(batch)
-    for name, parameter in model.ssl_method.named_parameters():
+    for name, parameter in model._self_supervision.methods[0].named_parameters():
         assert id(parameter) in optimized
         assert not torch.equal(parameter, before[name]), name
 
@@ -131,7 +121,7 @@ def test_loss_is_the_label_loss_plus_the_weighted_contrastive_losses(params):
     batch = next(iter(loaders["train"]))
     y_true = model.get_labels(batch)
     total = model.add_loss(model.train().forward(batch), y_true)
-    ssl = model.last_ssl
+    ssl = model._self_supervision.last
     label = model.add_loss(model.eval().forward(batch), y_true)
     torch.testing.assert_close(total, label + 0.3 * ssl.ssl + 0.7 * ssl.feature)  # Eq. 17
 
@@ -145,9 +135,11 @@ def test_contrast_at_every_third_step_has_three_times_the_weight(params):
     for model._total_steps in range(6):
         total = model.add_loss(model.train().forward(batch), y_true)
         terms.append((total - label).item())
-        assert (model.last_ssl is None) == (model._total_steps % 3 != 0)
-        if model.last_ssl is not None:
-            torch.testing.assert_close(total, label + 3 * model.weighted_ssl(model.last_ssl))
+        assert (model._self_supervision.last is None) == (model._total_steps % 3 != 0)
+        if model._self_supervision.last is not None:
+            torch.testing.assert_close(
+                total, label + 3 * model._self_supervision.weighted(model._self_supervision.last)
+            )
     assert [term != 0 for term in terms] == [True, False, False] * 2
 
 
@@ -169,7 +161,7 @@ def test_to_backbone_predicts_the_same_bits_and_loads_strictly(params, backbone)
     model, _ = trained(params, f"{backbone}_MISS")
     _, loaders = build(params, backbone)
     plain = model.to_backbone()
-    assert type(plain) is type(model).backbone
+    assert type(plain) is type(model)._ssl_backbone
     assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
     fresh, _ = build(params, backbone)
     fresh.load_state_dict(plain.state_dict(), strict=True)
@@ -204,9 +196,9 @@ def test_a_small_last_batch_trains(params, rows):
 def test_a_batch_of_empty_histories_adds_exactly_nothing(params):
     model, loaders = build(params, "DIN_MISS")
     batch = dict(next(iter(loaders["train"])))
-    for name in model.behavior_source.sequences:
+    for name in model._self_supervision.sources[0].sequences:
         batch[name] = torch.zeros_like(batch[name])
-    losses = model.ssl_losses(batch)
+    losses = model._self_supervision.losses(model, batch)
     assert losses.ssl == 0
     assert losses.feature == 0
 
@@ -249,7 +241,7 @@ def test_any_base_model_can_be_enhanced_and_the_widest_table_is_taken(params):
     seed_everything(1)
     enhanced = fm.enhance(OwnModel)(model.feature_map, **params)
     assert type(enhanced).__name__ == "OwnModel_MISS"
-    assert enhanced.behavior_source.dim == 4
+    assert enhanced._self_supervision.sources[0].dim == 4
     enhanced.fit(loaders["train"], validation_data=loaders["valid"], **params)
     assert enhanced.evaluate(loaders["test"])["AUC"] > 0
 

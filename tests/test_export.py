@@ -118,7 +118,7 @@ def test_a_finished_run_exports_without_being_trained_again(params, tmp_path):
     experiment.run(params, resume=True, embeddings=tmp_path / "mine.h5")
     model = experiment.load_trained(params)
     assert Path(model.checkpoint).stat().st_mtime_ns == trained
-    expected = model.behavior_source.tables(model)[0].weight
+    expected = model._self_supervision.sources[0].tables(model)[0].weight
     assert next(iter(read(tmp_path / "mine_item_id.h5").values())) == expected[1].tolist()
 
 

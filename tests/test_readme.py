@@ -54,7 +54,7 @@ def test_commands_and_snippets_run_as_written(copy):
 
 
 def test_every_key_in_the_table_exists_with_that_default():
-    from fuxictr_miss.enhancer import method_defaults
+    from fuxictr_miss.self_supervision import method_defaults
 
     defaults = method_defaults()
     table = README[README.index("### Keys") : README.index("### Which strategy")]

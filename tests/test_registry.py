@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -58,11 +59,64 @@ def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
 
     @fm.register_method("OTHER")
     class Other(nn.Module):
-        pass
+        @dataclasses.dataclass
+        class Settings:
+            pass
 
     assert fm.get_model("Mine") is Mine
     assert "Mine_OTHER" in fm.list_models()
-    assert fm.get_model("Mine_OTHER").backbone is Mine
+    assert fm.get_model("Mine_OTHER")._ssl_backbone is Mine
+
+
+def method_class(**body: object) -> type:
+    settings = dataclasses.make_dataclass("Settings", [])
+    return type("AMethod", (nn.Module,), {"Settings": settings, "forward": len, **body})
+
+
+@pytest.mark.parametrize("name", ["My_Method", "", "two words", "ssl", "SSL", "Größe", "a-b"])
+def test_a_method_by_a_name_that_no_model_can_carry_is_refused(monkeypatch, name):
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    with pytest.raises(ValueError, match="cannot be called"):
+        fm.register_method(name)(method_class())
+
+
+@pytest.mark.parametrize("name", ["MISS", "Miss", "s3rec"])
+def test_a_second_method_of_a_name_or_its_keys_is_refused(monkeypatch, name):
+    before = dict(registry._methods)
+    monkeypatch.setattr(registry, "_methods", before)
+    fm.list_methods()
+    with pytest.raises(ValueError, match="already"):
+        fm.register_method(name)(method_class())
+    assert registry._methods == before
+
+
+def test_the_cell_that_defines_a_method_may_run_again(monkeypatch):
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    for _ in range(2):
+        last = fm.register_method("Cell")(method_class())
+    assert registry.get_method("Cell") is last
+
+
+@pytest.mark.parametrize("lacks", [{"Settings": None}, {"Settings": dict}])
+def test_a_method_without_settings_is_refused_and_breaks_no_model(monkeypatch, lacks):
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    with pytest.raises(ValueError, match="dataclass Settings"):
+        fm.register_method("Bare")(method_class(**lacks))
+    assert "Bare" not in fm.list_methods()
+
+
+def test_a_model_that_hides_another_or_none_at_all_is_refused(monkeypatch):
+    monkeypatch.setattr(registry, "_models", {})
+    backbone = type("Fresh", (fm.get_model("DNN"),), {})
+    for name, reason in (("DIN", "already"), ("MISS", "already"), ("A_MISS", "end in"),
+                         ("a b", "letters")):  # fmt: skip
+        with pytest.raises(ValueError, match=reason):
+            fm.register_model(name)(backbone)
+    with pytest.raises(ValueError, match="BaseModel"):
+        fm.register_model("Linear")(nn.Linear)
+    fm.register_model("Fresh")(backbone)
+    with pytest.raises(ValueError, match="already"):
+        fm.register_model("Fresh")(fm.get_model("DIN"))
 
 
 def test_a_zoo_folder_comes_before_our_own(tmp_path):
@@ -89,6 +143,6 @@ sys.modules["model_zoo"] = __import__("types").ModuleType("model_zoo")
 sys.modules["model_zoo"].__path__ = [{str(tmp_path / "model_zoo")!r}]
 sys.modules["model_zoo"].__file__ = None
 import fuxictr_miss as fm
-assert fm.get_model("DIN_MISS").backbone.__module__ == "model_zoo.DIN.model"
+assert fm.get_model("DIN_MISS")._ssl_backbone.__module__ == "model_zoo.DIN.model"
 assert "multitask" not in fm.list_models()"""
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fuxictr_miss.enhancer import check_method_keys, method_defaults
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISSSettings
+from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 from fuxictr_miss.settings import SSLSettings, keys_of, read_settings
 
 # the table "Hyper-parameters" of the design, from Section VI.A of the paper

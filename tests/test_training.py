@@ -53,10 +53,13 @@ def test_an_epoch_is_one_log_line_with_all_its_numbers(params, caplog):
 def test_pretraining_uses_each_history_once_and_holds_some_out(params):
     model, loaders = build(params, ssl_training="pretrain")
     phase = training._Pretraining(model, loaders["train"])
-    names = model.behavior_source.sequences
+    names = model._self_supervision.sources[0].sequences
     rows = zip(*(loaders["train"].columns[n].tolist() for n in names), strict=True)
     distinct = {str(row) for row in rows}
-    used = [str((h[0].tolist(), h[1].tolist())) for h in [*phase.histories, *phase.held_out]]
+    used = [
+        str(tuple(h[phase.slices[name]].tolist() for name in names))
+        for h in [*phase.histories, *phase.held_out]
+    ]
     assert sorted(used) == sorted(distinct)
     assert len(phase.held_out) == round(len(distinct) * training.HELD_OUT_SHARE)
 
@@ -82,11 +85,12 @@ def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
     model, loaders = build(params, ssl_training="pretrain")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     run = training._Run(model, loaders["train"], loaders["valid"], 1, 10.0, None)
-    run._begin_phase()
-    with run._progress(run.phases[0]) as progress:
-        run.pretraining.epoch(progress)
+    with run.borrowed():
+        run._begin_phase()
+        with run._progress(run.phases[0]) as progress:
+            run.pretraining.epoch(progress)
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    backbone = {k for k in moved if not k.startswith("ssl_method.")}
+    backbone = {k for k in moved if not k.startswith("_self_supervision.")}
     layers = "embedding_layer.embedding_layers."
     wanted = ("item_id", "cate_id", "item_history", "cate_history")
     assert backbone == {f"{layers}{name}.weight" for name in wanted}
@@ -98,23 +102,23 @@ def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monke
     kept = []
 
     def held_out(self):
-        kept.append([p.detach().clone() for p in model.ssl_parameters()])
+        kept.append([p.detach().clone() for p in model._self_supervision.trained(model)])
         return next(losses)
 
     monkeypatch.setattr(training._Pretraining, "_held_out_loss", held_out)
-    monkeypatch.setattr(training._Run, "_label_epoch", lambda self, progress: ({}, True))
-    monkeypatch.setattr(model, "load_weights", lambda path: None)
+    monkeypatch.setattr(training._Run, "_label_epoch", lambda self, phase, progress: ({}, True))
+    monkeypatch.setattr(training, "load", lambda path, data: model.state_dict())
     rows = fit(model, loaders, epochs=1)
     assert len(rows) == 2 + training.PRETRAIN_PATIENCE + 1
-    assert all(map(torch.equal, model.ssl_parameters(), kept[1]))
+    assert all(map(torch.equal, model._self_supervision.trained(model), kept[1]))
 
 
 def test_held_out_loss_is_the_same_when_nothing_changed(params):
     model, loaders = build(params, ssl_training="pretrain")
     phase = training._Pretraining(model, loaders["train"])
-    draws = model.ssl_generator.get_state()
+    draws = model._self_supervision.generator.get_state()
     assert phase._held_out_loss() == phase._held_out_loss()
-    assert torch.equal(model.ssl_generator.get_state(), draws)
+    assert torch.equal(model._self_supervision.generator.get_state(), draws)
 
 
 def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
@@ -133,14 +137,27 @@ def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_scaled_tables_learn_at_their_own_rate(params):
+def test_scaled_tables_learn_at_their_own_rate_until_the_end_of_fit(params, monkeypatch):
     model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1,
                            ssl_embedding_lr_scale=0.1)  # fmt: skip
-    fit(model, loaders, epochs=1)
-    rates = {id(p): group["lr"] for group in model.optimizer.param_groups for p in group["params"]}
     table = model.embedding_layer.embedding_layers["item_id"].weight
     head = next(model.dnn.parameters())
-    assert rates[id(table)] == pytest.approx(0.1 * rates[id(head)])
+
+    def rate(parameter):
+        groups = model.optimizer.param_groups
+        return next(g["lr"] for g in groups if any(p is parameter for p in g["params"]))
+
+    during = []
+    validate = training._Run._validate
+
+    def spy(self):
+        during.append((rate(table), rate(head)))
+        return validate(self)
+
+    monkeypatch.setattr(training._Run, "_validate", spy)
+    fit(model, loaders, epochs=1)
+    assert during == [(pytest.approx(0.1 * params["learning_rate"]), params["learning_rate"])]
+    assert rate(table) == rate(head) == params["learning_rate"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

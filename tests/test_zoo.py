@@ -56,7 +56,7 @@ def test_relative_imports_work_and_no_init_is_run(zoo):
 
 
 def test_a_class_that_is_asked_for_twice_is_the_same(zoo):
-    assert fm.get_model("Net", zoo) is fm.get_model("Net_MISS", zoo).backbone
+    assert fm.get_model("Net", zoo) is fm.get_model("Net_MISS", zoo)._ssl_backbone
 
 
 def test_the_form_for_tensorflow_is_passed_over(zoo):
@@ -114,7 +114,7 @@ def test_a_package_is_imported_under_its_own_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     model = fm.get_model("Theirs_MISS", zoo="someones.models")
     assert model.size == 7
-    assert model.backbone is sys.modules["someones.models.Theirs"].Theirs
+    assert model._ssl_backbone is sys.modules["someones.models.Theirs"].Theirs
     assert "Theirs_MISS" in fm.list_models("someones.models")
 
 

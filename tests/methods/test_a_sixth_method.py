@@ -94,7 +94,7 @@ def test_its_weight_zero_gives_the_plain_backbone(params):
 
 def test_its_keys_are_read_and_checked_like_ours(params):
     model, _ = experiment.build({**params, "model": "DIN_Halves", "halves_width": 8})
-    assert model.ssl_method.encoder.out_features == 8
+    assert model._self_supervision.methods[0].encoder.out_features == 8
     for wrong in ({"halves_widht": 8}, {"halves_width": "8"}):
         with pytest.raises(InputError, match="halves_width"):
             experiment.build({**params, "model": "DIN_Halves", **wrong})

@@ -15,8 +15,8 @@ import torch
 import fuxictr_miss as fm
 from fuxictr_miss import experiment, training
 from fuxictr_miss.config import load_params
-from fuxictr_miss.enhancer import method_defaults
 from fuxictr_miss.registry import get_method
+from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit
 
 DATASETS = {1: "amazoncds_subset", 2: "demo", 3: "alipay"}  # of config/, for their columns
@@ -115,8 +115,10 @@ def test_training_draws_as_the_backbone_does_and_teaches_the_tables(
 ):
     sequences = sequences_of(method, PAIRS.index((backbone, method)) + 1)
     model, loaders = build(backbone, method, sequences)
-    model.weighted_ssl(model.ssl_losses(next(iter(loaders["train"])))).backward()
-    for table in model.behavior_source.tables(model):
+    model._self_supervision.weighted(
+        model._self_supervision.losses(model, next(iter(loaders["train"])))
+    ).backward()
+    for table in model._self_supervision.sources[0].tables(model):
         assert table.weight.grad.any()
         assert not table.weight.grad[0].any()
     model.zero_grad()
@@ -128,7 +130,9 @@ def test_training_draws_as_the_backbone_does_and_teaches_the_tables(
     assert torch.equal(torch.get_rng_state(), trained)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
-    monkeypatch.setattr(type(model.ssl_method), "forward", None)  # eval() must not call it
+    monkeypatch.setattr(
+        type(model._self_supervision.methods[0]), "forward", None
+    )  # eval() must not call it
     predictions = model.predict(loaders["test"])
     other = model.to_backbone()
     assert type(other) is fm.get_model(backbone)
@@ -142,7 +146,8 @@ def test_every_strategy_trains_every_method_on_every_backbone(backbone, method, 
     sequences = sequences_of(method, PAIRS.index((backbone, method)) + 2)
     model, loaders = build(backbone, method, sequences)
     for strategy in STRATEGIES:
-        model.ssl = dataclasses.replace(model.ssl, training=strategy)
+        part = model._self_supervision
+        part.settings = dataclasses.replace(part.settings, training=strategy)
         rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
         numbers = [value for row in rows for value in row.values() if isinstance(value, float)]
         assert torch.tensor(numbers).isfinite().all()
@@ -191,12 +196,12 @@ def test_a_run_killed_between_its_phases_ends_as_if_nothing_had_happened(
 @pytest.mark.parametrize("method", METHODS)
 def test_every_parameter_of_the_method_learns(method, build):
     model, loaders = build("DNN", method, 3)
-    before = copy.deepcopy(model.ssl_method.state_dict())
+    before = copy.deepcopy(model._self_supervision.methods[0].state_dict())
     for _ in range(3):
         for batch in loaders["train"]:
             model.train_step(batch)
     optimized = {id(p) for group in model.optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.ssl_method.named_parameters():
+    for name, parameter in model._self_supervision.methods[0].named_parameters():
         assert id(parameter) in optimized
         assert not torch.equal(parameter, before[name]), name
 
@@ -210,9 +215,9 @@ def test_losses_are_finite_on_one_row_and_nothing_on_empty_histories(method, seq
     batch = next(iter(loaders["train"]))
     for rows in (1, 2, 16):
         some = {name: column[:rows] for name, column in batch.items()}
-        assert all(loss.isfinite() for loss in model.ssl_losses(some))
+        assert all(loss.isfinite() for loss in model._self_supervision.losses(model, some))
         empty = {name: torch.zeros_like(column) for name, column in some.items()}
-        assert [loss.item() for loss in model.ssl_losses(empty)] == [0, 0, 0]
+        assert [loss.item() for loss in model._self_supervision.losses(model, empty)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -221,7 +226,7 @@ def test_a_batch_is_left_as_it_was(method, build):
     model, loaders = build("DIN", method, 2)
     batch = next(iter(loaders["train"]))
     columns, weights = copy.deepcopy(batch), copy.deepcopy(model.state_dict())
-    model.ssl_losses(batch)
+    model._self_supervision.losses(model, batch)
     assert all(torch.equal(batch[name], column) for name, column in columns.items())
     assert_holds(model, weights)
 

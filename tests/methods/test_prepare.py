@@ -46,7 +46,7 @@ def test_the_training_split_is_shown_once_and_before_the_first_step(params, call
     item, category = (loaders["train"].columns[name] for name in calls[0])
     real = item != 0
     expected = mutual_information(item[real].long(), category[real].long())
-    assert model.ssl_method.correlation[0, 1].item() == pytest.approx(expected)
+    assert model._self_supervision.methods[0].correlation[0, 1].item() == pytest.approx(expected)
 
 
 def test_it_is_not_shown_where_the_weight_is_zero(params, calls):
@@ -60,7 +60,7 @@ def test_a_loader_that_keeps_nothing_in_memory_is_pointed_out(params, caplog):
     with caplog.at_level(logging.WARNING):
         fit(model, batches, epochs=1, validation_data=loaders["valid"])
     assert any("cannot see the training split" in r.getMessage() for r in caplog.records)
-    assert not model.ssl_method.correlation.any()
+    assert not model._self_supervision.methods[0].correlation.any()
 
 
 @pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])

@@ -1,0 +1,146 @@
+"""The part that a self-supervised method adds to a model: its modules, behaviors and draws."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import BehaviorSource
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.random_numbers import own_random_numbers
+from fuxictr_miss.registry import SSLLosses, get_method, list_methods
+from fuxictr_miss.sequence_groups import behavior_groups, check_names
+from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
+
+PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, that we add
+
+
+class SelfSupervision(nn.Module):
+    """All that a method adds to a model, under one name, so that nothing of the model is shadowed.
+
+    With both weights of Eq. 17 at 0 there is nothing in it.
+
+    Args:
+        model: the model, its backbone already built.
+        backbone: the class that was enhanced.
+        method: the method's name.
+        args: the positional arguments that built the model, after the feature map.
+        params: the others.
+
+    Raises:
+        InputError: a key is wrong, or the model has no behavior that a method could learn from.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        backbone: type[BaseModel],
+        method: str,
+        args: tuple[Any, ...],
+        params: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        check_method_keys(params)
+        self.arguments = (args, params)
+        self.settings = read_settings(SSLSettings, "ssl_", params)
+        self.active = True  # whether a step's loss has the contrastive terms
+        self.last: SSLLosses | None = None  # of the last step if it had any, for the log
+        self.sources: list[BehaviorSource] = []  # one a behavior
+        self.methods = nn.ModuleList()  # one a behavior
+        seed = int(params.get("seed") or 0)
+        self.generator = torch.Generator(device=model.device).manual_seed(seed)
+        if not self.on:
+            return
+        kind = get_method(method)
+        settings = read_settings(kind.Settings, f"{method.lower()}_", params)
+        groups = self._behaviors(model, backbone, params)
+        self.sources = [BehaviorSource(model, group) for group in groups]
+        with own_random_numbers(model.device, seed):
+            for source in self.sources:
+                width = len(source.sequences), source.dim
+                module = kind(self.settings, settings, *width, self.generator)
+                self.methods.append(module.to(model.device))
+        model.optimizer.param_groups[0]["params"] += self.methods.parameters()
+
+    def _behaviors(
+        self, model: BaseModel, backbone: type[BaseModel], params: dict[str, Any]
+    ) -> list[list[str]]:
+        if self.settings.behaviors:
+            check_names((n for group in self.settings.behaviors for n in group), model.feature_map)
+            return self.settings.behaviors
+        groups = behavior_groups(backbone, model.feature_map, params)
+        if not groups:
+            raise InputError(
+                f"{type(model).__name__}: the feature map has no behavior sequence to learn from. "
+                "Add a feature of type 'sequence' (the behavior history) to feature_cols, or name "
+                "it in ssl_sequences."
+            )
+        return groups
+
+    @property
+    def on(self) -> bool:
+        """Whether there are contrastive losses at all."""
+        return any(self.settings.alpha)
+
+    def losses(self, model: BaseModel, inputs: dict[str, Tensor]) -> SSLLosses:
+        """The method's losses for a batch, each the mean over the behaviors.
+
+        They are computed in float32 also where the model is not: cosines divided by a temperature
+        of 0.1 need more than the 8 bits of a bfloat16.
+
+        Args:
+            model: the model that this is part of.
+            inputs: (B, L) id columns, and what else the batch has.
+        """
+        with torch.autocast(model.device.type, enabled=False):
+            each = [
+                method(source.read(model, inputs))
+                for source, method in zip(self.sources, self.methods, strict=True)
+            ]
+        return SSLLosses(*(torch.stack(part).mean() for part in zip(*each, strict=True)))
+
+    def weighted(self, losses: SSLLosses) -> Tensor:
+        """α1 L_ssl + α2 L'_ssl."""
+        first, second = self.settings.alpha
+        return first * losses.ssl + second * losses.feature
+
+    def trained(self, model: BaseModel) -> list[nn.Parameter]:
+        """What the contrastive losses train: the behaviors' tables and the method's parameters."""
+        own = [p for source in self.sources for p in source.parameters(model)]
+        return list(dict.fromkeys([*own, *self.methods.parameters()]))
+
+
+def part_of(model: BaseModel) -> SelfSupervision | None:
+    """What a method has added to a model; None for a plain backbone."""
+    return getattr(model, PART, None)
+
+
+def method_defaults() -> dict[str, Any]:
+    """Every `ssl_` and method key with its default, as `config` must list them."""
+    defaults: dict[str, Any] = {}
+    kinds: list[tuple[type, str]] = [(SSLSettings, "ssl_")]
+    kinds += [(get_method(name).Settings, f"{name.lower()}_") for name in list_methods()]
+    for kind, prefix in kinds:
+        values = dataclasses.asdict(kind())
+        defaults.update({prefix + name: value for name, value in values.items()})
+    return defaults
+
+
+def check_method_keys(params: dict[str, Any]) -> None:
+    """Refuse keys that look like ours and are not, and values that no method can use.
+
+    Raises:
+        InputError: names the key and the closest valid one, or what its value must be.
+    """
+    valid = keys_of(SSLSettings, "ssl_")
+    prefixes = ["ssl_"]
+    for name in list_methods():
+        prefixes.append(f"{name.lower()}_")
+        valid += keys_of(get_method(name).Settings, prefixes[-1])
+    check_keys(params, prefixes, valid)
+    for name in list_methods():
+        read_settings(get_method(name).Settings, f"{name.lower()}_", params)

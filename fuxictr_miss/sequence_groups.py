@@ -1,0 +1,110 @@
+"""Which sequences of a data set are attributes of one behavior, as a backbone reads them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fuxictr.features import FeatureMap
+
+from fuxictr_miss.errors import unknown
+
+_NEGATIVE = {"neg", "negative", "negatives"}  # in a key or a name: what a user was shown and left
+
+
+def field_arguments(backbone: type, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `..._field` arguments of a class are, by config or by default."""
+    return {
+        name: params.get(name, argument.default)
+        for name, argument in inspect.signature(backbone).parameters.items()
+        if name.endswith("_field")
+    }
+
+
+def sequence_groups(
+    fields: Mapping[str, Any], feature_map: FeatureMap
+) -> dict[str, list[list[str]]]:
+    """The groups of sequences that field keys name; keys without one are left out.
+
+    In FuxiCTR's form: the list [a, b] is two groups, [(a, b)] and (a, b) are one.
+    """
+    sequences = set(_sequences(feature_map))
+    found: dict[str, list[list[str]]] = {}
+    for key, value in fields.items():
+        groups = [
+            [name for name in flat(group) if name in sequences]
+            for group in (value if isinstance(value, list) else [value])
+        ]
+        if any(groups):
+            found[key] = [names for names in groups if names]
+    return found
+
+
+def behavior_groups(
+    backbone: type, feature_map: FeatureMap, params: Mapping[str, Any]
+) -> list[list[str]]:
+    """The behaviors that a backbone reads, each by the sequences that are its attributes.
+
+    Those of its own `*_field` arguments; for a class without, those that any `*_field` key of the
+    config names first; else the sequences in their order, where a new behavior begins with another
+    `max_len` or with a second sequence that shares the same table. Negatives, by the name of the
+    key or of a sequence, are no behavior.
+    """
+    own = sequence_groups(field_arguments(backbone, params), feature_map)
+    fields = {k: v for k, v in params.items() if k.endswith("_field")}
+    named = own or dict(list(sequence_groups(fields, feature_map).items())[:1])
+    groups = (
+        [group for key, groups in named.items() if not _is_negative(key) for group in groups]
+        if named
+        else _by_table(feature_map)
+    )
+    behaviors = [[n for n in group if not _is_negative(n)] for group in groups]
+    distinct = dict.fromkeys(tuple(group) for group in behaviors if group)
+    return [list(group) for group in distinct]
+
+
+def flat(fields: Any) -> list[str]:
+    """The names in a field, a group of fields, or a list of both."""
+    if isinstance(fields, str):
+        return [fields]
+    if isinstance(fields, list | tuple):
+        return [name for each in fields for name in flat(each)]
+    return []
+
+
+def _sequences(feature_map: FeatureMap) -> list[str]:
+    return [name for name, spec in feature_map.features.items() if spec["type"] == "sequence"]
+
+
+def _is_negative(name: str) -> bool:
+    return not _NEGATIVE.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
+def _by_table(feature_map: FeatureMap) -> list[list[str]]:
+    groups: list[list[str]] = []
+    seen: set[tuple[Any, ...]] = set()
+    for name in _sequences(feature_map):
+        if _is_negative(name):
+            continue
+        spec = feature_map.features[name]
+        length, table = ("max_len", spec["max_len"]), ("table", spec.get("share_embedding", name))
+        if not groups or length not in seen or table in seen:
+            groups.append([])
+            seen = {length}
+        groups[-1].append(name)
+        seen.add(table)
+    return groups
+
+
+def check_names(names: Iterable[str], feature_map: FeatureMap) -> None:
+    """Refuse a name in `ssl_sequences` that is no sequence of the data set.
+
+    Raises:
+        InputError: names the closest valid one.
+    """
+    available = _sequences(feature_map)
+    for name in names:
+        if name not in available:
+            raise unknown("sequence in ssl_sequences", name, available)
