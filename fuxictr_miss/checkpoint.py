@@ -67,10 +67,12 @@ def load(path: Path, data: str | None = None) -> dict[str, Any]:
         ) from error
     trained_on = _data_in(content)
     if data is not None and trained_on != data:
+        said = f"was trained on other data (digest {trained_on})"
+        if trained_on is None:
+            said = "does not say what data it was trained on"
         raise InputError(
-            f"{path} was trained on other data (digest {trained_on or 'unknown'}) than there is "
-            f"now (digest {data or 'unknown'}): its weights belong to other ids. Train again "
-            "without --resume, or restore the data."
+            f"{path} {said}, and the data that is here now (digest {data}) may give its ids "
+            "another meaning. Train again without --resume, or restore the data."
         )
     return content
 

@@ -14,7 +14,7 @@ from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.errors import DivergedError, InputError, unknown
 
 
 def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str, float]:
@@ -105,7 +105,7 @@ def _check_predictions(y_pred: np.ndarray, where: str) -> None:
     bad = int((~np.isfinite(y_pred)).sum())
     if bad:
         kind = "NaN" if np.isnan(y_pred).any() else "infinite"
-        raise InputError(
+        raise DivergedError(
             f"{bad} of {len(y_pred)} predictions of {where} are {kind}: the model has diverged; "
             "lower learning_rate or raise the regularizers."
         )

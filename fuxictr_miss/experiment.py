@@ -87,6 +87,7 @@ def run(
             if loaders[split] is not None:
                 metrics = evaluate(model, loaders[split], params["metrics"])
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
+                log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)

@@ -39,8 +39,8 @@ _ROWS_AT_ONCE = 65_536
 FEWEST_HELD_OUT = 4  # users: fewer are hardly any negatives for each other
 HELD_OUT_SHARE = 0.05  # of the users, whose histories stop the pretraining and never train it
 PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss, which may rest for ten of them
-# Adam's ε in pretraining. At the start all views are alike to 1e-4, the encoder's gradient is little
-# more than float rounding, and with an ε of 1e-8 Adam takes whole steps by it.
+# Adam's ε in pretraining. At the start all views are alike to 1e-4, so the encoder's gradient is
+# little more than float rounding, and with an ε of 1e-8 Adam takes whole steps by it.
 PRETRAIN_EPSILON = 1e-6
 _HELD_OUT_SEED = 15068  # the held-out pairs are the same in every epoch
 

@@ -17,6 +17,8 @@ from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.training import fit
 
+pytestmark = pytest.mark.trained_number
+
 BACKBONES = ["DIN", "DNN", "FiGNN", "PNN"]
 
 

@@ -13,6 +13,8 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.registry import list_models
 
+pytestmark = pytest.mark.trained_number
+
 FIELDS = {
     f"{prefix}{kind}_field": [names]
     for prefix in ("din_", "dien_", "", "sim_")

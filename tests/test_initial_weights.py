@@ -12,6 +12,8 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 from fuxictr_miss import experiment
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
 
+pytestmark = pytest.mark.trained_number
+
 LINEAR = ["LR", "FM", "DeepFM", "xDeepFM"]  # models with a linear part
 
 

@@ -8,6 +8,8 @@ import torch
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 
+pytestmark = pytest.mark.trained_number
+
 
 @pytest.mark.parametrize("name", ["DIN", "DIN_MISS"])
 def test_products_are_bfloat16_and_losses_float32(params, name):

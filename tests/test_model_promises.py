@@ -21,6 +21,8 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.training import fit
 
+pytestmark = pytest.mark.trained_number
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -44,11 +44,14 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.trained_number
 def test_commands_and_snippets_run_as_written(copy):
+    """The demo ends within three standard deviations of what ten seeds gave, on any processor."""
     printed = "".join(run(["bash", "-ec", block], copy) for block in blocks("bash"))
     auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
-    promised = float(re.search(r"\[test\] AUC: ([\d.]+)", README).group(1))
-    assert auc == pytest.approx(promised, abs=0.02)
+    mean, deviation = re.search(r"([\d.]+) ± ([\d.]+) with MISS", README).groups()
+    assert float(deviation) <= 0.008
+    assert auc == pytest.approx(float(mean), abs=3 * float(deviation))
     for block in blocks("python"):
         run([sys.executable, "-c", block], copy)
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from fuxictr_miss import experiment
 
+pytestmark = pytest.mark.trained_number
+
 PAIR = [["item_id", "cate_id"]], [["item_history", "cate_history"]]
 
 

@@ -7,14 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 import yaml
 
-from fuxictr_miss import experiment, training
-from fuxictr_miss.errors import InputError
+from fuxictr_miss import checkpoint, experiment, training
+from fuxictr_miss.data import data_digest
+from fuxictr_miss.errors import DivergedError, InputError
+
+pytestmark = pytest.mark.trained_number
 
 STRATEGIES = ["joint", "pretrain", "pretrain_joint"]
 
@@ -113,12 +118,20 @@ def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monke
     assert all(map(torch.equal, model._self_supervision.trained(model), kept[1]))
 
 
-def test_held_out_loss_is_the_same_when_nothing_changed(params):
+def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
     model, loaders = build(params, ssl_training="pretrain")
     phase = training._Pretraining(model, loaders["train"])
-    draws = model._self_supervision.generator.get_state()
-    assert phase._held_out_loss() == phase._held_out_loss()
-    assert torch.equal(model._self_supervision.generator.get_state(), draws)
+    generator = model._self_supervision.generator
+    first = phase._held_out_loss()
+    torch.rand(7, generator=generator)  # what an epoch draws
+    before = generator.get_state()
+    assert phase._held_out_loss() == first
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_one_history_in_twenty_is_held_out():
+    assert training.HELD_OUT_SHARE == 0.05
+    assert training.FEWEST_HELD_OUT == 4  # so 70 users are the fewest of whom any are
 
 
 def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
@@ -247,3 +260,226 @@ def test_fit_without_validation_data_says_so(params):
     model, loaders = build(params)
     with pytest.raises(InputError, match="validation_data"):
         training.fit(model, loaders["train"], epochs=1)
+
+
+# ----------------------------------------------------------------- what a run says and refuses
+
+
+def lines(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def with_histories(loaders, *rows: list[int], name: str = "item_history") -> Any:
+    """The training split with these ids in one sequence, repeated over all rows."""
+    column = loaders["train"].columns[name]
+    for row in range(len(column)):
+        ids = rows[row % len(rows)]
+        column[row] = torch.tensor(ids + [0] * (column.shape[1] - len(ids)))
+    return loaders
+
+
+def test_the_log_names_behaviors_tables_and_the_share_of_rows_with_a_pair(params, caplog):
+    model, loaders = build(params)
+    with caplog.at_level(logging.INFO):
+        fit(model, loaders, epochs=1)
+    lengths = (loaders["train"].column("item_history") != 0).sum(dim=1)
+    share = 100 * float((lengths >= 2).float().mean())
+    sizes = [model.feature_map.features[n]["vocab_size"] for n in ("item_history", "cate_history")]
+    assert (
+        f"Learns from the behavior item_history + cate_history, embedded by item_id ({sizes[0]} x "
+        f"4), cate_id ({sizes[1]} x 4): {share:.1f}% of the training rows have a pair."
+    ) in lines(caplog)
+
+
+def test_a_run_without_any_pair_is_refused(params):
+    model, loaders = build(params)
+    with_histories(loaders, [1], [2], [3])
+    with pytest.raises(InputError, match=r"no training row has a positive pair.*ssl_sequences"):
+        fit(model, loaders, epochs=1)
+
+
+def test_clicks_and_rare_buys_that_are_zipped_are_a_warning(params, caplog):
+    """Nearly no position has both, so nearly no row has two behaviors."""
+    model, loaders = build(params, ssl_sequences=["item_history", "cate_history"])
+    with_histories(loaders, [1, 2, 3])
+    with_histories(loaders, *[[1]] * 19, [1, 2], name="cate_history")
+    with caplog.at_level(logging.WARNING):
+        fit(model, loaders, epochs=1)
+    assert any("Only 5.0% of the training rows have a pair" in line for line in lines(caplog))
+
+
+def test_a_run_whose_tables_are_all_frozen_is_refused(params):
+    model, loaders = build(params)
+    for table in model._self_supervision.sources[0].tables(model):
+        table.weight.requires_grad_(False)
+    with pytest.raises(InputError, match=r"tables of item_history \+ cate_history are frozen"):
+        fit(model, loaders, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase"),
+    [({"ssl_training": "pretrain", "ssl_pretrain_learning_rate": 1e30}, "pretrain"),
+     ({"ssl_training": "joint", "learning_rate": 1e30}, "joint"),
+     ({"ssl_weight": 0, "learning_rate": 1e30}, "label")],
+)  # fmt: skip
+def test_a_training_that_diverges_ends_with_the_phase_and_epoch(params, changes, phase):
+    model, loaders = build(params, **changes)
+    with pytest.raises(DivergedError, match=rf"({phase} epoch [12]: \w+|predictions of)"):
+        fit(model, loaders, epochs=20)
+    assert not os.path.exists(model.checkpoint)
+
+
+@pytest.mark.parametrize("name", ["label_loss", "AUC", "held_out_ssl", "ssl_feature_loss"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_of_an_epoch_may_be_none(name, value):
+    with pytest.raises(DivergedError, match=f"joint epoch 3: {name} is"):
+        training._check_finite({"phase": "joint", "epoch": 3, "steps": 4, "ok": 1.0, name: value})
+
+
+def test_few_users_are_all_trained_on_and_the_last_epoch_is_kept(params, caplog):
+    model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=3)
+    with_histories(loaders, [1, 2, 3], [4, 5], [6, 7, 8])
+    with_histories(loaders, [1, 2, 3], [1, 2], [1, 2, 3], name="cate_history")
+    with caplog.at_level(logging.INFO):
+        rows = fit(model, loaders, epochs=1)
+    assert "3 distinct histories are too few to hold some out" in "".join(lines(caplog))
+    pretraining = [row for row in rows if row["phase"] == "pretrain"]
+    assert len(pretraining) == 3
+    assert all("held_out_ssl" not in row and row["ssl_loss"] > 0 for row in pretraining)
+
+
+def test_a_single_history_in_all_is_refused(params):
+    model, loaders = build(params, ssl_training="pretrain")
+    with_histories(loaders, [1, 2, 3])
+    with_histories(loaders, [1, 2, 3], name="cate_history")
+    with pytest.raises(InputError, match="histories of two users or more"):
+        fit(model, loaders, epochs=1)
+
+
+def test_each_behavior_has_a_method_of_its_own_and_the_losses_are_their_mean(params):
+    model, loaders = build(params, ssl_sequences=[["item_history"], ["cate_history"]])
+    part = model._self_supervision
+    assert [source.sequences for source in part.sources] == [["item_history"], ["cate_history"]]
+    batch = next(iter(loaders["train"]))
+    draws = part.generator.get_state()
+    both = part.losses(model, batch)
+    part.generator.set_state(draws)
+    each = [m(s.read(model, batch)) for s, m in zip(part.sources, part.methods, strict=True)]
+    assert both.ssl.item() == pytest.approx((each[0].ssl.item() + each[1].ssl.item()) / 2)
+    for strategy in STRATEGIES:
+        model, loaders = build(params, ssl_sequences=[["item_history"], ["cate_history"]],
+                               ssl_training=strategy, ssl_pretrain_epochs=1)  # fmt: skip
+        assert fit(model, loaders, epochs=1)
+
+
+# ----------------------------------------------------------------- files of a run
+
+
+def test_eval_steps_beyond_the_run_still_validate_at_its_end(params):
+    model, loaders = build(params, eval_steps=10**6)
+    rows = fit(model, loaders, epochs=2)
+    assert "AUC" not in rows[0]
+    assert 0 < rows[1]["AUC"] < 1
+
+
+def test_the_checkpoint_of_an_earlier_run_never_passes_for_one_of_this(params, monkeypatch):
+    model, loaders = build(params)
+    fit(model, loaders, epochs=1)
+    assert os.path.exists(model.checkpoint)
+    again, loaders = build(params, seed=8)
+    monkeypatch.setattr(training._Run, "_validate", lambda self: {})
+    with pytest.raises(InputError, match="cannot be read"):
+        fit(again, loaders, epochs=1)
+
+
+@pytest.mark.parametrize("ending", [".model", ".state"])
+def test_a_strangers_file_in_the_place_of_ours_is_refused_and_stays(params, ending):
+    model, loaders = build(params)
+    place = Path(model.checkpoint).with_suffix(ending)
+    place.parent.mkdir(parents=True)
+    for write in (lambda: torch.save(model.state_dict(), place), lambda: place.write_text("x")):
+        write()
+        before = place.read_bytes()
+        with pytest.raises(InputError, match="was not written by this version of fuxictr_miss"):
+            fit(model, loaders, epochs=1)
+        assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", [".model", ".state"])
+def test_no_file_of_a_run_can_run_code(params, ending, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    model, loaders = build(params)
+    fit(model, loaders, epochs=1)
+    place = Path(model.checkpoint).with_suffix(ending)
+    torch.save({"settings": Bomb()}, place)
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        checkpoint.load(place)
+    assert not (tmp_path / "exploded").exists()
+
+
+def other_data(params: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same data set made again from a log with one more item: every path is as before."""
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    for name in ("train", "valid", "test"):
+        rows = pl.read_parquet(params[f"{name}_data"])
+        if name == "train":
+            rows = rows.with_columns(pl.col("item_id").replace("i1", "a_new_item"))
+        rows.write_parquet(splits / f"{name}.parquet")
+    return {**params, **{f"{n}_data": str(splits / f"{n}.parquet") for n in NAMES}}
+
+
+NAMES = ("train", "valid", "test")
+
+
+def test_a_run_is_not_resumed_on_other_data_of_the_same_path(params, tmp_path):
+    model, loaders = build(params)
+    fit(model, loaders, epochs=1)
+    changed = other_data(params, tmp_path)
+    again, loaders = build(changed)
+    with pytest.raises(InputError, match=r"run\.state was trained on other data"):
+        fit(again, loaders, epochs=1, resume=True)
+    with pytest.raises(InputError, match=r"run\.model was trained on other data"):
+        experiment.load_trained({**changed, "model": "DIN_MISS", "model_id": "run"})
+
+
+def test_the_checkpoint_says_what_data_it_is_of_and_loads_strictly_without_us(params):
+    model, loaders = build(params)
+    fit(model, loaders, epochs=1)
+    weights = torch.load(model.checkpoint, weights_only=True)
+    assert weights._metadata[""]["data"] == data_digest(model.feature_map.data_dir) != ""
+    fresh, _ = build(params)
+    fresh.load_weights(model.checkpoint)  # FuxiCTR's own, strict
+    assert all(torch.equal(fresh.state_dict()[name], value) for name, value in weights.items())
+
+
+# ----------------------------------------------------------------- digits
+
+
+def test_the_number_of_threads_of_the_machine_changes_no_digit(params, tmp_path):
+    """One thread is the default, at every batch size and wherever the rows are kept."""
+    script = (
+        "import sys, yaml, torch\n"
+        "from fuxictr_miss.experiment import run\n"
+        "result = run(yaml.safe_load(open(sys.argv[1])))\n"
+        "for each in [result, *result['history']]: del each['seconds']\n"
+        "print(torch.get_num_threads(), result)\n"
+    )
+    settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 1,
+                "ssl_pretrain_epochs": 1, "batch_size": 2048}  # fmt: skip
+    printed = set()
+    for threads, budget in (("1", None), ("2", 0), ("4", None)):
+        settings.update(model_root=str(tmp_path / threads), memory_budget_gb=budget)
+        config = tmp_path / f"{threads}.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(config)],
+            capture_output=True, text=True, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        )  # fmt: skip
+        printed.add(done.stdout.splitlines()[-1])
+    assert len(printed) == 1
+    assert next(iter(printed)).startswith("1 ")

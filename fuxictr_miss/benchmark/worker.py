@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import platform
 import resource
 import time
@@ -20,10 +19,9 @@ import torch
 import fuxictr_miss
 from fuxictr_miss import experiment
 from fuxictr_miss.benchmark.plan import Experiment
+from fuxictr_miss.errors import DivergedError
 
 _MB = 1024  # KiB
-# what torch's cross-entropy and scikit-learn's metrics say of a prediction that is not a number
-_OF_NAN = ("elements of input should be between 0 and 1", "contains NaN", "contains infinity")
 
 
 def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) -> dict[str, Any]:
@@ -87,15 +85,6 @@ def data_digest(params: Mapping[str, Any]) -> str:
 def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
     history = result["history"]
     metrics = {k: v for k, v in result.items() if k.startswith(("valid_", "test_"))}
-    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    bad += [
-        f"{name} of {epoch['phase']} epoch {epoch['epoch']}"
-        for epoch in history
-        for name, value in epoch.items()
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
-    if bad:
-        return {"status": "diverged", "reason": f"{bad[0]} is not a finite number"}
     if job.purpose == "search":
         metrics = {k: v for k, v in metrics.items() if k.startswith("valid_")}
     trained = sum(epoch["seconds"] for epoch in history)  # more than this process saw, if resumed
@@ -110,9 +99,8 @@ def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _failure(error: Exception) -> dict[str, Any]:
     message = " ".join(str(error).split())
-    diverged = any(sentence in message for sentence in _OF_NAN)
     return {
-        "status": "diverged" if diverged else "failed",
+        "status": "diverged" if isinstance(error, DivergedError) else "failed",
         "reason": f"{type(error).__name__}: {message}"[:300],
     }
 

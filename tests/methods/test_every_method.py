@@ -19,6 +19,8 @@ from fuxictr_miss.registry import get_method
 from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit
 
+pytestmark = pytest.mark.trained_number
+
 DATASETS = {1: "amazoncds_subset", 2: "demo", 3: "alipay"}  # of config/, for their columns
 METHODS = fm.list_methods()
 BACKBONES = [n for n in fm.list_models() if "_" not in n and n not in ("LR", "MISS")]
