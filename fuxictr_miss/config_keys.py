@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     Strict,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -277,6 +278,40 @@ class Keys(BaseModel):
             yield from (("feature in feature_specs:", name) for name in _names_of(each))
 
 
+# Keys of the models' own that mean the same in every class, by how they end. A wrong value there
+# would be an error in PyTorch's words, or none: `use_softmax: maybe` is a truth, [0] a layer.
+_Size = Annotated[Whole, Field(ge=1)]
+_Share = Annotated[Real, Field(ge=0, le=1)]
+_OF_MODELS: dict[str, tuple[Any, str]] = {
+    "hidden_units": (
+        TypeAdapter(list[_Size | list[_Size]] | None),
+        "a list of layer sizes, whole numbers from 1",
+    ),
+    "dropout": (TypeAdapter(_Share | list[_Share] | None), "a number from 0 to 1, or a list"),
+    "dropout_rates": (TypeAdapter(_Share | list[_Share] | None), "a number from 0 to 1, or a list"),
+    "activations": (
+        TypeAdapter(String | list[String | None] | None),
+        "the name of an activation, or a list",
+    ),
+    **dict.fromkeys(
+        ("batch_norm", "use_softmax", "use_residual", "use_scale", "use_wide"),
+        (TypeAdapter(Switch | None), "True or False, without quotes"),
+    ),
+}
+
+
+def _check_keys_of_models(params: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    for key, value in params.items():
+        for ending, (kind, rule) in _OF_MODELS.items():
+            if key == ending or key.endswith(f"_{ending}"):
+                try:
+                    kind.validate_python(value)
+                except ValidationError:
+                    sentence = f"{key} must be {rule}, got {_shown(value)}."
+                    place = places.get(key)
+                    raise InputError(f"{place}: {sentence}" if place else sentence) from None
+
+
 # Without these FuxiCTR's own run_expid.py ends with a KeyError.
 REQUIRED = ("model", "dataset_id", "model_root", "data_root", "metrics", "optimizer", "loss",
             "batch_size", "epochs", "seed", "verbose")  # fmt: skip
@@ -300,6 +335,7 @@ def checked(params: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         key = str(first["loc"][0]) if first["loc"] else ""
         place = (places or {}).get(key)
         raise InputError(f"{place}: {_sentence(first)}" if place else _sentence(first)) from None
+    _check_keys_of_models(params, places or {})
     return {**params, **{name: getattr(keys, name) for name in keys.model_fields_set}}
 
 

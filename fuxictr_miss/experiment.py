@@ -39,7 +39,7 @@ from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import settle
+from fuxictr_miss.traits import described, settle
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,8 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     settled = settle(model_class, feature_map, params)
     seed_everything(params["seed"])
     kind = autocast(model_class, params.get("autocast"))  # type: ignore[arg-type]
-    model = kind(settled.feature_map, **settled.params)
+    with _as_a_sentence(params["model"]):
+        model = kind(settled.feature_map, **settled.params)
     set_optimizer(model, params["optimizer"])
     initialize_forgotten_tables(model, params["seed"])
     tolerate_one_row(model)
@@ -168,7 +169,27 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
         )
         if split != "train":
             check_defined(model, loaders[split], params["metrics"])
-    return model, loaders
+    with _as_a_sentence(params["model"]), torch.no_grad():
+        model.eval().forward(next(loaders["train"].batches(torch.arange(1))))
+    return model.train(), loaders
+
+
+@contextmanager
+def _as_a_sentence(name: str) -> Iterator[None]:
+    """What a model's own class raises at a key that it cannot use, in FuxiCTR's or PyTorch's words.
+
+    Raises:
+        InputError: the model, the error, and the line of the class that it came through.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a class may raise
+        raise InputError(
+            f"{name} does not run with this config on this data: {described(error)}. Check the "
+            "keys of the model, and the embedding_dim of single features if there is one."
+        ) from error
 
 
 def load_trained(params: dict[str, Any]) -> BaseModel:

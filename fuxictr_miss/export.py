@@ -20,6 +20,7 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.behavior import main_tables, side_by_side
+from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import replaced, writable
 
@@ -72,7 +73,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
         table = side_by_side([layer[name] for layer in layers])
         with torch.no_grad():
             vectors = table(torch.tensor(list(ids.values()), device=model.device))
-        _write(file, list(ids), vectors.cpu().numpy())
+        _write(file, list(ids), vectors.cpu().numpy(), data_of(model))
     return list(files.values())
 
 
@@ -126,9 +127,10 @@ def _refuse_a_strangers(file: Path) -> None:
         )
 
 
-def _write(file: Path, tokens: list[str], vectors: np.ndarray) -> None:
+def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> None:
     with replaced(file) as unfinished, h5py.File(unfinished, "w") as content:
         content.attrs[_MARK[0]] = _MARK[1]
+        content.attrs["data"] = data  # digest of the encoded data that the vectors were trained on
         content["key"] = _keys(tokens)
         content["value"] = vectors
 

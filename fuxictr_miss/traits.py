@@ -299,7 +299,7 @@ def _problem(
         except InputError:
             raise
         except Exception as error:  # whatever a class of somebody else may raise
-            return _described(error)
+            return described(error)
     return None
 
 
@@ -318,7 +318,7 @@ def _rows(feature_map: FeatureMap) -> dict[str, Tensor]:
     return batch
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
     """The error, and the last line outside the libraries that it came through."""
     text = str(error).strip().splitlines()
     libraries = (torch.__path__[0], fuxictr.__path__[0])

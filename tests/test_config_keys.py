@@ -169,7 +169,7 @@ def test_two_values_that_fit_are_taken(params):
 
 
 def test_keys_of_a_model_pass_untouched():
-    own = {"dnn_hidden_units": [40, 0], "net_dropout": math.nan, "din_target_field": object()}
+    own = {"num_heads": 0, "my_rate": math.nan, "din_target_field": object()}
     assert checked(own) == own
 
 
@@ -216,3 +216,26 @@ def test_any_values_are_taken_for_good_or_refused_in_one_sentence(params: dict[s
         assert repr(checked(taken)) == repr(taken)
         assert taken.keys() == params.keys()
     assert said.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dnn_hidden_units", "a"), ("dnn_hidden_units", [0]), ("hidden_units", 40),
+     ("attention_hidden_units", [4.5]), ("hidden_units", [True]), ("net_dropout", 2),
+     ("net_dropout", math.nan), ("attention_dropout", -0.1), ("dropout_rates", "a"),
+     ("dnn_activations", 3), ("batch_norm", 5), ("batch_norm", "False"),
+     ("din_use_softmax", "maybe"), ("use_wide", 2)],
+)  # fmt: skip
+def test_keys_that_mean_the_same_in_every_model_are_checked_by_their_ending(key, value):
+    with pytest.raises(InputError, match=f"^{key} must be "):
+        checked({key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dnn_hidden_units", []), ("dnn_hidden_units", None), ("tower_hidden_units", [[8, 4], [4]]),
+     ("net_dropout", 0), ("net_dropout", 1), ("net_dropout", [0.1, 0]), ("batch_norm", 1),
+     ("dnn_activations", ["relu", "Dice"]), ("dnn_activations", None), ("not_dropout_at_all", "x")],
+)  # fmt: skip
+def test_what_a_model_may_have_there_passes(key, value):
+    assert checked({key: value}) == {key: value}
