@@ -170,7 +170,7 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
         if split != "train":
             check_defined(model, loaders[split], params["metrics"])
     with _as_a_sentence(params["model"]), torch.no_grad():
-        model.eval().forward(next(loaders["train"].batches(torch.arange(1))))
+        model.eval().forward(next(loaders["train"].batches()))
     return model.train(), loaders
 
 
