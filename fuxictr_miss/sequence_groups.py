@@ -50,7 +50,8 @@ def behavior_groups(
     Those of its own `*_field` arguments; for a class without, those that any `*_field` key of the
     config names first; else the sequences in their order, where a new behavior begins with another
     `max_len` or with a second sequence that shares the same table. Negatives, by the name of the
-    key or of a sequence, are no behavior.
+    key or of a sequence, are no behavior. A class that reads all of its groups as attributes of one
+    behavior says so in an attribute, `reads_one_behavior = True`.
     """
     own = sequence_groups(field_arguments(backbone, params), feature_map)
     fields = {k: v for k, v in params.items() if k.endswith("_field")}
@@ -61,6 +62,8 @@ def behavior_groups(
         else _by_table(feature_map)
     )
     behaviors = [[n for n in group if not _is_negative(n)] for group in groups]
+    if own and getattr(backbone, "reads_one_behavior", False):
+        behaviors = [[name for group in behaviors for name in group]]
     distinct = dict.fromkeys(tuple(group) for group in behaviors if group)
     return [list(group) for group in distinct]
 

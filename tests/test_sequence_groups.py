@@ -106,6 +106,14 @@ def test_a_behavior_that_two_fields_name_is_one() -> None:
     assert behavior_groups(Attentive, BOTH, fields) == [["clicks"]]
 
 
+def test_a_backbone_may_read_its_groups_as_one_behavior() -> None:
+    class Joining(Attentive):
+        reads_one_behavior = True
+
+    groups = behavior_groups(Joining, BOTH, {"din_sequence_field": ["clicks", "click_cates"]})
+    assert groups == [["clicks", "click_cates"]]
+
+
 def test_an_unknown_name_is_refused_with_the_closest() -> None:
     with pytest.raises(InputError, match=r"ssl_sequences 'click'.*Did you mean 'clicks'\?"):
         check_names(["click"], BOTH)

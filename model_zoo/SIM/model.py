@@ -36,6 +36,8 @@ class SIM(BaseModel):
         InputError: For another search, fields that do not pair up, or gradient accumulation.
     """
 
+    reads_one_behavior = True  # what sim_sequence_field names describes the same behaviors
+
     def __init__(
         self,
         feature_map: FeatureMap,
