@@ -75,8 +75,8 @@ class EventTimes:
         numbers = (INTEGER, NUMBER)
         if kind != self.kind and not (kind in numbers and self.kind in numbers):
             raise InputError(
-                f"{where}: the time is {kind}, but the times from {self._decided_at} on are "
-                f"{self.kind.removeprefix('a ').removeprefix('an ')}s. Convert them to one kind."
+                f"{where}: the time is {kind}, but from {self._decided_at} on each is {self.kind}. "
+                f"Convert them to one kind."
             )
         if self.kind in numbers:
             times = self._numbers(time)

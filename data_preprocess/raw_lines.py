@@ -169,7 +169,7 @@ def _checked(path: Path, line: int, text: bytes) -> LineBlock:
     except UnicodeDecodeError as error:
         at = line + text.count(b"\n", 0, error.start)
         raise InputError(
-            f"{path}, line {at} is no UTF-8: it holds {_around(error)}. Name the file's encoding "
+            f"{path}, line {at} is not UTF-8: it holds {_around(error)}. Name the file's encoding "
             f"by --encoding, such as latin-1 or cp1252."
         ) from error
     if b"\0" in text:

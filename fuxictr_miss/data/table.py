@@ -228,7 +228,7 @@ def _check_text(file: str, block: bytes, before: int) -> None:
     except UnicodeDecodeError as error:
         line = before + block[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{file}, line {line}: {block[error.start : error.end]!r} is no UTF-8; save the file "
+            f"{file}, line {line}: {block[error.start : error.end]!r} is not UTF-8; save the file "
             "as UTF-8."
         ) from error
 

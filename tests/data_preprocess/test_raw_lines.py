@@ -152,7 +152,7 @@ def test_a_zip_that_python_cannot_unpack_is_named(
         (TEXT.decode().encode("utf-16"), "UTF-16.*--encoding utf-16"),
         (TEXT.decode().encode("utf-16-le"), "line 1 holds a NUL byte"),
         (b"a\nb\0\n", "line 2 holds a NUL byte"),
-        (b"a\nJos\xe9,b\n", r"line 2 is no UTF-8: it holds b'Jos\\xe9,b'.*--encoding"),
+        (b"a\nJos\xe9,b\n", r"line 2 is not UTF-8: it holds b'Jos\\xe9,b'.*--encoding"),
         (b"a\nb\rc\r", "line 2 holds a carriage return"),
         (b"a\rb\rc\r", "line 1 holds a carriage return"),
     ],

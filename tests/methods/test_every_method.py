@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import fuxictr_miss as fm
-from fuxictr_miss import experiment, training
+from fuxictr_miss import experiment
 from fuxictr_miss.config import load_params
 from fuxictr_miss.registry import get_method
 from fuxictr_miss.self_supervision import method_defaults
-from fuxictr_miss.training import fit
+from fuxictr_miss.training import fit, run
 
 pytestmark = pytest.mark.trained_number
 
@@ -180,14 +180,14 @@ def test_a_run_killed_between_its_phases_ends_as_if_nothing_had_happened(
         return model.evaluate(loaders["test"]), model.state_dict()
 
     whole, weights = train(resume=False)
-    save = training._Run._save
+    save = run.Run._save
 
     def save_and_die(run: Any) -> None:
         save(run)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_save", save_and_die)
+        patch.setattr(run.Run, "_save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             train(resume=False)
     again, other = train(resume=True)

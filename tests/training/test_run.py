@@ -14,10 +14,13 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from tqdm import tqdm
 
-from fuxictr_miss import checkpoint, experiment, training
+from fuxictr_miss import checkpoint, experiment
 from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import DivergedError, InputError
+from fuxictr_miss.training import means, phases, run
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 
 pytestmark = pytest.mark.trained_number
 
@@ -28,8 +31,12 @@ def build(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
     return experiment.build({**params, "model": "DIN_MISS", "model_id": "run", **changes})
 
 
+def pretraining_of(model: Any, loaders: dict[str, Any]) -> phases.Pretraining:
+    return phases.Pretraining(FuxiCTRLoop(model, loaders["valid"], ""), loaders["train"], 1)
+
+
 def fit(model: Any, loaders: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
-    return training.fit(model, loaders["train"], validation_data=loaders["valid"], **options)
+    return run.fit(model, loaders["train"], validation_data=loaders["valid"], **options)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,7 @@ def test_an_epoch_is_one_log_line_with_all_its_numbers(params, caplog):
 
 def test_pretraining_uses_each_history_once_and_holds_some_out(params):
     model, loaders = build(params, ssl_training="pretrain")
-    phase = training._Pretraining(model, loaders["train"])
+    phase = pretraining_of(model, loaders)
     names = model._self_supervision.sources[0].sequences
     rows = zip(*(loaders["train"].columns[n].tolist() for n in names), strict=True)
     distinct = {str(row) for row in rows}
@@ -66,14 +73,14 @@ def test_pretraining_uses_each_history_once_and_holds_some_out(params):
         for h in [*phase.histories, *phase.held_out]
     ]
     assert sorted(used) == sorted(distinct)
-    assert len(phase.held_out) == round(len(distinct) * training.HELD_OUT_SHARE)
+    assert len(phase.held_out) == round(len(distinct) * phases.HELD_OUT_SHARE)
 
 
 def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
     given = {"ssl_pretrain_batch_size": 7, "ssl_pretrain_learning_rate": 0.25}
     for keys, size, rate in (({}, params["batch_size"], params["learning_rate"]), (given, 7, 0.25)):
         model, loaders = build(params, ssl_training="pretrain", **keys)
-        phase = training._Pretraining(model, loaders["train"])
+        phase = pretraining_of(model, loaders)
         assert len(phase) == -(-len(phase.histories) // size)
         assert [group["lr"] for group in phase.optimizer.param_groups] == [rate]
         assert model.optimizer.param_groups[0]["lr"] == params["learning_rate"]
@@ -83,17 +90,15 @@ def test_every_epoch_says_how_many_steps_it_took(params):
     model, loaders = build(params, ssl_training="pretrain_joint", ssl_pretrain_epochs=1)
     pretraining, joint = fit(model, loaders, epochs=1)
     assert joint["steps"] == len(loaders["train"])
-    assert pretraining["steps"] == len(training._Pretraining(model, loaders["train"]))
+    assert pretraining["steps"] == len(pretraining_of(model, loaders))
 
 
 def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
     model, loaders = build(params, ssl_training="pretrain")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    run = training._Run(model, loaders["train"], loaders["valid"], 1, 10.0, None)
-    with run.borrowed():
-        run._begin_phase()
-        with run._progress(run.phases[0]) as progress:
-            run.pretraining.epoch(progress)
+    phase = pretraining_of(model, loaders)
+    with phase.loop.borrowed(10.0):
+        phase.epoch(0, tqdm(disable=True))
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     backbone = {k for k in moved if not k.startswith("_self_supervision.")}
     layers = "embedding_layer.embedding_layers."
@@ -110,17 +115,17 @@ def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monke
         kept.append([p.detach().clone() for p in model._self_supervision.trained(model)])
         return next(losses)
 
-    monkeypatch.setattr(training._Pretraining, "_held_out_loss", held_out)
-    monkeypatch.setattr(training._Run, "_label_epoch", lambda self, phase, progress: ({}, True))
-    monkeypatch.setattr(training, "load", lambda path, data: model.state_dict())
+    monkeypatch.setattr(phases.Pretraining, "_held_out_loss", held_out)
+    monkeypatch.setattr(phases.Labels, "epoch", lambda self, number, progress: ({}, True))
+    monkeypatch.setattr(run, "load", lambda path, data: model.state_dict())
     rows = fit(model, loaders, epochs=1)
-    assert len(rows) == 2 + training.PRETRAIN_PATIENCE + 1
+    assert len(rows) == 2 + phases.PRETRAIN_PATIENCE + 1
     assert all(map(torch.equal, model._self_supervision.trained(model), kept[1]))
 
 
 def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
     model, loaders = build(params, ssl_training="pretrain")
-    phase = training._Pretraining(model, loaders["train"])
+    phase = pretraining_of(model, loaders)
     generator = model._self_supervision.generator
     first = phase._held_out_loss()
     torch.rand(7, generator=generator)  # what an epoch draws
@@ -130,8 +135,8 @@ def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
 
 
 def test_one_history_in_twenty_is_held_out():
-    assert training.HELD_OUT_SHARE == 0.05
-    assert training.FEWEST_HELD_OUT == 4  # so 70 users are the fewest of whom any are
+    assert phases.HELD_OUT_SHARE == 0.05
+    assert phases.FEWEST_HELD_OUT == 4  # so 70 users are the fewest of whom any are
 
 
 def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
@@ -161,13 +166,13 @@ def test_scaled_tables_learn_at_their_own_rate_until_the_end_of_fit(params, monk
         return next(g["lr"] for g in groups if any(p is parameter for p in g["params"]))
 
     during = []
-    validate = training._Run._validate
+    validate = FuxiCTRLoop.validate
 
     def spy(self):
         during.append((rate(table), rate(head)))
         return validate(self)
 
-    monkeypatch.setattr(training._Run, "_validate", spy)
+    monkeypatch.setattr(FuxiCTRLoop, "validate", spy)
     fit(model, loaders, epochs=1)
     assert during == [(pytest.approx(0.1 * params["learning_rate"]), params["learning_rate"])]
     assert rate(table) == rate(head) == params["learning_rate"]
@@ -186,7 +191,7 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(params, strategy, st
 
     model, loaders = build(params, **changes)
     epochs_done = 0
-    save = training._Run._save
+    save = run.Run._save
 
     def save_and_die(self):
         nonlocal epochs_done
@@ -195,12 +200,12 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(params, strategy, st
         if epochs_done == stop_after:
             raise Killed
 
-    training._Run._save = save_and_die
+    run.Run._save = save_and_die
     try:
         with pytest.raises(Killed):
             fit(model, loaders, epochs=3)
     finally:
-        training._Run._save = save
+        run.Run._save = save
     model, loaders = build(params, **changes)
     rows = fit(model, loaders, epochs=3, resume=True)
     assert (model.evaluate(loaders["test"]), [_without_time(row) for row in rows]) == whole
@@ -259,7 +264,7 @@ def test_a_run_killed_by_the_system_in_mid_epoch_resumes(params, tmp_path):
 def test_fit_without_validation_data_says_so(params):
     model, loaders = build(params)
     with pytest.raises(InputError, match="validation_data"):
-        training.fit(model, loaders["train"], epochs=1)
+        run.fit(model, loaders["train"], epochs=1)
 
 
 # ----------------------------------------------------------------- what a run says and refuses
@@ -333,7 +338,7 @@ def test_a_training_that_diverges_ends_with_the_phase_and_epoch(params, changes,
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_no_number_of_an_epoch_may_be_none(name, value):
     with pytest.raises(DivergedError, match=f"joint epoch 3: {name} is"):
-        training._check_finite({"phase": "joint", "epoch": 3, "steps": 4, "ok": 1.0, name: value})
+        means.check_finite({"phase": "joint", "epoch": 3, "steps": 4, "ok": 1.0, name: value})
 
 
 def test_few_users_are_all_trained_on_and_the_last_epoch_is_kept(params, caplog):
@@ -387,7 +392,7 @@ def test_the_checkpoint_of_an_earlier_run_never_passes_for_one_of_this(params, m
     fit(model, loaders, epochs=1)
     assert os.path.exists(model.checkpoint)
     again, loaders = build(params, seed=8)
-    monkeypatch.setattr(training._Run, "_validate", lambda self: {})
+    monkeypatch.setattr(FuxiCTRLoop, "validate", lambda self: {})
     with pytest.raises(InputError, match="cannot be read"):
         fit(again, loaders, epochs=1)
 

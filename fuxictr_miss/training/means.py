@@ -1,0 +1,64 @@
+"""The numbers of an epoch: means over its steps, one log line, and none that is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fuxictr_miss.errors import DivergedError
+
+
+class Means:
+    """Means of scalar tensors over steps, without a synchronisation a step."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}  # of the steps that had each
+        self.steps = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+
+def named(losses: Any) -> dict[str, Tensor]:
+    """The losses of a method by the names that the log has for them."""
+    return {
+        "ssl_loss": losses.ssl.detach(),
+        "ssl_feature_loss": losses.feature.detach(),
+        "similarity": losses.similarity.detach(),
+    }
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """The log line of an epoch."""
+    numbers = [f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k != "seconds"]
+    return f"{row['phase']} epoch {row['epoch']}: {' | '.join(numbers)} | {row['seconds']:.1f} s"
+
+
+def check_finite(row: Mapping[str, Any]) -> None:
+    """Refuse an epoch with a number that is none.
+
+    Raises:
+        DivergedError: names the phase, the epoch and the number.
+    """
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise diverged(row["phase"], row["epoch"], name, str(value))
+
+
+def diverged(phase: str, epoch: int, name: str, value: str) -> DivergedError:
+    """The error for a number that is none."""
+    rate = "ssl_pretrain_learning_rate" if phase == "pretrain" else "learning_rate"
+    return DivergedError(
+        f"{phase} epoch {epoch}: {name} is {value}. The training has diverged and has no result: "
+        f"lower {rate}, or look for extreme values in the numeric features."
+    )

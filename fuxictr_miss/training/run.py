@@ -1,0 +1,231 @@
+"""A run: phases one after the other, the whole state on disk after every epoch."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor
+from tqdm import tqdm
+
+from fuxictr_miss.checkpoint import data_of, load, remove_own, save
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.logs import without_fuxictr_info
+from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.learns_from import look_at_the_data
+from fuxictr_miss.training.means import check_finite, describe
+from fuxictr_miss.training.phases import Phase, phases_of
+
+log = logging.getLogger(__name__)
+
+STATE_FORMAT = 2  # of the file that a resume reads
+
+
+def fit(
+    model: BaseModel,
+    data_generator: Any,
+    /,
+    epochs: int = 1,
+    validation_data: Any = None,
+    max_gradient_norm: float = 10.0,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> list[dict[str, Any]]:
+    """Train a model by its strategy and load its best weights; FuxiCTR's `fit`, and resumable.
+
+    With `joint` or a plain backbone the arithmetic is FuxiCTR's own: its `train_step`, its
+    gradient clip, its early stopping.
+
+    Args:
+        model: a FuxiCTR model, enhanced or not.
+        data_generator: training batches; a `TensorDataLoader` for any kind of pretraining.
+        epochs: of the phase with labels, at most.
+        validation_data: batches for early stopping.
+        max_gradient_norm: of FuxiCTR's global clip.
+        resume: go on from the state of an earlier run, if there is one.
+        settings: what must be equal for a resume to be one of the same experiment.
+
+    Returns:
+        One row an epoch: phase, epoch, steps, losses, similarity, validation metrics, seconds.
+
+    Raises:
+        InputError: there is no validation data, or the state is one of another experiment.
+    """
+    if validation_data is None:
+        raise InputError("fit() needs validation_data: it decides when to stop and what to keep.")
+    if not len(data_generator):
+        raise InputError("fit() needs training data, and there is no row in it.")
+    if epochs < 1:
+        raise InputError(f"fit() needs epochs of 1 or more, got {epochs}.")
+    run = Run(model, data_generator, validation_data, epochs, settings)
+    look_at_the_data(model, data_generator)
+    with without_fuxictr_info(), run.loop.borrowed(max_gradient_norm):
+        run.go(resume)
+    return run.rows
+
+
+class Run:
+    """A run in progress.
+
+    Args:
+        model: to be trained.
+        train: training batches.
+        valid: batches for early stopping.
+        epochs: of the phase with labels, at most.
+        settings: what must be equal for a resume to be one of the same experiment.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        train: Any,
+        valid: Any,
+        epochs: int,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.train, self.ssl = model, train, part_of(model)
+        self.data = data_of(model)
+        self.loop = FuxiCTRLoop(model, valid, self.data)
+        self.begins = phases_of(self.loop, train, epochs)
+        own = {"model": type(model).__name__, "data": self.data, "state_format": STATE_FORMAT}
+        self.settings = {**own, **(settings or {})}
+        self.path = Path(model.checkpoint).with_suffix(".state")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = []
+        self.number, self.epoch = 0, 0  # of the phase and its epoch that are next
+        self.phase: Phase | None = None
+
+    def go(self, resume: bool) -> None:
+        """Run what is left, and load the best weights."""
+        if not (resume and self._restore()):
+            remove_own(self.path)
+            remove_own(self.loop.checkpoint)
+            self._begin()
+        try:
+            while self.phase is not None:
+                with self._progress(self.phase) as progress:
+                    while self._epoch(self.phase, progress):
+                        pass
+        finally:
+            if self.ssl is not None:
+                self.ssl.active = True
+        self.model.load_state_dict(load(self.loop.checkpoint, self.data))
+
+    def _begin(self) -> None:
+        """The phase at `self.number`; None past the last."""
+        self.model.zero_grad(set_to_none=True)  # FuxiCTR's clip counts every gradient it finds
+        self.epoch = 0
+        self.phase = self.begins[self.number]() if self.number < len(self.begins) else None
+
+    def _epoch(self, phase: Phase, progress: tqdm) -> bool:
+        """One epoch and the state after it; whether the phase goes on."""
+        started = time.perf_counter()
+        values, over = phase.epoch(self.epoch, progress)
+        self.epoch += 1
+        row = {"phase": phase.name, "epoch": self.epoch, **values}
+        row["seconds"] = time.perf_counter() - started
+        self.rows.append(row)
+        log.info("%s", describe(row))
+        check_finite(row)
+        over = over or self.epoch == phase.epochs
+        if over:
+            phase.end()
+            self.number += 1
+            self._begin()
+        self._save()
+        return not over
+
+    def _progress(self, phase: Phase) -> tqdm:
+        return tqdm(
+            total=len(phase) * phase.epochs,
+            initial=len(phase) * self.epoch,
+            desc=phase.name,
+            unit=" steps",
+            disable=self.loop.verbose == 0,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        )
+
+    def _save(self) -> None:
+        model = self.model
+        save(
+            self.path,
+            {
+                "settings": self.settings,
+                "number": self.number,
+                "epoch": self.epoch,
+                "rows": self.rows,
+                "model": model.state_dict(),
+                "optimizer": model.optimizer.state_dict(),
+                "phase": self.phase and self.phase.state(),
+                "random": _random_state(),
+                "order": _generator_state(getattr(self.train, "generator", None)),
+                "draws": _generator_state(getattr(self.ssl, "generator", None)),
+            },
+        )
+
+    def _restore(self) -> bool:
+        """Continue from the saved state; False if there is none."""
+        if not self.path.exists():
+            log.info("Nothing to resume at %s: starting from the beginning.", self.path)
+            return False
+        state = load(self.path, self.data)
+        different = [
+            f"{key} was {state['settings'].get(key)!r} and is {self.settings.get(key)!r}"
+            for key in sorted({*state["settings"], *self.settings})
+            if state["settings"].get(key) != self.settings.get(key)
+        ]
+        if different:
+            raise InputError(
+                f"{self.path} is the state of another experiment: {'; '.join(different[:5])}. "
+                "Start without --resume, or with the settings of that run."
+            )
+        self.number, self.rows = state["number"], state["rows"]
+        self._begin()
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        if self.phase is not None:  # a finished run has no step to take
+            self.model.optimizer.load_state_dict(state["optimizer"])
+            self.phase.restore(state["phase"])
+        _restore_random_state(state["random"])
+        for generator, saved in (
+            (getattr(self.train, "generator", None), state["order"]),
+            (getattr(self.ssl, "generator", None), state["draws"]),
+        ):
+            if generator is not None and saved is not None:
+                generator.set_state(saved)
+        log.info("Resumed from %s after %d epochs.", self.path, len(self.rows))
+        return True
+
+
+def _random_state() -> dict[str, Any]:
+    """In types that a file may hold without holding code."""
+    numpy: Any = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]),
+        "python": random.getstate(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])
+
+
+def _generator_state(generator: torch.Generator | None) -> Tensor | None:
+    return None if generator is None else generator.get_state()
