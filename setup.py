@@ -11,7 +11,16 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["fuxictr_miss*", "model_zoo*"]),
+    packages=[
+        *find_packages(include=["fuxictr_miss*", "model_zoo*"]),
+        "fuxictr_miss.shipped_config",
+    ],
+    package_dir={"fuxictr_miss.shipped_config": "config"},
+    package_data={
+        "fuxictr_miss": ["py.typed"],
+        "fuxictr_miss.shipped_config": ["*.yaml", "*/*.yaml"],
+    },
+    entry_points={"console_scripts": ["fuxictr-miss = fuxictr_miss.commands.main:main"]},
     python_requires=">=3.10",
     install_requires=[
         "fuxictr>=2.3.10,<2.4",

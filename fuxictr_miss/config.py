@@ -16,6 +16,13 @@ from fuxictr_miss.yaml_files import Entry, read_entries, read_value
 _BASE = "Base"
 
 
+def default_config() -> str:
+    """`./config/`; where there is none, the folder that comes with the package."""
+    package = Path(__file__).resolve().parent
+    places = [Path("config"), package.parent / "config", package / "shipped_config"]
+    return str(next((each for each in places if each.is_dir()), places[0]))
+
+
 def list_expids(config_dir: str) -> list[str]:
     """All experiment ids below `config_dir`, sorted; names with a leading "_" are templates.
 

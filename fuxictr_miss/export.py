@@ -77,6 +77,42 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     return list(files.values())
 
 
+def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
+    """Write the plain backbone of a trained model, and the feature map that it was built with.
+
+    Args:
+        model: enhanced or plain.
+        folder: new or empty.
+
+    Returns:
+        `<model>.model`, a state_dict that loads strictly into FuxiCTR's class of that name built
+        with `feature_map.json`, the other file.
+
+    Raises:
+        InputError: the folder holds something, or cannot be written.
+    """
+    check_new(folder)
+    plain = model.to_backbone() if hasattr(model, "to_backbone") else model
+    files = [folder / f"{type(plain).__name__}.model", folder / "feature_map.json"]
+    with replaced(files[0]) as unfinished:
+        torch.save(plain.state_dict(), unfinished)
+    with replaced(files[1]) as unfinished:
+        plain.feature_map.save(str(unfinished))
+    return files
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        InputError: it does, it is a file, or it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not an empty folder: name another.")
+    if not writable(folder):
+        raise InputError(f"{folder} cannot be written: name another folder.")
+
+
 def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
     """The path, if the files beside it can be written; asked before the training.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.run import estimate, missing, run_all
 from fuxictr_miss.benchmark.tables import Variant
 from fuxictr_miss.benchmark.worker import data_digest
+from fuxictr_miss.commands import benchmark
 from fuxictr_miss.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +29,8 @@ KILLER = Variant("killed", "Killer")  # its worker dies under seed 1
 
 def command(*arguments: str) -> None:
     """Run the command in this process, where torch is loaded already."""
-    spec = importlib.util.spec_from_file_location("run_benchmark", ROOT / "run_benchmark.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     with mock.patch("sys.argv", ["run_benchmark.py", *arguments]):
-        script.main()
+        benchmark.main()
 
 
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):

@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from csv_tables import CsvForm
 from fuxictr_miss.errors import InputError
-from left_out import LeftOut
-from table_files import find_files, read_tables
+from fuxictr_miss.preprocess.csv_tables import CsvForm
+from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.table_files import find_files, read_tables
 
 COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
 HEADER = "user,item,when,kind"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coded_log import CodedLog, _Codes
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.preprocess.coded_log import CodedLog, _Codes
 
 IDS = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a^b", "", "x" * 40, "7"]), max_size=9))
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import amazon
-import demo
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.preprocess import amazon, demo
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import packed_files
-import raw_lines
 from fuxictr_miss.errors import InputError
-from raw_lines import line_blocks
+from fuxictr_miss.preprocess import packed_files, raw_lines
+from fuxictr_miss.preprocess.raw_lines import line_blocks
 
 TEXT = b"".join(b"line %d\n" % n for n in range(1, 1001))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_times import DATE, EventTimes
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.preprocess.event_times import DATE, EventTimes
 
 WHERE = "log.csv, line 2"
 

@@ -26,14 +26,12 @@ from test_alipay import HEADER as ALIPAY_HEADER
 from test_alipay import LINES as ALIPAY_LINES
 from test_amazon import METADATA, REVIEWS
 
-import alipay
-import amazon
-import interactions
-from amazon import read_categories, read_reviews
-from csv_tables import CsvForm
 from fuxictr_miss.errors import InputError
-from left_out import LeftOut
-from table_files import read_tables
+from fuxictr_miss.preprocess import alipay, amazon, interactions
+from fuxictr_miss.preprocess.amazon import read_categories, read_reviews
+from fuxictr_miss.preprocess.csv_tables import CsvForm
+from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.table_files import read_tables
 
 COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
 HEADER = "user,item,when,kind"
@@ -45,8 +43,9 @@ some = settings(max_examples=100, deadline=None, suppress_health_check=list(Heal
 @pytest.fixture(autouse=True)
 def no_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("raw_lines", "parquet_tables", "interactions", "coded_log"):
-        bar = sys.modules[module].tqdm
-        monkeypatch.setattr(f"{module}.tqdm", lambda *a, bar=bar, **k: bar(*a, disable=True, **k))
+        place = f"fuxictr_miss.preprocess.{module}"
+        bar = sys.modules[place].tqdm
+        monkeypatch.setattr(f"{place}.tqdm", lambda *a, bar=bar, **k: bar(*a, disable=True, **k))
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +63,7 @@ def build(module: ModuleType, output: Path, *arguments: object) -> bool:
     """Run a command; whether it came to its end. After an error there is no output."""
     before, sys.argv = sys.argv, [module.__name__, *map(str, arguments), "--output", str(output)]
     try:
-        module._main()
+        module.main()
         message = ""
     except InputError as error:
         message = str(error)

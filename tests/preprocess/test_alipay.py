@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-import alipay
+from fuxictr_miss.preprocess import alipay
 
 HEADER = "use_ID,sel_ID,ite_ID,cat_ID,act_ID,time"
 # twelve users click ten times each on eleven of twelve items, so that a 10-core is left

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import alipay
-import amazon
+from fuxictr_miss.preprocess import alipay, amazon
 
 SOURCE = Path(__file__).parents[2] / "benchmarks/raw_files.py"
 spec = importlib.util.spec_from_file_location("raw_files", SOURCE)

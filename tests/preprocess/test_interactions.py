@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import interactions
-from coded_log import CodedLog
 from fuxictr_miss.errors import InputError
-from interactions import (
+from fuxictr_miss.preprocess import interactions
+from fuxictr_miss.preprocess.coded_log import CodedLog
+from fuxictr_miss.preprocess.interactions import (
     Protocol,
     filter_log,
     report,
@@ -435,7 +435,8 @@ def test_an_option_without_a_valid_value_is_refused_before_the_log_is_read(
 def test_an_error_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join([HEADER, *LINES, 'u9,i1,"3,x']))
-    command_line = [sys.executable, interactions.__file__, *command(log, tmp_path / "out")]
+    script = Path(__file__).parents[2] / "data_preprocess" / "interactions.py"
+    command_line = [sys.executable, script, *command(log, tmp_path / "out")]
     ended = subprocess.run(map(str, command_line), capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith(f"error: {log}, line 22: ")

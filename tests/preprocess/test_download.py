@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from test_amazon import METADATA, REVIEWS
 
-import amazon
-import download as transfer
-from download import download, part_of
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.preprocess import amazon
+from fuxictr_miss.preprocess import download as transfer
+from fuxictr_miss.preprocess.download import download, part_of
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import polars as pl
 
-from csv_tables import CsvForm, CsvReader
-from event_times import EventTimes
 from fuxictr_miss.errors import InputError
-from left_out import LeftOut
-from parquet_tables import MAGIC, parquet_rows
-from raw_lines import LineBlock, line_blocks
+from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader
+from fuxictr_miss.preprocess.event_times import EventTimes
+from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.parquet_tables import MAGIC, parquet_rows
+from fuxictr_miss.preprocess.raw_lines import LineBlock, line_blocks
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from fuxictr_miss.errors import InputError, unknown
-from raw_lines import LineBlock, check_encoding
+from fuxictr_miss.preprocess.raw_lines import LineBlock, check_encoding
 
 QUOTING = ("csv", "none")
 

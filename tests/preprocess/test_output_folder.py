@@ -12,12 +12,9 @@ from pathlib import Path
 import pytest
 from test_interactions import HEADER, LINES, command
 
-import alipay
-import amazon
-import interactions
-import output_folder
 from fuxictr_miss.errors import InputError
-from output_folder import OutputFolder
+from fuxictr_miss.preprocess import alipay, amazon, interactions, output_folder
+from fuxictr_miss.preprocess.output_folder import OutputFolder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import amazon
-from amazon import read_categories, read_reviews
 from fuxictr_miss.errors import InputError
-from left_out import LeftOut
+from fuxictr_miss.preprocess import amazon
+from fuxictr_miss.preprocess.amazon import read_categories, read_reviews
+from fuxictr_miss.preprocess.left_out import LeftOut
 
 USERS, ITEMS = 6, 6
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
-from packed_files import CutOffError, unpacked
+from fuxictr_miss.preprocess.packed_files import CutOffError, unpacked
 
 BLOCK_BYTES = 32 << 20  # of unpacked text; what is in memory at once is a few of these
 LONGEST_LINE = 64 << 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,20 +11,18 @@ from unittest import mock
 import pytest
 import yaml
 
+from fuxictr_miss.commands import tune as tuner_command
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.yaml_files import read_values
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"base_config": "con [1]", "base_expid": "DIN_tiny", "dataset_id": "tiny",
         "tuner_space": {"epochs": [1, 2], "learning_rate": [1e-2, 1e-3]}}  # fmt: skip
 
 
 @pytest.fixture
 def tuner():
-    spec = importlib.util.spec_from_file_location("run_param_tuner", ROOT / "run_param_tuner.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    return tuner_command
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fuxictr_miss.errors import InputError
-from left_out import LeftOut
-from table_files import read_tables
+from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.table_files import read_tables
 
 COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
 

@@ -28,7 +28,7 @@ def run(
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         code: object = 0
         try:
-            run_command(module._main)
+            run_command(module.main)
         except SystemExit as end:
             code = end.code
         printed = capsys.readouterr()

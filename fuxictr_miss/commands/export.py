@@ -1,0 +1,45 @@
+"""The plain backbone or the embeddings of a trained experiment, for FuxiCTR without us."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fuxictr_miss.commands.options import add_experiment_options, experiment_params
+from fuxictr_miss.errors import InputError
+
+EXAMPLES = """examples:
+  fuxictr-miss export --expid DIN_MISS_demo --backbone exported/
+  fuxictr-miss export --expid DIN_MISS_demo --embeddings embeddings/demo.h5
+
+--backbone writes <model>.model, a state_dict that loads strictly into FuxiCTR's own class, and the
+feature_map.json with which to build it. --embeddings writes FILE_<feature>.h5, which FuxiCTR takes
+as that feature's pretrained_emb. The experiment must have been trained here, with the same --seed
+and --set."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_experiment_options(parser)
+    parser.add_argument("--backbone", type=Path, metavar="DIR", help="a folder, new or empty")
+    parser.add_argument("--embeddings", metavar="FILE.h5")
+    arguments = parser.parse_args()
+    if not (arguments.backbone or arguments.embeddings):
+        raise InputError("Export what? Give --backbone DIR or --embeddings FILE.h5.")
+    params = experiment_params(arguments)
+
+    from fuxictr_miss import experiment, export  # late: --help must not wait for torch
+
+    if arguments.embeddings:
+        export.checked(arguments.embeddings, params)
+    if arguments.backbone:
+        export.check_new(arguments.backbone)
+    model = experiment.load_trained(params)
+    if arguments.backbone:
+        for file in export.export_backbone(model, arguments.backbone):
+            print(file)
+    if arguments.embeddings:
+        for file in export.export_embeddings(model, arguments.embeddings):
+            print(file)

@@ -1,0 +1,25 @@
+"""`fuxictr-miss preprocess <source>`: a raw log into train, validation and test splits."""
+
+from __future__ import annotations
+
+from fuxictr_miss.commands.main import dispatch
+
+SOURCES = {
+    "demo": "write the demo's raw files (then: amazon --dataset demo)",
+    "amazon": "Amazon product data of 2014: demo, amazonbeauty, amazoncds, amazonbooks",
+    "alipay": "the Alipay log of the IJCAI-16 contest",
+    "interactions": "any log of your own, CSV or Parquet",
+}
+HELP = "\n".join(
+    [
+        "usage: fuxictr-miss preprocess <source> [options]",
+        "",
+        *(f"  {name:<14}{about}" for name, about in SOURCES.items()),
+        "",
+        "`fuxictr-miss preprocess <source> --help` says more.",
+    ]
+)
+
+
+def main() -> None:
+    dispatch("fuxictr-miss preprocess", "fuxictr_miss.preprocess", SOURCES, HELP)

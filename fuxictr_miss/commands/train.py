@@ -1,0 +1,59 @@
+"""Run one experiment of `config/`: data, training, metrics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fuxictr_miss.commands.options import add_experiment_options, experiment_params
+from fuxictr_miss.config import list_expids
+from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.start_up import import_experiment
+
+EXAMPLES = """examples:
+  python run_expid.py --list                                 what there is to run
+  python run_expid.py --expid DIN_MISS_demo                  train, and print test AUC and logloss
+  python run_expid.py --expid DIN_MISS_demo --seed 2         the same with other random numbers
+  python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
+  python run_expid.py --expid DIN_MISS_demo --resume         go on where a killed run stopped
+  python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
+  python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
+
+Checkpoint, log and training curves go to <model_root>/<dataset_id>/<expid>.{model,log,png}; a row
+with the metrics and every parameter is added to the CSV named after the config folder."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_experiment_options(parser)
+    parser.add_argument("--list", action="store_true", help="print all expids and stop")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument(
+        "--export-embeddings",
+        metavar="FILE.h5",
+        help="after training write each table to FILE_<feature>.h5, which FuxiCTR takes as that "
+        "feature's pretrained_emb; with --resume a finished run is not trained again",
+    )
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(list_expids(arguments.config)))
+        return
+    params = experiment_params(arguments)
+    table = Path(Path(arguments.config).resolve().name + ".csv")
+    check_result_table(table)
+
+    experiment = import_experiment()  # late: --help must not wait for torch
+    result = experiment.run(params, arguments.resume, arguments.export_embeddings)
+    del result["history"]  # in the log and the picture
+    try:
+        for split in ("valid", "test"):
+            metrics = [
+                f"{k[len(split) + 1 :]}: {v:.6f}" for k, v in result.items() if k.startswith(split)
+            ]
+            if metrics:
+                print(f"[{split}] {' - '.join(metrics)}", flush=True)
+    finally:  # a full disk and a broken pipe cost one of the two at most
+        experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)

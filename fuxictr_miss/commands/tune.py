@@ -1,0 +1,155 @@
+"""Hyper-parameter search with FuxiCTR's own tuner: a run of run_expid.py for every combination."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fuxictr_miss.config import check, load_params, load_parts
+from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.files import replaced
+from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.yaml_files import read_entries, read_values
+
+EXAMPLES = """examples:
+  python run_param_tuner.py --config config/tuner_config/DIN_MISS_demo.yaml
+  python run_param_tuner.py --config config/tuner_config/DIN_MISS_amazoncds.yaml --gpu 0 1
+
+A tuner YAML names base_config, base_expid, dataset_id and tuner_space, lists of values by key. Its
+combinations are written to checkpoints/tuner/<name>/ and run one at a time on each of --gpu (-1 -1:
+two on the CPU); a row each with its metrics goes to <name>.csv. Choose by the valid_ columns. The
+exit code is 1 if a run failed."""
+FOLDER = Path("checkpoints") / "tuner"
+KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space")
+FIRST_LINE = "# Written by run_param_tuner.py, and written again when it is started again.\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.yaml", help="the tuner's config")
+    parser.add_argument("--tag", help="only expids with this text in them, as 001")
+    parser.add_argument(
+        "--gpu", nargs="+", type=int, default=[-1], help="GPU indices, -1 for the CPU (default)"
+    )
+    arguments = parser.parse_args()
+    for gpu in arguments.gpu:
+        check({"gpu": gpu}, {"gpu": "--gpu"})
+    config = Path(arguments.config)
+    folder = FOLDER / config.stem
+    check_result_table(Path(f"{config.stem}.csv"))
+    _write_trials(folder, _read(config))
+    expids = sorted(read_entries(folder / "model_config.yaml"))
+    chosen = [expid for expid in expids if arguments.tag is None or arguments.tag in expid]
+    if not chosen:
+        raise unknown("tag", arguments.tag, expids)
+    failed = _run_all(folder, chosen, arguments.gpu)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(failed)}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What FuxiCTR's tuner needs, every combination checked.
+
+    Raises:
+        InputError: the file lacks a key or has another, or a combination cannot be run.
+    """
+    content = read_values(path)
+    for key in content:
+        if key not in KEYS and key == content.get("dataset_id"):  # in a file of FuxiCTR's own
+            print(f"{path}: {key} is not read: base_config has the data set.", file=sys.stderr)
+        elif key not in KEYS:
+            raise unknown(f"key in {path}:", key, KEYS)
+    for key in ("base_config", "base_expid", "tuner_space"):
+        if content.get(key) is None:
+            raise InputError(f"{path} has no {key}.")
+    base, expid, dataset_id = (content.get(key) for key in KEYS[:3])
+    if not isinstance(base, str) or not isinstance(expid, str):
+        raise InputError(f"{path}: base_config must be a folder and base_expid an expid in it.")
+    if not isinstance(dataset_id, str | None):
+        raise InputError(f"{path}: dataset_id must be the name of a data set.")
+    space = content["tuner_space"]
+    if not isinstance(space, dict) or not space:
+        raise InputError(f"{path}: tuner_space must hold lines of the form key: [value, value].")
+    space = {key: value if isinstance(value, list) else [value] for key, value in space.items()}
+    params = load_params(base, expid, dataset_id)
+    for key, values in space.items():
+        if key not in params:
+            raise unknown(f"key in the tuner_space of {path}:", key, params)
+        if not values:
+            raise InputError(f"{path}: {key} in tuner_space has no value to try.")
+    place = f"{path}, tuner_space"
+    for values in itertools.product(*space.values()):
+        check(
+            {**params, **dict(zip(space, values, strict=True))}, dict.fromkeys([*params, ""], place)
+        )
+    model, data, _ = load_parts(base, expid, dataset_id)  # FuxiCTR's tuner merges them itself
+    return {
+        "base_expid": expid,
+        "dataset_id": data["dataset_id"],
+        "tuner_space": space,
+        "model_config": {expid: {"debug_mode": False, **model}},
+        "dataset_config": {data["dataset_id"]: data},
+    }
+
+
+def _write_trials(folder: Path, content: dict[str, Any]) -> None:
+    """Let FuxiCTR's tuner enumerate the combinations, and keep what it wrote in `folder`.
+
+    Raises:
+        InputError: files of these names are there that this command did not write.
+    """
+    from fuxictr import autotuner
+
+    names = ("model_config.yaml", "dataset_config.yaml")
+    for name in names:
+        path = folder / name
+        if path.exists() and not path.read_bytes().startswith(FIRST_LINE.encode()):
+            raise InputError(f"{path} was not written by run_param_tuner.py: move it away.")
+    with tempfile.TemporaryDirectory() as temporary:
+        space = Path(temporary) / "space.yaml"
+        space.write_text(yaml.safe_dump(content), encoding="utf-8")
+        made = Path(autotuner.enumerate_params(str(space)))
+        for name in names:
+            with replaced(folder / name) as unfinished:
+                unfinished.write_text(FIRST_LINE + (made / name).read_text(), encoding="utf-8")
+
+
+def _run_all(folder: Path, expids: Sequence[str], gpus: Sequence[int]) -> list[str]:
+    """Run each expid on the next free GPU; those that did not end well."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for gpu in gpus:
+        free.put(gpu)
+
+    def run(expid: str) -> int:
+        gpu = free.get()
+        command = [sys.executable, "-m", "fuxictr_miss", "train"]
+        command += ["--config", str(folder), "--expid", expid]
+        try:
+            return subprocess.run(
+                [*command, "--gpu", str(gpu)], env={**os.environ, "PYTHONPATH": path}, check=False
+            ).returncode
+        finally:
+            free.put(gpu)
+
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        try:
+            codes = list(pool.map(run, expids))
+        except KeyboardInterrupt:  # Ctrl-C reaches the runs, too
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [expid for expid, code in zip(expids, codes, strict=True) if code]

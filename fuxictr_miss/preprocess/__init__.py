@@ -1,0 +1,1 @@
+"""An interaction log -> canonical splits: the paper's protocol, and readers of raw files."""

@@ -1,0 +1,563 @@
+"""An interaction log -> the paper's train, validation and test instances (Section VI.A).
+
+    python data_preprocess/interactions.py --input log.csv.gz --user user_id --item item_id \\
+        --time timestamp --attributes cate_id --output data/splits/mylog
+
+The one place where the protocol of the paper lives; `amazon.py` and `alipay.py` only read their
+raw form and hand over a table (user, item, attributes, time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.preprocess.coded_log import UNKNOWN, CodedLog
+from fuxictr_miss.preprocess.csv_tables import CsvForm
+from fuxictr_miss.preprocess.event_times import EventTimes
+from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.raw_lines import check_encoding
+from fuxictr_miss.preprocess.table_files import find_files, read_tables
+
+SPLITS = {"train": 3, "valid": 2, "test": 1}  # the target's place, counted from the user's newest
+LARGEST_SEED = 2**32 - 1
+SHORTEST = 4  # three targets, and one interaction before the first of them
+NEGATIVES = ("uniform", "popularity")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How instances are made from a log. The defaults are the paper's, where it says (VI.A)."""
+
+    k_core: int = 5  # users and items with fewer interactions go, until none is left
+    max_len: int = 50  # the newest ones of a history that are kept; the paper gives no number
+    negatives: str = "uniform"  # or "popularity": as often as the item occurs in the filtered log
+    num_negatives: int = 1  # a positive
+    seed: int = 2021
+
+    def __post_init__(self) -> None:
+        for name, largest in (("k_core", 2**31), ("max_len", 2**31), ("num_negatives", 10_000)):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, largest)
+        check_number("--seed", self.seed, 0, LARGEST_SEED)
+        if self.negatives not in NEGATIVES:
+            raise unknown("kind of --negatives", self.negatives, NEGATIVES)
+
+
+def check_number(option: str, value: int, smallest: int, largest: int) -> None:
+    if not smallest <= value <= largest:
+        raise InputError(f"{option} is {value}; it must be from {smallest} to {largest:,}.")
+
+
+class Record(NamedTuple):
+    """The k-core of a log: users and items in order of first appearance."""
+
+    users: pl.Series  # (U,) ids
+    items: pl.DataFrame  # (I, 1 + A): item_id and attributes
+    item_counts: np.ndarray  # (I,) interactions
+    short_users: int  # left out: `k` interactions, but fewer than `SHORTEST`
+    parts: Callable[[], Iterator[Part]]  # reads the users' interactions, one shard after another
+
+
+class Part(NamedTuple):
+    """What the users of one shard did."""
+
+    users: np.ndarray  # (u,) rows in `Record.users`, ascending
+    item_of: np.ndarray  # (n,) rows in `Record.items`; one user after another, each in time order
+    starts: np.ndarray  # (u + 1,) where each user begins in `item_of`
+    touched: np.ndarray  # sorted, distinct: place in `users` * I + row in `Record.items`
+
+
+def filter_log(log: CodedLog, k: int) -> Record:
+    """The iterated k-core of a log, in each user's time order. The log keeps nothing else.
+
+    Users and items with fewer than `k` interactions are removed until none is left. A user needs
+    `SHORTEST` of them in any case, or there is no history before the first target. Interactions at
+    the same time keep their order in the log.
+
+    Raises:
+        InputError: nothing is left; a number is an id in two forms, 4 and 4.0.
+    """
+    log.refuse_values_in_two_forms()
+    before = f"{log.interactions:,} interactions of {len(log.users):,} users"
+    core = log.keep_core(k, SHORTEST)
+    if len(core.users) == 0:
+        raise InputError(
+            f"Nothing is left of {before}: no group of users with at least {max(k, SHORTEST)} "
+            f"interactions each, with items of at least {k} each. Lower --k-core, or give a larger "
+            f"log."
+        )
+    user_row, item_row = _rows_of(core.users, len(log.users)), _rows_of(core.items, len(log.items))
+
+    def parts() -> Iterator[Part]:
+        for interactions, touched in log.shards():
+            if len(interactions.get("user", ())):
+                yield _part(interactions, touched, user_row, item_row, len(core.items))
+
+    return Record(
+        users=log.users.names(core.users),
+        items=log.item_table(core.items),
+        item_counts=core.item_counts,
+        short_users=core.short_users,
+        parts=parts,
+    )
+
+
+def with_attribute(record: Record, name: str, values: Sequence[str | None]) -> Record:
+    """The record with one more attribute: a value for each item in order; None is `UNKNOWN`."""
+    column = pl.Series(name, values, dtype=pl.String).replace("", None).fill_null(UNKNOWN)
+    return record._replace(items=record.items.with_columns(column))
+
+
+def split_frames(
+    record: Record, part: Part, protocol: Protocol
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield ("train" | "valid" | "test", instances), one positive and its negatives a user.
+
+    With L interactions a user, the targets are number L-2, L-1 and L; the history is everything
+    before the target, cut to the newest `max_len` (VI.A, "Data Processing"). The negatives are
+    drawn, each by itself, from the items that the user never touched, before the target or after
+    it. What is drawn for a user does not depend on the shards.
+
+    Columns: `label` (1 or 0), `user_id`, `item_id`, the attributes, `item_history` and one history
+    an attribute (`x_id` or `x` -> `x_history`): the ids in time order, joined by `^`. In an item's
+    id or attribute, `^` stands as `%5E` and `%` as `%25`. Rows: users in order of first appearance,
+    each positive before its negatives.
+
+    Raises:
+        InputError: a user has touched every item, so that no negative exists.
+    """
+    starts, ends = part.starts[:-1], part.starts[1:]
+    each = 1 + protocol.num_negatives
+    draws = np.random.default_rng(protocol.seed).random(
+        (len(record.users), len(SPLITS), protocol.num_negatives)
+    )[part.users]
+    negatives = _untouched_items(record, part, draws, protocol.negatives)
+    label = np.tile(np.arange(each) == 0, len(starts)).astype(np.int64)
+    row = np.repeat(np.arange(len(starts)), each)
+    users, items = record.users.gather(part.users), _tokens(record.items)
+    for number, (split, place) in enumerate(SPLITS.items()):
+        target = ends - place
+        first = np.maximum(starts, target - protocol.max_len)
+        candidates = np.column_stack((part.item_of[target], negatives[:, number])).ravel()
+        history = part.item_of[_ranges(first, target - first)]
+        owner = np.repeat(np.arange(len(first)), target - first)
+        columns = [pl.Series("label", label), users.gather(row).alias("user_id")]
+        columns += [column.gather(candidates) for column in items]
+        columns += [_joined(owner, column.gather(history)).gather(row) for column in items]
+        yield split, pl.DataFrame(columns)
+
+
+class Statistics(NamedTuple):
+    """The columns of Table II."""
+
+    users: int
+    items: int
+    instances: int  # of one split: a positive and its negatives a user
+    features: int  # users, items and attribute values, together
+    fields: int  # user, item, attributes, and a history of all but the user
+
+
+def statistics(record: Record, protocol: Protocol) -> Statistics:
+    attributes = record.items.columns[1:]
+    values = sum(record.items[name].n_unique() for name in attributes)
+    users, items = len(record.users), record.items.height
+    return Statistics(
+        users=users,
+        items=items,
+        instances=users * (1 + protocol.num_negatives),
+        features=users + items + values,
+        fields=1 + 2 * (1 + len(attributes)),
+    )
+
+
+def splits_folder(output: Path, inputs: Sequence[Path]) -> OutputFolder:
+    """The folder that splits of these files are written into; `work` it before a log is read."""
+    return OutputFolder(
+        output,
+        names=(*SPLITS, *(f"{name}.parquet" for name in (*SPLITS, "items"))),
+        stamp="statistics.json",
+        legacy=frozenset({"users", "instances", "interactions", "k_core"}),
+        inputs=inputs,
+    )
+
+
+def write_splits(
+    record: Record,
+    protocol: Protocol,
+    output: OutputFolder,
+    source: Mapping[str, object],
+    shards: int = 1,
+) -> None:
+    """Write `train`, `valid`, `test` and `items` (.parquet) and `statistics.json` into `output`.
+
+    With several shards a split is a folder `train/part-000000.parquet`, ..: what FuxiCTR's block
+    loader and Ray Data read. `items.parquet` has one row for each item of the filtered log with its
+    attributes: the vocabulary that Table II counts, of which cut histories may lack some.
+
+    The statistics come last, so that a folder with them is complete. The same log, protocol, shards
+    and versions give the same bytes.
+
+    Args:
+        output: as `work` yields its working folder.
+        source: what else the statistics should say about where the record comes from.
+    """
+    new = output.new()
+    with tqdm(total=len(SPLITS) * shards, desc="splits", unit=" files") as bar:
+        for number, part in enumerate(record.parts()):
+            for split, frame in split_frames(record, part, protocol):
+                name = f"{split}.parquet" if shards == 1 else f"{split}/part-{number:06d}.parquet"
+                _write_parquet(frame, new / name)
+                bar.update()
+    _write_parquet(_tokens(record.items), new / "items.parquet")
+    output.replace(
+        {
+            **statistics(record, protocol)._asdict(),
+            "interactions": int(record.item_counts.sum()),
+            "short_users": record.short_users,
+            **asdict(protocol),
+            **source,
+        }
+    )
+
+
+def report(
+    name: str,
+    record: Record,
+    protocol: Protocol,
+    paper: Statistics | None = None,
+    expect_paper: bool = False,
+) -> None:
+    """Print the statistics in the columns of Table II, beside the paper's row.
+
+    Raises:
+        InputError: with `expect_paper`, where a number differs from the paper's or there is none.
+    """
+    if record.short_users:
+        print(
+            f"{record.short_users:,} users with fewer than {SHORTEST} interactions left out: "
+            f"no history before their first target"
+        )
+    ours = statistics(record, protocol)
+    rows = {name: ours}
+    if paper:
+        rows["paper, Table II"] = paper
+        rows["difference"] = Statistics(*(a - b for a, b in zip(ours, paper, strict=True)))
+    width = max(map(len, rows))
+    print(" " * width + "".join(f"{column:>12}" for column in Statistics._fields))
+    for title, row in rows.items():
+        sign = "+" if title == "difference" else ""
+        print(f"{title:<{width}}" + "".join(f"{value:>{sign}12,}" for value in row))
+    if not expect_paper:
+        return
+    if paper is None:
+        raise InputError(f"--expect-paper: the paper's Table II has no row for {name}.")
+    if ours != paper:
+        raise InputError(
+            f"--expect-paper: {name} differs from the paper's Table II, see above. Nothing was "
+            f"written; check the raw files and options, or leave --expect-paper out."
+        )
+
+
+def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
+    """The options of all data sets; `k_core` says what its default is."""
+    default = Protocol()
+    group = parser.add_argument_group("protocol (the paper's choice is the default)")
+    group.add_argument(
+        "--k-core",
+        type=int,
+        metavar="K",
+        help=f"smallest number of interactions of a user and of an item (default {k_core})",
+    )
+    group.add_argument(
+        "--max-len",
+        type=int,
+        default=default.max_len,
+        metavar="N",
+        help=f"newest interactions kept in a history (default {default.max_len})",
+    )
+    group.add_argument(
+        "--negatives",
+        default=default.negatives,
+        help=f"how negatives are drawn: {' or '.join(NEGATIVES)} (default {default.negatives})",
+    )
+    group.add_argument(
+        "--num-negatives",
+        type=int,
+        default=default.num_negatives,
+        metavar="N",
+        help=f"negatives a positive (default {default.num_negatives})",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=default.seed,
+        help=f"of the negatives; the same seed gives the same bytes (default {default.seed})",
+    )
+    group = parser.add_argument_group("reading and writing")
+    group.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        metavar="N",
+        help="for logs larger than the memory: work on disk, on one of N parts of the users at a "
+        "time, and write N parts of each split (default 1: in memory, one file each)",
+    )
+    group.add_argument(
+        "--encoding",
+        default="utf-8",
+        metavar="NAME",
+        help="of the text, such as latin-1, cp1252 or utf-16 (default utf-8)",
+    )
+    group.add_argument(
+        "--skip-malformed",
+        action="store_true",
+        help="leave out malformed lines, print how many and why, and name the first (default: the "
+        "first is an error)",
+    )
+    group.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="go on with the whole lines of a packed file that is cut off",
+    )
+
+
+def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
+    """The protocol that a command line asks for; `k_core` where it names none.
+
+    Raises:
+        InputError: an option of `add_common_options` has no valid value.
+    """
+    check_number("--shards", options.shards, 1, 10_000)
+    check_encoding(options.encoding)
+    return Protocol(
+        k_core=k_core if options.k_core is None else options.k_core,
+        max_len=options.max_len,
+        negatives=options.negatives,
+        num_negatives=options.num_negatives,
+        seed=options.seed,
+    )
+
+
+def _rows_of(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """code -> its place in `codes`, -1 for one that is not there."""
+    rows = np.full(n_codes, -1, np.int64)
+    rows[codes] = np.arange(len(codes))
+    return rows
+
+
+def _part(
+    interactions: Mapping[str, np.ndarray],
+    touched: Mapping[str, np.ndarray],
+    user_row: np.ndarray,
+    item_row: np.ndarray,
+    n_items: int,
+) -> Part:
+    user, item = user_row[interactions["user"]], item_row[interactions["item"]]
+    order = _stable_order(user, interactions["time"])
+    sizes = np.bincount(user)
+    users = np.flatnonzero(sizes)
+    place_of = _rows_of(users, len(user_row))
+    keys = place_of[user] * n_items + item
+    if touched:
+        place, other = place_of[user_row[touched["user"]]], item_row[touched["item"]]
+        known = (user_row[touched["user"]] >= 0) & (place >= 0) & (other >= 0)
+        keys = np.append(keys, (place * n_items + other)[known])
+    keys.sort()
+    return Part(
+        users=users,
+        item_of=item[order],
+        starts=np.append(0, np.cumsum(sizes[users])),
+        touched=keys[np.append(True, np.diff(keys) > 0)],
+    )
+
+
+def _stable_order(user: np.ndarray, when: np.ndarray) -> np.ndarray:
+    """Rows by user, then time, then place: `np.lexsort((when, user))`.
+
+    Where time and place fit into one integer, two plain sorts do it several times as fast.
+    """
+    place = np.arange(len(user))
+    if when.dtype.kind != "i" or (int(when.max()) - int(when.min())) * len(place) > 1 << 62:
+        return np.lexsort((when, user))
+    by_time = np.sort((when - when.min()) * len(place) + place) % len(place)
+    return by_time[np.sort(user[by_time] * len(place) + place) % len(place)]
+
+
+def _untouched_items(record: Record, part: Part, draws: np.ndarray, negatives: str) -> np.ndarray:
+    """One untouched item for every draw of a user from [0, 1): (u, ..) -> (u, ..).
+
+    Item i has a weight: 1, or its number of interactions. Were the user's untouched items laid
+    side by side, each as wide as its weight, a draw would fall into one of them. `before` says how
+    much of that line lies before each touched item, so the search jumps over these at once:
+    no draw is ever rejected.
+    """
+    n_users, n_items = len(part.users), record.items.height
+    user, item = np.divmod(part.touched, n_items)
+    weight = record.item_counts if negatives == "popularity" else np.ones(n_items, np.int64)
+    upto = np.cumsum(weight)  # the weight of all items up to and with this one
+    total = int(upto[-1])
+    starts = np.searchsorted(user, np.arange(n_users))
+    sums = np.append(0, np.cumsum(weight[item]))  # touched weight, of all users in a row
+    before = upto[item] - weight[item] - (sums[:-1] - sums[starts][user])
+    free = total - np.diff(np.append(sums[starts], sums[-1]))
+    if not free.all():
+        busy = np.flatnonzero(free == 0)
+        raise InputError(
+            f"User {record.users[int(part.users[busy[0]])]!r} has touched all {n_items} items, so "
+            f"no negative exists ({len(busy)} such users). Lower --k-core to keep more items, or "
+            f"leave these users out."
+        )
+    shape = (-1,) + (1,) * (draws.ndim - 1)
+    free = free.reshape(shape)
+    place = np.minimum((draws * free).astype(np.int64), free - 1)
+    owner = np.arange(n_users).reshape(shape)
+    # how many touched items of this user lie before the place: the keys ascend through all users
+    passed = np.searchsorted(user * (total + 1) + before, owner * (total + 1) + place, "right")
+    skipped = sums[passed] - sums[starts].reshape(shape)
+    return np.searchsorted(upto, place + skipped, "right")
+
+
+def _tokens(items: pl.DataFrame) -> pl.DataFrame:
+    """Ids as they stand in a `^`-joined history; distinct ids stay distinct."""
+    return items.select(
+        pl.all().str.replace_all("%", "%25", literal=True).str.replace_all("^", "%5E", literal=True)
+    )
+
+
+def _ranges(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """first[0], first[0] + 1, .. (lengths[0] of them), first[1], .."""
+    begins = np.cumsum(lengths) - lengths
+    return np.repeat(first - begins, lengths) + np.arange(int(lengths.sum()))
+
+
+def _joined(owner: np.ndarray, tokens: pl.Series) -> pl.Series:
+    """The tokens of each owner, joined by `^`."""
+    name = _history_name(tokens.name)
+    return (
+        pl.DataFrame({"owner": owner, name: tokens})
+        .group_by("owner", maintain_order=True)
+        .agg(pl.col(name))
+        .select(pl.col(name).list.join("^"))
+        .to_series()
+    )
+
+
+def _history_name(column: str) -> str:
+    return column.removesuffix("_id") + "_history"
+
+
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    try:
+        frame.write_parquet(path, compression="zstd", compression_level=1, row_group_size=1 << 17)
+    except pl.exceptions.ComputeError as error:
+        if "os error 28" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Any interaction log (CSV or Parquet) -> train, valid and test splits.",
+        epilog="example: python data_preprocess/interactions.py --input log.csv.gz --user user_id "
+        "--item item_id --time timestamp --attributes cate_id --output data/splits/mylog",
+    )
+    group = parser.add_argument_group("the log")
+    group.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="CSV with a header (plain, .gz, .bz2, .xz, .zst or .zip) or Parquet; several, or a "
+        "quoted glob, are read in order",
+    )
+    group.add_argument("--user", required=True, metavar="COLUMN")
+    group.add_argument("--item", required=True, metavar="COLUMN")
+    group.add_argument(
+        "--time",
+        required=True,
+        metavar="COLUMN",
+        help="integers, decimals, or ISO 8601 dates such as 2015-07-01 12:30:00; all of one kind",
+    )
+    group.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="how other dates are written, such as '%%m/%%d/%%Y %%H:%%M'",
+    )
+    group.add_argument(
+        "--attributes",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="of the item, such as cate_id; each gets a history, such as cate_history",
+    )
+    group.add_argument("--separator", default=",", help="of a CSV's columns (default: a comma)")
+    group.add_argument(
+        "--quoting",
+        default="csv",
+        help="csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
+        "a double quote is a letter like any other (default csv)",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    add_common_options(parser, k_core=str(Protocol.k_core))
+    options = parser.parse_args()
+    protocol = protocol_of(options, Protocol.k_core)
+    columns = _columns(options)
+    form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
+    times = EventTimes(options.time_format)
+    files = find_files(options.input)
+    output = splits_folder(options.output, files)
+    left_out = LeftOut()
+    with output.work() as folder:
+        log = CodedLog(options.attributes, options.shards, folder if options.shards > 1 else None)
+        with closing(
+            read_tables(
+                files,
+                columns,
+                form=form,
+                times=times,
+                left_out=left_out if options.skip_malformed else None,
+                allow_truncated=options.allow_truncated,
+            )
+        ) as tables:
+            for frame in tables:
+                log.add(frame)
+        left_out.report()
+        record = filter_log(log, protocol.k_core)
+        source = {"raw_interactions": log.interactions, "skipped_lines": len(left_out)}
+        report(options.output.name, record, protocol)
+        write_splits(record, protocol, output, source, options.shards)
+    print(f"written to {options.output}")
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    """Name in the splits -> name in the log."""
+    columns = {"user_id": options.user, "item_id": options.item, "time": options.time}
+    if len(set(columns.values())) < len(columns):
+        raise InputError("--user, --item and --time must name three different columns.")
+    _check_attributes(options.attributes)
+    return columns | {name: name for name in options.attributes}
+
+
+def _check_attributes(attributes: Sequence[str]) -> None:
+    taken = {"label", "user_id", "item_id", "time", "item_history"}
+    for name in attributes:
+        history = _history_name(name)
+        if name in taken or history in taken:
+            raise InputError(
+                f"--attributes {name}: the splits have a column {name} or {history} already. "
+                f"Rename the column in the log."
+            )
+        taken |= {name, history}
