@@ -44,15 +44,21 @@ def parquet_rows(files: Sequence[Path], columns: Mapping[str, str]) -> Generator
         for path in files:
             row = 1
             for batch in _batches(path, columns, bar):
-                table = pl.DataFrame(pl.from_arrow(batch))
-                rows = pl.DataFrame(
-                    [
-                        ids[name].read(table[column], path, row)
-                        if name in ids
-                        else _time(table[column])
-                        for name, column in columns.items()
-                    ]
-                )
+                try:
+                    table = pl.DataFrame(pl.from_arrow(batch))
+                    rows = pl.DataFrame(
+                        [
+                            ids[name].read(table[column], path, row)
+                            if name in ids
+                            else _time(table[column])
+                            for name, column in columns.items()
+                        ]
+                    )
+                except pl.exceptions.PanicException as error:  # polars on what Arrow let pass
+                    raise InputError(
+                        f"{path}: the rows from {row} on cannot be read as a table; the file is "
+                        "damaged. Fetch or write it again."
+                    ) from error
                 if rows.height:
                     yield ParquetRows(path, row, rows)
                 row += rows.height

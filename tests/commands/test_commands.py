@@ -1,4 +1,4 @@
-"""One door to all commands, from any folder; each says what it is, and a wrong word what is right."""
+"""One door to all commands, from any folder; a wrong word is answered with the right one."""
 
 from __future__ import annotations
 
