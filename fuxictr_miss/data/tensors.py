@@ -108,10 +108,9 @@ def _forms(files: list[str], names: list[str]) -> dict[str, Form]:
                     )
                 rows += parquet.metadata.num_rows
                 first = first or next(parquet.iter_batches(1, columns=names), None)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{file} is no parquet file ({error}); rebuild the data set."
-            ) from error
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file} cannot be read ({reason}): rebuild the data set.") from error
     if not first:
         raise InputError(f"{files[0]} holds no rows.")
     forms = {}
@@ -134,18 +133,19 @@ def _parts(files: list[str], name: str, form: Form) -> Iterator[np.ndarray]:
     kind, length = pa.from_numpy_dtype(form.dtype), form.shape[1:]
     kind = pa.list_(kind, *length) if length else kind
     for file in files:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
-                try:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
                     column = batch.column(0).cast(kind)
-                except pa.ArrowException as error:
-                    raise InputError(
-                        f"{file}: column {name!r} is not {kind} in every row: {error}"
-                    ) from error
-                values = column.flatten() if length else column
-                if column.null_count or values.null_count:
-                    raise InputError(f"{file}: column {name!r} has missing values; encode it.")
-                yield values.to_numpy().reshape(-1, *length)
+                    values = column.flatten() if length else column
+                    if column.null_count or values.null_count:
+                        raise InputError(f"{file}: column {name!r} has missing values; encode it.")
+                    yield values.to_numpy().reshape(-1, *length)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{file}: column {name!r} cannot be read as {kind}: {reason}"
+            ) from error
 
 
 def _read(files: list[str], name: str, form: Form) -> Tensor:

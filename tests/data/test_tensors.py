@@ -79,12 +79,12 @@ def test_lists_of_any_kind_that_parquet_has_are_sequences(tmp_path, budget_gb):
         ([[{"of": 1}]], "must hold numbers"),
         ([[[], []]], "must hold numbers"),
         ([[[[1]]]], "must hold numbers"),
-        ([[[1], [1, 2], [1]]], "is not .* in every row"),
-        ([[[1, 2], [3], [4, 5, 6]]], "is not .* in every row"),  # 6 numbers, 3 rows
-        ([[[1]], [[1, 2]]], "is not .* in every row"),
-        ([[1], [1.5]], "is not .* in every row"),
-        ([[1], ["a"]], "is not .* in every row"),
-        ([pa.array([1], pa.int32()), [2**40]], "is not .* in every row"),
+        ([[[1], [1, 2], [1]]], "cannot be read as"),
+        ([[[1, 2], [3], [4, 5, 6]]], "cannot be read as"),  # 6 numbers, 3 rows
+        ([[[1]], [[1, 2]]], "cannot be read as"),
+        ([[1], [1.5]], "cannot be read as"),
+        ([[1], ["a"]], "cannot be read as"),
+        ([pa.array([1], pa.int32()), [2**40]], "cannot be read as"),
         ([[1, None]], "has missing values"),
         ([[1.0, None]], "has missing values"),
         ([[[1, 2], [1, None]]], "has missing values"),
@@ -109,8 +109,24 @@ def test_a_column_that_only_some_parts_have_is_named(tmp_path):
 def test_a_file_that_is_no_parquet_is_named(tmp_path, place):
     files = two_files(tmp_path)
     Path(files[place]).write_text("no parquet")
-    with pytest.raises(InputError, match=rf"{place}\.parquet"):
+    with pytest.raises(InputError, match=rf"{place}\.parquet cannot be read"):
         open_columns(files, ["long"])
+
+
+@HOMES
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_file_with_damaged_pages_is_named(tmp_path, place, budget_gb):
+    files = two_files(tmp_path)
+    damaged = Path(files[place])
+    with pq.ParquetFile(damaged) as parquet:
+        column = parquet.metadata.row_group(0).column(list(COLUMNS).index("long"))
+    content = bytearray(damaged.read_bytes())
+    start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    damaged.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{place}\.parquet.* cannot be read") as error:
+        open_columns(files, ["long"], budget_gb)
+    assert "\n" not in str(error.value)
 
 
 def test_a_split_without_rows_is_refused(tmp_path):
