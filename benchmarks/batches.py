@@ -1,8 +1,10 @@
 """How long does an epoch of batches take, and which part of a training step is it?
 
+    python benchmarks/batches.py
+
 Times one pass over the training split through FuxiCTR's ParquetDataLoader (which starts Ray),
 through TensorDataLoader with its columns in memory, and through the same mapped from disk; and the
-training steps of a model on the batches in memory. Limits: 100 times faster than FuxiCTR's loader;
+training steps of a model on the batches in memory. Limits: 30 times faster than FuxiCTR's loader;
 at most 5% of a step.
 """
 
@@ -11,14 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuxictr_miss.config import load_params, override
 
@@ -53,7 +51,7 @@ def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
     mapped = TensorDataLoader(
         model.feature_map, path, trim_history=memory.trim_history, memory_budget_gb=0, **options
     )
-    places: dict[str, Any] = {"memory": memory, "memory-mapped Arrow": mapped}
+    places: dict[str, Any] = {"memory": memory, "mapped file": mapped}
     if not arguments.no_fuxictr:
         from fuxictr.pytorch.dataloaders.parquet_dataloader import ParquetDataLoader
 

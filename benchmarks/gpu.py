@@ -1,5 +1,7 @@
 """How many samples a second does a GPU train, and how far is that from what the GPU could do?
 
+    python benchmarks/gpu.py
+
 Trains DIN and DIN_MISS on made-up batches that live on the device, in float32 and in bfloat16. The
 arithmetic limit divides the floating-point operations of a step, as PyTorch counts them, by the
 rate of a large matrix product measured here; the memory limit divides the bytes that Adam must move
@@ -10,14 +12,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuxictr_miss.config import load_params, override
 

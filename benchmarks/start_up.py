@@ -1,5 +1,7 @@
 """How long is it from the command to the first training step, on encoded data?
 
+    python benchmarks/start_up.py
+
 Starts new Python processes, and prints when each has imported, built and taken its first step, in
 seconds of wall time and of processor time, medians of all processes. Limit: 5 s.
 """

@@ -29,8 +29,8 @@ from fuxictr_miss.data.pretrained import (
     pretrained_files,
     written_name,
 )
-from fuxictr_miss.data.rows import discard_mapped
 from fuxictr_miss.data.table import Table, check, check_computed, open_table
+from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError
 

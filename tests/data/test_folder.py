@@ -277,13 +277,13 @@ def test_a_file_in_the_place_of_the_folder_is_refused(params):
     assert home(params).read_text() == "mine"
 
 
-def test_mapped_rows_of_replaced_data_go_and_a_strangers_arrow_file_stays(params):
-    from fuxictr_miss.data.rows import open_rows
+def test_mapped_columns_of_replaced_data_go_and_a_strangers_file_of_that_name_stays(params):
+    from fuxictr_miss.data.tensors import open_columns
 
     train, valid, _ = build_dataset(params)
-    open_rows([train], ["user_id"], 0)
-    other = Path(str(valid)).with_suffix(".arrow")
+    open_columns([train], ["user_id"], 0)
+    other = Path(str(valid)).with_suffix(".columns")
     other.write_text("mine")
     build_dataset(changed(params))
-    assert not Path(train).with_suffix(".arrow").exists()
+    assert not Path(train).with_suffix(".columns").exists()
     assert other.read_text() == "mine"

@@ -254,7 +254,7 @@ def test_histories_mapped_from_disk_are_arranged_in_each_batch(feature_map):
 
 def test_a_split_beyond_the_budget_is_mapped_and_the_log_says_so(feature_map, caplog):
     caplog.set_level("INFO")
-    file = Path(feature_map.data_dir) / "train.arrow"
+    file = Path(feature_map.data_dir) / "train.columns"
     loader(feature_map, memory_budget_gb=1)
     assert not file.exists()
     assert "budget" not in caplog.text
@@ -262,13 +262,13 @@ def test_a_split_beyond_the_budget_is_mapped_and_the_log_says_so(feature_map, ca
     assert file.exists()
     assert "more than the budget of 0.00 GB (memory_budget_gb)" in caplog.text
     assert {path.suffix for path in file.parent.iterdir()} <= {
-        ".arrow", ".json", ".lock", ".parquet", ".pkl"
+        ".columns", ".json", ".lock", ".parquet", ".pkl"
     }  # fmt: skip
 
 
 def test_the_mapped_file_is_made_anew_when_the_parquet_changes_and_only_then(feature_map):
     parquet = Path(feature_map.data_dir) / "train.parquet"
-    file = parquet.with_suffix(".arrow")
+    file = parquet.with_suffix(".columns")
     loader(feature_map, **MAPPED)
     made = file.stat().st_ino
     loader(feature_map, **MAPPED)
@@ -277,13 +277,41 @@ def test_the_mapped_file_is_made_anew_when_the_parquet_changes_and_only_then(fea
     assert equal_batches(loader(feature_map), loader(feature_map, **MAPPED))
 
 
-def test_a_folder_that_cannot_be_written_names_the_key(feature_map, monkeypatch):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(feature_map, monkeypatch):
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fuxictr_miss.data.rows.np.memmap", full)
+    before = set(Path(feature_map.data_dir).iterdir())
+    monkeypatch.setattr("fuxictr_miss.data.tensors._parts", full)
+    with pytest.raises(InputError, match=r"train\.columns \(No space left on device\): free some"):
+        loader(feature_map, **MAPPED)
+    left = set(Path(feature_map.data_dir).iterdir()) - before
+    assert {path.suffix for path in left} == {".lock"}
+
+
+def test_a_folder_that_cannot_be_written_names_the_key(feature_map, monkeypatch):
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fuxictr_miss.data.tensors.FileLock", refused)
     with pytest.raises(InputError, match="memory_budget_gb above"):
         loader(feature_map, **MAPPED)
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "trim_history": True}, MAPPED])
+def test_a_batch_can_be_saved_and_written_to_without_a_change_to_the_split(
+    feature_map, tmp_path, options
+):
+    data = loader(feature_map, **options)
+    kept = {name: column.clone() for name, column in data.columns.items()}
+    for batch in data:
+        torch.save(batch, tmp_path / "batch.pt")
+        loaded = torch.load(tmp_path / "batch.pt")
+        assert all(torch.equal(loaded[name], values) for name, values in batch.items())
+        for values in batch.values():
+            values.zero_()
+    assert (tmp_path / "batch.pt").stat().st_size < 10_000  # of 16 rows, not of the split
+    assert all(torch.equal(data.columns[name], column) for name, column in kept.items())
 
 
 @pytest.mark.parametrize("multiple", [1, 4])

@@ -1,0 +1,200 @@
+"""The columns of a split as tensors: in memory, or mapped from a file beside the parquet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import replaced
+
+log = logging.getLogger(__name__)
+
+_GB = 1e9
+_ROWS_AT_ONCE = 65_536
+_FIRST_WORDS = b"columns mapped by fuxictr_miss: "  # of a mapped file
+_ALIGNMENT = 64  # bytes
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+
+
+class Form(NamedTuple):
+    """The type and shape of a column: (rows,) or, of sequences, (rows, L)."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def open_columns(
+    files: list[str], names: list[str], budget_gb: float | None = None
+) -> tuple[dict[str, Tensor], bool]:
+    """Columns of parquet files, whose rows follow each other.
+
+    A split larger than the budget is written once, uncompressed, to a file beside the first of its
+    files and mapped into memory: the operating system keeps of it in memory what it has room for.
+
+    Args:
+        files: parquet, as `build_dataset` or FuxiCTR wrote them.
+        names: of the columns.
+        budget_gb: for the decoded columns, in 10^9 bytes; None: half of the available memory.
+
+    Returns:
+        {name: (rows,) or (rows, L)}, and whether they are mapped: writing to a mapped tensor ends
+        the process.
+
+    Raises:
+        InputError: there are no rows; a column is missing, is text, has missing values, or does not
+            keep its type or the length of its sequences; the file to map cannot be written, or is
+            not ours.
+    """
+    forms = _forms(files, names)
+    size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in forms.values())
+    budget = _available_memory() / 2 if budget_gb is None else budget_gb * _GB
+    if size <= budget:
+        return {name: _read(files, name, form) for name, form in forms.items()}, False
+    path = Path(files[0]).with_suffix(".columns")
+    if os.path.lexists(path) and not _starts_with(path, _FIRST_WORDS):
+        raise InputError(
+            f"{path} was not written by this program, which needs the name for mapped columns: "
+            f"move it away, or raise memory_budget_gb above {size / _GB:.2f}."
+        )
+    log.info(
+        "%s: %.2f GB of columns are more than the budget of %.2f GB (memory_budget_gb): they are "
+        "read from %s, mapped into memory.",
+        files[0], size / _GB, budget / _GB, path,
+    )  # fmt: skip
+    first_line = _first_line(files, forms)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):  # one of several processes writes
+            if not _starts_with(path, first_line):
+                _write(path, files, forms, first_line)
+            return _map(path, forms, len(first_line)), True
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): make its folder writable, or "
+            f"raise memory_budget_gb above {size / _GB:.2f}."
+        ) from error
+
+
+def discard_mapped(parquet: Path) -> None:
+    """Remove the mapped file of a parquet file that was replaced, if there is one of ours."""
+    path = parquet.with_suffix(".columns")
+    if _starts_with(path, _FIRST_WORDS):
+        path.unlink()
+
+
+def _forms(files: list[str], names: list[str]) -> dict[str, Form]:
+    """The form of each column; the first row shows how long a sequence is."""
+    rows, first = 0, None
+    for file in files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                missing = set(names) - set(parquet.schema_arrow.names)
+                if missing:
+                    raise InputError(
+                        f"{file} has no column {min(missing)!r}; rebuild the data set."
+                    )
+                rows += parquet.metadata.num_rows
+                first = first or next(parquet.iter_batches(1, columns=names), None)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file} cannot be read ({reason}): rebuild the data set.") from error
+    if not first:
+        raise InputError(f"{files[0]} holds no rows.")
+    forms = {}
+    for name in names:
+        values = column = first.column(name)
+        if isinstance(column.type, _LISTS):
+            values = column.flatten()
+        kind = values.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or not len(values):
+            raise InputError(
+                f"{files[0]}: column {name!r} must hold numbers or lists of them; encode it."
+            )
+        length = () if values is column else (len(values),)
+        forms[name] = Form(np.dtype(kind.to_pandas_dtype()), (rows, *length))
+    return forms
+
+
+def _parts(files: list[str], name: str, form: Form) -> Iterator[np.ndarray]:
+    """The values of a column, some rows at a time; all rows must be like the first."""
+    kind, length = pa.from_numpy_dtype(form.dtype), form.shape[1:]
+    kind = pa.list_(kind, *length) if length else kind
+    for file in files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
+                    column = batch.column(0).cast(kind)
+                    values = column.flatten() if length else column
+                    if column.null_count or values.null_count:
+                        raise InputError(f"{file}: column {name!r} has missing values; encode it.")
+                    yield values.to_numpy().reshape(-1, *length)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{file}: column {name!r} cannot be read as {kind}: {reason}"
+            ) from error
+
+
+def _read(files: list[str], name: str, form: Form) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(_parts(files, name, form))))
+
+
+def _write(path: Path, files: list[str], forms: dict[str, Form], first_line: bytes) -> None:
+    """Write one column after the other, each as `_map` finds it."""
+    with replaced(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(first_line)
+        for name, form in forms.items():
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            for values in _parts(files, name, form):
+                file.write(values.data)
+
+
+def _map(path: Path, forms: dict[str, Form], start: int) -> dict[str, Tensor]:
+    columns = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        for name, (dtype, shape) in forms.items():
+            start += -start % _ALIGNMENT
+            columns[name] = torch.from_numpy(np.memmap(path, dtype, "r", start, shape))
+            start += columns[name].nbytes
+    return columns
+
+
+def _first_line(files: list[str], forms: dict[str, Form]) -> bytes:
+    """What a mapped file is made from."""
+    sources = [[os.path.basename(f), os.stat(f).st_size, os.stat(f).st_mtime_ns] for f in files]
+    columns = {name: [dtype.str, shape] for name, (dtype, shape) in forms.items()}
+    return _FIRST_WORDS + json.dumps([sources, columns]).encode() + b"\n"
+
+
+def _starts_with(path: Path, text: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return not path.is_symlink() and file.read(len(text)) == text
+    except OSError:  # not there, a folder, or not ours to read
+        return False
+
+
+def _available_memory() -> float:
+    """Bytes that can be had without swapping, within the limit of a container."""
+    available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(float(x.split()[1]) for x in lines if x.startswith("MemAvailable")) * 1024
+        available = min(available, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, StopIteration, ValueError):  # another system, or no limit ("max")
+        pass
+    return available
