@@ -364,9 +364,9 @@ def test_a_damaged_csv_is_refused_or_gives_every_line_as_a_row(tmp_path_factory,
             str(folder / "a.csv"), feature_columns(params), label_columns(params), [True]
         )
         counts = check([opened])
-    except InputError:
+        rows = opened.frame.collect()
+    except (InputError, pl.exceptions.PolarsError):  # of which build_dataset makes a sentence
         return
-    rows = opened.frame.collect()
     assert len(rows) == counts[0] == len(bytes(content).rstrip(b"\n").split(b"\n")) - 1
     assert set(rows["label"]) <= {0.0, 1.0}
 
