@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.losses import nt_xent
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
 from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 

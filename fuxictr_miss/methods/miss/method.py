@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import unknown
 from fuxictr_miss.losses import contrast
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
     DISTANCES,
@@ -26,7 +27,6 @@ from fuxictr_miss.methods.miss.extractors import (
     SelfAttentionExtractor,
     VerticalConvolution,
 )
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 EXTRACTORS = ("cnn", "self_attention", "lstm")
