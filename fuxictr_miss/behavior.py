@@ -1,4 +1,17 @@
-"""The behavior tensor C (Eq. 18), its mask, and the backbone's table that embeds it."""
+"""The behavior tensor C (Eq. 18), its mask, and the tables of a backbone that embed it.
+
+One axis order holds from here to the loss: the batch first, the features last, and in between what
+is chosen. The letters are those of the paper:
+
+    B  rows of a batch              J  sequences, the attributes of a behavior
+    L  positions of a history       K  dimensions of an embedding
+    M  kernel widths (branches)     N  kernel heights, of which N' leave a pair
+    P  interest pairs a branch      Q  feature pairs a branch and height
+    S  whatever was chosen          D  dimensions of an encoded view
+
+So C is (B, L, J, K), drawn windows are (B, M, P, 2) and their views (B, M, P, 2, J, K), encoded
+(B, M, P, 2, D). A loss contrasts the B views of a pair: for it alone the pairs move to the front.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +29,24 @@ from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
 
-_HASHED = 8  # newest behaviors that tell histories apart
+_NEWEST = 8  # behaviors that `group` reads
 
 
 class Behavior:
     """The behaviors of a batch, embedded only where a method asks for them.
 
-    Behaviors are counted from 0 (the oldest) to `length` - 1, whatever the padding: a position
-    at which any sequence is padding is not a behavior, on either side or in between. What is asked
-    for is found without a look at the rest, so that a long history costs what a short one does.
+    A position is a behavior where no sequence is padding. Behaviors are numbered from 0 (the
+    oldest) to `length` - 1, whether the padding stands before, behind or between them. A look-up
+    touches only what is asked for, so that a long history costs what a short one does.
 
     Args:
-        ids: J columns of (B, L) token ids, or one (B, J, L); 0 is padding.
+        columns: J sequences, (B, L) token ids each; 0 is padding.
         tables: J modules that embed ids to K dimensions.
     """
 
-    def __init__(self, ids: Sequence[Tensor] | Tensor, tables: list[nn.Module]) -> None:
-        self.columns = ids.unbind(1) if isinstance(ids, Tensor) else tuple(ids)
-        self.tables = tables
-
-    @cached_property
-    def ids(self) -> Tensor:
-        """(B, J, L) token ids."""
-        return torch.stack(self.columns, dim=1).long()
+    def __init__(self, columns: Sequence[Tensor], tables: Sequence[nn.Module]) -> None:
+        self.columns = tuple(columns)
+        self.tables = tuple(tables)
 
     @property
     def batch_size(self) -> int:
@@ -47,12 +55,12 @@ class Behavior:
 
     @property
     def max_len(self) -> int:
-        """L; as the number of a behavior it stands for padding."""
+        """L."""
         return self.columns[0].shape[1]
 
     @cached_property
     def mask(self) -> Tensor:
-        """(B, L) whether there is a behavior at a position."""
+        """(B, L) booleans: whether a position is a behavior."""
         mask = self.columns[0].bool()
         for column in self.columns[1:]:
             mask &= column.bool()
@@ -65,84 +73,72 @@ class Behavior:
 
     @cached_property
     def group(self) -> Tensor:
-        """(B,) equal for rows of equal behaviors, wherever the padding: a 64-bit linear hash.
+        """(B,) integers, equal for rows with the same behaviors: a linear hash of 64 bits.
 
-        It reads the length and the newest behaviors, which tell any two histories apart in effect.
+        It reads the length and the newest 8 behaviors; histories that differ only in older ones
+        are one group.
         """
-        newest = self.length - torch.arange(1, _HASHED + 1, device=self.length.device)[:, None]
-        newest = newest.where(newest >= 0, self.max_len)  # (_HASHED, B)
-        tokens = torch.stack(self._tokens(newest)).flatten(0, 1)  # (J * _HASHED, B)
-        factors = _multipliers(len(tokens) + 1).to(tokens.device)
-        return (tokens * factors[1:, None]).sum(dim=0) + self.length * factors[0]
+        newest = self.length[:, None] - torch.arange(1, _NEWEST + 1, device=self.length.device)
+        tokens = self.tokens(newest.where(newest >= 0, self.max_len))  # (B, 8, J)
+        factors = _multipliers(_NEWEST * len(self.columns) + 1).to(tokens.device)
+        hashed = (tokens.transpose(1, 2).flatten(1) * factors[1:]).sum(dim=1)
+        return hashed + self.length * factors[0]
 
     @cached_property
     def tensor(self) -> Tensor:
-        """C of Eq. 18, (B, J, L, K), behaviors first; rows past the history's end are zero."""
-        everything = torch.arange(self.max_len, device=self.length.device)
-        return self.embed(everything.expand(self.batch_size, -1))
+        """C of Eq. 18, (B, L, J, K): the behaviors, oldest first, then zeros."""
+        return self.embed(self.every)
+
+    @property
+    def every(self) -> Tensor:
+        """(B, L) the numbers 0 to L - 1 in each row."""
+        return torch.arange(self.max_len, device=self.length.device).expand(self.batch_size, -1)
 
     def tokens(self, behaviors: Tensor) -> Tensor:
         """Ids of chosen behaviors.
 
         Args:
-            behaviors: (B, S) numbers of behaviors; past the end of a history stands for padding.
+            behaviors: (B, ...) numbers of behaviors, 0 or more; `length` or more is padding.
 
         Returns:
-            (B, J, S); 0 is padding.
+            (B, ..., J) ids; 0 is padding.
         """
-        return torch.stack(self._tokens(behaviors.T)).permute(2, 0, 1)
+        chosen = behaviors.flatten(1)  # (B, S)
+        exists = chosen < self.length[:, None]
+        position = self._position(chosen).where(exists, 0)
+        tokens = []
+        for column in self.columns:
+            memory, width = _memory(column)
+            row = torch.arange(self.batch_size, device=position.device)[:, None] * width
+            ids = memory.index_select(0, (row + position).flatten()).view(chosen.shape)
+            tokens.append((ids * exists).long())
+        return torch.stack(tokens, dim=-1).unflatten(1, behaviors.shape[1:])
 
     def embed(self, behaviors: Tensor) -> Tensor:
-        """Embeddings of chosen behaviors, un-pooled.
+        """Embeddings of chosen behaviors.
 
         Args:
             behaviors: as for `tokens`.
 
         Returns:
-            (B, J, S, K); padding is zero and sends no gradient into the table.
+            (B, ..., J, K): e_{j,l} of Eq. 18; padding is zero and sends no gradient to the table.
         """
-        return self.embed_rows_last(behaviors.T).permute(1, 2, 0, 3)
-
-    def embed_rows_last(self, behaviors: Tensor) -> Tensor:
-        """Embeddings as `embed`, in the order in which one matrix product convolves them.
-
-        Args:
-            behaviors: (..., B) numbers of behaviors.
-
-        Returns:
-            (..., B, J, K), contiguous.
-        """
-        embedded = []
-        for ids, table in zip(self._tokens(behaviors), self.tables, strict=True):
-            embedded.append(_embedded(table, ids))
-        return torch.stack(embedded, dim=-2)
-
-    def _tokens(self, behaviors: Tensor) -> list[Tensor]:
-        """J tensors of ids for (..., B) numbers of behaviors."""
-        behaviors = behaviors.contiguous()
-        real = behaviors < self.length
-        position = self._position(behaviors).where(real, 0)
-        tokens = []
-        for column in self.columns:
-            memory, width = _memory(column)
-            row = torch.arange(self.batch_size, device=position.device) * width
-            chosen = memory.index_select(0, (row + position).flatten()).view(behaviors.shape)
-            tokens.append((chosen * real).long())
-        return tokens
+        tokens = self.tokens(behaviors)  # (B, ..., J)
+        columns = zip(self.tables, tokens.unbind(-1), strict=True)
+        e = torch.stack([_looked_up(table, ids) for table, ids in columns], dim=-2)
+        return e * (tokens[..., 0] != 0)[..., None, None]
 
     def _position(self, behaviors: Tensor) -> Tensor:
-        """Where behaviors (..., B) stand; anything for those past the end."""
+        """(B, S) positions of the behaviors (B, S); arbitrary for those past the end."""
         if self._first is not None:
-            return self._first + behaviors
-        asked = behaviors.reshape(-1, self.batch_size).T + 1  # (B, X)
-        position = torch.searchsorted(self.mask.cumsum(dim=1), asked.contiguous())
-        return position.T.reshape(behaviors.shape)
+            return self._first[:, None] + behaviors
+        return torch.searchsorted(self.mask.cumsum(dim=1), behaviors + 1)
 
     @cached_property
     def _first(self) -> Tensor | None:
-        """(B,) position of the oldest behavior if every history is unbroken and at an end.
+        """(B,) position of the oldest behavior; None if padding stands between behaviors.
 
-        To know it takes a look at all rows, for which a GPU would have to be waited for.
+        Computing it reads every row and would synchronise a GPU, where it is None.
         """
         mask = self.mask
         if mask.is_cuda:
@@ -227,13 +223,12 @@ class BehaviorSource:
         return Behavior([columns[name] for name in self.sequences], self.tables(model))
 
 
-def _embedded(table: nn.Module, ids: Tensor) -> Tensor:
-    """Embeddings (..., K) of ids (...); padding is zero and sends no gradient into the table.
+def _looked_up(table: nn.Module, ids: Tensor) -> Tensor:
+    """(..., K) rows of a table.
 
-    Rows taken by index have a gradient that a CPU sums up in a third of an embedding's time.
+    On a CPU the gradient of indexing takes a third of the time of `nn.Embedding`'s.
     """
-    rows = table.weight[ids] if type(table) is nn.Embedding else table(ids)
-    return rows * (ids != 0).unsqueeze(-1)
+    return table.weight[ids] if type(table) is nn.Embedding else table(ids)
 
 
 # What an encoder of a sequence may do to each behavior by itself, before it pools them.

@@ -58,7 +58,7 @@ def make_tables(number: int, padding_row: float = 0.0) -> list[nn.Embedding]:
 
 
 def embedded_by_loops(ids: list, behaviors: list[list[int]], tables: list[nn.Embedding]) -> Tensor:
-    """(B, J, S, K)"""
+    """(B, S, J, K)"""
     rows = []
     for history, wanted in zip(histories(ids), behaviors, strict=True):
         zero = torch.zeros(K, dtype=torch.float64)
@@ -66,7 +66,7 @@ def embedded_by_loops(ids: list, behaviors: list[list[int]], tables: list[nn.Emb
             torch.stack([table.weight[history[s][j]] if s < len(history) else zero for s in wanted])
             for j, table in enumerate(tables)
         ]
-        rows.append(torch.stack(features))
+        rows.append(torch.stack(features, dim=1))
     return torch.stack(rows)
 
 
@@ -81,20 +81,20 @@ class NeverAsked(nn.Module):
 
 
 def test_mask_length_and_group_embed_nothing(ids: list) -> None:
-    behavior = Behavior(torch.tensor(ids), [NeverAsked()] * len(ids[0]))
+    behavior = Behavior(torch.tensor(ids).unbind(1), [NeverAsked()] * len(ids[0]))
     assert behavior.mask.shape == (len(ids), len(ids[0][0]))
     assert behavior.length.shape == behavior.group.shape == (len(ids),)
 
 
 def test_position_is_a_behavior_where_no_sequence_is_padding(ids: list) -> None:
-    behavior = Behavior(torch.tensor(ids), make_tables(len(ids[0])))
+    behavior = Behavior(torch.tensor(ids).unbind(1), make_tables(len(ids[0])))
     for b, row in enumerate(ids):
         for position in range(len(row[0])):
             assert behavior.mask[b, position] == all(sequence[position] for sequence in row)
 
 
 def test_length_counts_the_behaviors(ids: list) -> None:
-    behavior = Behavior(torch.tensor(ids), make_tables(len(ids[0])))
+    behavior = Behavior(torch.tensor(ids).unbind(1), make_tables(len(ids[0])))
     assert behavior.length.tolist() == [len(history) for history in histories(ids)]
 
 
@@ -102,7 +102,7 @@ def test_length_counts_the_behaviors(ids: list) -> None:
 def test_tensor_holds_the_behaviors_first_then_zeros(ids: list, padding_row: float) -> None:
     tables = make_tables(len(ids[0]), padding_row)
     everything = [list(range(len(row[0]))) for row in ids]
-    c = Behavior(torch.tensor(ids), tables).tensor
+    c = Behavior(torch.tensor(ids).unbind(1), tables).tensor
     torch.testing.assert_close(c, embedded_by_loops(ids, everything, tables), rtol=0, atol=0)
 
 
@@ -113,7 +113,7 @@ def test_embed_takes_any_behaviors_in_any_order_and_past_the_end(
     tables = make_tables(len(ids[0]), padding_row)
     draw = torch.Generator().manual_seed(5)
     wanted = torch.randint(len(ids[0][0]) + 3, (len(ids), 11), generator=draw)
-    embedded = Behavior(torch.tensor(ids), tables).embed(wanted)
+    embedded = Behavior(torch.tensor(ids).unbind(1), tables).embed(wanted)
     expected = embedded_by_loops(ids, wanted.tolist(), tables)
     torch.testing.assert_close(embedded, expected, rtol=0, atol=0)
 
@@ -124,7 +124,7 @@ def test_gradient_reaches_the_behaviors_and_never_the_padding_row(
 ) -> None:
     tables = make_tables(len(ids[0]), padding_row)
     weights = [table.weight for table in tables]
-    behavior = Behavior(torch.tensor(ids), tables)
+    behavior = Behavior(torch.tensor(ids).unbind(1), tables)
     behaviors = torch.arange(len(ids[0][0]) + 2).expand(len(ids), -1)
     embedded = behavior.embed(behaviors)
     weighting = torch.randn(embedded.shape, dtype=torch.float64)
@@ -133,7 +133,7 @@ def test_gradient_reaches_the_behaviors_and_never_the_padding_row(
     for b, history in enumerate(histories(ids)):
         for s, step in enumerate(history):
             for j, token in enumerate(step):
-                expected[j][token] += weighting[b, j, s]
+                expected[j][token] += weighting[b, s, j]
     for gradient, right in zip(gradients, expected, strict=True):
         assert not gradient[0].any()
         torch.testing.assert_close(gradient, right)
@@ -141,7 +141,7 @@ def test_gradient_reaches_the_behaviors_and_never_the_padding_row(
 
 def test_a_table_shared_by_two_sequences_learns_from_both() -> None:
     (table,) = make_tables(1)
-    behavior = Behavior(torch.tensor([[[1, 2, 0], [2, 3, 0]]]), [table, table])
+    behavior = Behavior(torch.tensor([[[1, 2, 0]], [[2, 3, 0]]]), [table, table])
     (gradient,) = torch.autograd.grad(behavior.tensor.sum(), table.weight)
     assert gradient[:, 0].tolist() == [0, 1, 2, 1, 0, 0, 0, 0, 0]
 
@@ -159,14 +159,16 @@ def test_columns_may_be_views_of_any_memory(view: Callable[[Tensor], Tensor]) ->
     ids = view(torch.tensor(IDS["post"])[:, 0])
     asked = torch.tensor([[4, 0, 2, 1, 5]]).expand(len(ids), -1)
     tokens = Behavior([ids], make_tables(1)).tokens(asked)
-    for row, numbers in zip(tokens[:, 0].tolist(), ids.tolist(), strict=True):
+    for row, numbers in zip(tokens[..., 0].tolist(), ids.tolist(), strict=True):
         assert row == [numbers[4], numbers[0], numbers[2], numbers[1], 0]
 
 
 def test_ids_may_be_32_bit() -> None:
     ids = IDS["two sequences"]
     tables = make_tables(2)
-    short, long = (Behavior(torch.tensor(ids, dtype=d), tables) for d in (torch.int32, torch.long))
+    short, long = (
+        Behavior(torch.tensor(ids, dtype=d).unbind(1), tables) for d in (torch.int32, torch.long)
+    )
     assert torch.equal(short.tensor, long.tensor)
     assert torch.equal(short.group, long.group)
 
@@ -184,7 +186,7 @@ def test_group_is_equal_exactly_where_histories_are(sequences: int, data: st.Dat
             ids[b, :, position] = torch.tensor(token)
     longest = max(1, *map(len, batch))
     for given_ids in (ids, ids[:, :, :longest], ids.roll(1, dims=2)):
-        group = Behavior(given_ids, []).group.tolist()
+        group = Behavior(given_ids.unbind(1), []).group.tolist()
         for a, first in enumerate(batch):
             for b, second in enumerate(batch):
                 assert (group[a] == group[b]) == (first == second)
@@ -196,7 +198,7 @@ def test_histories_of_another_length_or_another_recent_past_differ_in_group() ->
     older, newer, shorter = long.clone(), long.clone(), long.clone()
     newer[0, 88] += 100
     shorter[0, 0] = 0
-    group = Behavior(torch.stack([long, older, newer, shorter]), []).group.tolist()
+    group = Behavior([torch.cat([long, older, newer, shorter])], []).group.tolist()
     assert group[0] == group[1]
     assert len(set(group)) == 3
 
@@ -209,14 +211,14 @@ def test_group_sees_the_order_and_which_sequence_an_id_stands_in() -> None:
         [[1, 3], [2, 4]],
         [[1, 2], [3, 4]],
     ]
-    group = Behavior(torch.tensor(ids), []).group.tolist()
+    group = Behavior(torch.tensor(ids).unbind(1), []).group.tolist()
     assert group[0] == group[4]
     assert len(set(group)) == 4
 
 
 def test_group_does_not_collide_among_many_histories() -> None:
     every = torch.cartesian_prod(*[torch.arange(1, 8)] * 5).unsqueeze(1)  # 7^5 histories
-    assert len(Behavior(every, []).group.unique()) == 7**5
+    assert len(Behavior(every.unbind(1), []).group.unique()) == 7**5
 
 
 def test_group_is_that_of_the_behaviors_wherever_the_padding_stands() -> None:
@@ -227,7 +229,7 @@ def test_group_is_that_of_the_behaviors_wherever_the_padding_stands() -> None:
         [[3, 8, 1, 0], [5, 0, 6, 0]],  # 8 without its feature is no behavior
         [[1, 3, 0, 0], [6, 5, 0, 0]],
     ]
-    group = Behavior(torch.tensor(ids), []).group.tolist()
+    group = Behavior(torch.tensor(ids).unbind(1), []).group.tolist()
     assert len(set(group[:4])) == 1
     assert group[4] != group[0]
 
@@ -371,8 +373,9 @@ def test_a_batch_is_read_with_more_columns_and_ids_of_any_type(make_feature_map:
         "view_of_another_method": torch.zeros(1),
     }
     behavior = BehaviorSource(model, list(SHARED)).read(model, batch)
-    assert behavior.ids.tolist() == [[[1, 0], [2, 0]]]
-    assert behavior.ids.dtype == torch.long
+    tokens = behavior.tokens(behavior.every)
+    assert tokens.tolist() == [[[1, 2], [0, 0]]]
+    assert tokens.dtype == torch.long
 
 
 def test_tables_are_those_of_the_model_that_is_asked(make_feature_map: Maker) -> None:
@@ -407,9 +410,9 @@ def test_a_pretrained_table_has_the_width_it_answers_with_and_no_padding(
     table.pretrain_embedding.weight.data[0] = 9.0
     ids = torch.tensor([[4, 2, 0], [0, 0, 0]])
     c = source.read(model, {"item_history": ids}).tensor
-    assert c.shape == (2, 1, 3, K)
-    torch.testing.assert_close(c[0, 0, :2], table(ids[0, :2]))
-    assert not c[0, 0, 2].any()
+    assert c.shape == (2, 3, 1, K)
+    torch.testing.assert_close(c[0, :2, 0], table(ids[0, :2]))
+    assert not c[0, 2].any()
     assert not c[1].any()
     c.sum().backward()
     assert not table.pretrain_embedding.weight.grad[0].any()
@@ -449,8 +452,8 @@ def test_a_projection_behind_a_frozen_table_is_what_is_seen(
     assert source.parameters(model) == [projection.weight]
     c = source.read(model, {"item_history": torch.tensor([[4, 2, 0, 0]])}).tensor
     vectors = torch.tensor([[15.0, 16, 17, 18, 19], [5, 6, 7, 8, 9]])
-    torch.testing.assert_close(c[0, 0, :2], vectors @ projection.weight.T)
-    assert not c[0, 0, 2:].any()
+    torch.testing.assert_close(c[0, :2, 0], vectors @ projection.weight.T)
+    assert not c[0, 2:].any()
     c.sum().backward()
     assert projection.weight.grad.any()
     assert "frozen" not in source.described(model)

@@ -39,7 +39,7 @@ class Halves(torch.nn.Module):
         self.encoder = torch.nn.Linear(num_sequences * dim, settings.width)
 
     def forward(self, behavior):
-        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK), oldest first, then zeros
+        x = behavior.tensor.flatten(2)  # (B, L, JK), oldest first, then zeros
         place = torch.arange(x.shape[1], device=x.device)
         older = (place < behavior.length[:, None] // 2).unsqueeze(-1)
         first, second = self.encoder((x * older).sum(1)), self.encoder((x * ~older).sum(1))
