@@ -9,7 +9,7 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.behavior import BehaviorSource
+from fuxictr_miss.embeddings import BehaviorSource
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.random_numbers import own_random_numbers
