@@ -1,16 +1,16 @@
 """The behavior tensor C (Eq. 18), its mask and its look-ups.
 
-One axis order holds from here to the loss: the batch first, the features last, and in between what
-is chosen. The letters are those of the paper:
+One axis order holds from here to the loss: the batch first, the features last, and what is drawn in
+between. The letters are mostly the paper's:
 
     B  rows of a batch              J  sequences, the attributes of a behavior
     L  positions of a history       K  dimensions of an embedding
-    M  kernel widths (branches)     N  kernel heights, of which N' leave a pair
+    M  kernel widths (branches)     N  kernel heights; N' of them leave two rows to compare
     P  interest pairs a branch      Q  feature pairs a branch and height
-    S  whatever was chosen          D  dimensions of an encoded view
+    S  chosen behaviors or windows  D  dimensions of an encoded view
 
-So C is (B, L, J, K), drawn windows are (B, M, P, 2) and their views (B, M, P, 2, J, K), encoded
-(B, M, P, 2, D). A loss contrasts the B views of a pair: for it alone the pairs move to the front.
+So C is (B, L, J, K), drawn windows are (B, M, P, 2), their views are (B, M, P, 2, J, K) and, once
+encoded, (B, M, P, 2, D). Only the loss has the pairs in front, (P, B, D): it contrasts the B rows.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _NEWEST = 8  # behaviors that `group` reads
 class Behavior:
     """The behaviors of a batch, embedded only where a method asks for them.
 
-    A position is a behavior where no sequence is padding. Behaviors are numbered from 0 (the
+    A position holds a behavior if no sequence is padding there. Behaviors have the indices 0 (the
     oldest) to `length` - 1, whether the padding stands before, behind or between them. A look-up
-    touches only what is asked for, so that a long history costs what a short one does.
+    reads only the behaviors that it is asked for, so a long history costs what a short one does.
 
     Args:
         columns: J sequences, (B, L) token ids each; 0 is padding.
@@ -52,7 +52,7 @@ class Behavior:
 
     @cached_property
     def mask(self) -> Tensor:
-        """(B, L) booleans: whether a position is a behavior."""
+        """(B, L) booleans: whether a position holds a behavior."""
         mask = self.columns[0].bool()
         for column in self.columns[1:]:
             mask &= column.bool()
@@ -65,10 +65,10 @@ class Behavior:
 
     @cached_property
     def group(self) -> Tensor:
-        """(B,) integers, equal for rows with the same behaviors: a linear hash of 64 bits.
+        """(B,) integers, equal for rows with the same behaviors: a 64-bit linear hash.
 
-        It reads the length and the newest 8 behaviors; histories that differ only in older ones
-        are one group.
+        It reads the length and the 8 newest behaviors. Histories that differ only in older ones
+        get the same group, which hardly ever happens.
         """
         newest = self.length[:, None] - torch.arange(1, _NEWEST + 1, device=self.length.device)
         tokens = self.tokens(newest.where(newest >= 0, self.max_len))  # (B, 8, J)
@@ -79,18 +79,18 @@ class Behavior:
     @cached_property
     def tensor(self) -> Tensor:
         """C of Eq. 18, (B, L, J, K): the behaviors, oldest first, then zeros."""
-        return self.embed(self.every)
+        return self.embed(self.indices)
 
     @property
-    def every(self) -> Tensor:
-        """(B, L) the numbers 0 to L - 1 in each row."""
+    def indices(self) -> Tensor:
+        """(B, L) the indices 0 to L - 1 in each row; those from `length` on are padding."""
         return torch.arange(self.max_len, device=self.length.device).expand(self.batch_size, -1)
 
     def tokens(self, behaviors: Tensor) -> Tensor:
         """Ids of chosen behaviors.
 
         Args:
-            behaviors: (B, ...) numbers of behaviors, 0 or more; `length` or more is padding.
+            behaviors: (B, ...) indices, 0 or more; `length` or more gives padding.
 
         Returns:
             (B, ..., J) ids; 0 is padding.
@@ -121,16 +121,16 @@ class Behavior:
         return e * (tokens[..., 0] != 0)[..., None, None]
 
     def _position(self, behaviors: Tensor) -> Tensor:
-        """(B, S) positions of the behaviors (B, S); arbitrary for those past the end."""
+        """(B, S) positions of the behaviors (B, S); arbitrary for `length` or more."""
         if self._first is not None:
             return self._first[:, None] + behaviors
         return torch.searchsorted(self.mask.cumsum(dim=1), behaviors + 1)
 
     @cached_property
     def _first(self) -> Tensor | None:
-        """(B,) position of the oldest behavior; None if padding stands between behaviors.
+        """(B,) position of the oldest behavior, or None if padding stands between behaviors.
 
-        Computing it reads every row and would synchronise a GPU, where it is None.
+        It is None on a GPU, too: computing it would synchronise the GPU.
         """
         mask = self.mask
         if mask.is_cuda:

@@ -158,7 +158,7 @@ def test_a_batch_is_read_with_more_columns_and_ids_of_any_type(make_feature_map:
         "view_of_another_method": torch.zeros(1),
     }
     behavior = BehaviorSource(model, list(SHARED)).read(model, batch)
-    tokens = behavior.tokens(behavior.every)
+    tokens = behavior.tokens(behavior.indices)
     assert tokens.tolist() == [[[1, 2], [0, 0]]]
     assert tokens.dtype == torch.long
 

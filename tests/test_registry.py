@@ -60,6 +60,8 @@ def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
 
     @fm.register_method("OTHER")
     class Other(nn.Module):
+        forward = len
+
         @dataclasses.dataclass
         class Settings:
             pass

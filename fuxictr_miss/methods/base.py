@@ -7,8 +7,8 @@ model, as
     Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
 
 and called in training as `method(behavior: Behavior) -> SSLLosses`. All its random draws come from
-`generator`, so that the backbone trains on the same random numbers with and without it; PyTorch's
-own dropout draws from the global ones, `fuxictr_miss.methods.draws.drop` does not.
+`generator`, so that the backbone sees the same random numbers with and without it: use
+`fuxictr_miss.methods.draws.drop`, not PyTorch's dropout, which draws from the global generator.
 
 Two attributes are optional:
 
@@ -71,8 +71,12 @@ def register_method(name: str) -> Callable[[ClassT], ClassT]:
                 f"A method cannot be called {name!r}: its name follows the _ of a model's name and "
                 "precedes the _ of its keys, so it must be letters and digits only, and not ssl."
             )
-        if not (isinstance(method, type) and issubclass(method, nn.Module)):
-            raise InputError(f"Method {name} must be a class derived from torch.nn.Module.")
+        is_module = isinstance(method, type) and issubclass(method, nn.Module)
+        if not is_module or getattr(method, "forward", None) is nn.Module.forward:
+            raise InputError(
+                f"Method {name} must be a class derived from torch.nn.Module with a "
+                "forward(behavior)."
+            )
         settings = getattr(method, "Settings", None)
         if not dataclasses.is_dataclass(settings) or _required(settings):
             raise InputError(

@@ -124,7 +124,7 @@ def crop(length: Tensor, max_len: int, ratio: float, generator: torch.Generator)
         max_len: L, n at most.
 
     Returns:
-        (..., L) numbers of the behaviors in their order, then L, which stands for padding.
+        (..., L) indices of the behaviors in their order, then L, which stands for padding.
     """
     keep = _floor(length, ratio).maximum(length.clamp(max=1))
     start = uniform(length - keep + 1, generator)

@@ -78,7 +78,7 @@ class Rule(nn.Module):
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw segments, drop behaviors twice, and contrast the means of the rest."""
-        category = behavior.tokens(behavior.every)[..., self.settings.category]  # (B, L)
+        category = behavior.tokens(behavior.indices)[..., self.settings.category]  # (B, L)
         segment, exists = draw_segments(category, self.settings.num_pairs, self.generator)
         kept = leave_out(segment, self.settings.dropout, self.generator)  # (B, P, 2, L)
         share = kept / kept.sum(dim=-1, keepdim=True).clamp(min=1)

@@ -109,7 +109,7 @@ class Segments(NamedTuple):
 
     inside: Tensor  # (B, L) whether a behavior belongs to the segment
     row: Tensor  # (B, L) for each place of the segment, the row of the negative behavior
-    place: Tensor  # (B, L) and its number in that row
+    place: Tensor  # (B, L) and its index in that row
     mask: Tensor  # (B,) whether there is a segment, and enough behaviors of others
 
 

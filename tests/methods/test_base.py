@@ -53,8 +53,8 @@ def test_a_method_without_settings_or_a_default_is_refused_and_breaks_no_model(s
     assert "Bare" not in fm.list_methods()
 
 
-@pytest.mark.parametrize("method", [len, object, dataclasses.make_dataclass("Settings", [])])
-def test_a_method_that_is_no_module_is_refused(method):
+@pytest.mark.parametrize("method", [len, object, nn.Module, type("A", (nn.Module,), {})])
+def test_a_method_that_is_no_module_or_computes_nothing_is_refused(method):
     with pytest.raises(ValueError, match=r"torch\.nn\.Module"):
         fm.register_method("Bare")(method)
 
@@ -64,6 +64,13 @@ def test_our_methods_are_known_wherever_the_first_import_is():
         code = f"import fuxictr_miss.{module}, fuxictr_miss as fm; print(*fm.list_methods())"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         assert found.stdout.decode().split() == ["CL4SRec", "IRSSL", "MISS", "Rule", "S3Rec"]
+
+
+def test_methods_import_nothing_that_uses_them():
+    code = "import sys, fuxictr_miss.methods; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    above = {f"fuxictr_miss.{each}" for each in ("registry", "enhancer", "training", "embeddings")}
+    assert not above & set(found.stdout.decode().split())
 
 
 def test_the_examples_run():

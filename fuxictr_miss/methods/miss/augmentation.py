@@ -1,7 +1,7 @@
 """Which views are positive pairs: Aug_i (Eq. 11, 21) and Aug_if (Eq. 12, 24), drawn at random.
 
-Only the numbers of windows and rows are drawn here; the extractors then compute those and no
-others. The axis order is that of `fuxictr_miss.behavior`.
+Only indices of windows and rows are drawn here; the extractors then compute those and no others.
+The axis order is that of `fuxictr_miss.behavior`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DISTANCES = ("uniform", "gaussian", "geometric")
 class InterestPairs(NamedTuple):
     """Windows l and l + h of each branch m (Eq. 21)."""
 
-    windows: Tensor  # (B, M, P, 2) where the windows of both views start, counted in behaviors
+    windows: Tensor  # (B, M, P, 2) index of the first behavior in the window of each view
     mask: Tensor  # (B, M, P) whether branch m has two windows in this history
 
 
 class FeaturePairs(NamedTuple):
     """Rows j and j' of one window's Ĝ_{m,n} (Eq. 24)."""
 
-    window: Tensor  # (B, M, N', Q) where the window starts
+    window: Tensor  # (B, M, N', Q) index of the first behavior in the window
     rows: Tensor  # (B, M, N', Q, 2) j and j'
     mask: Tensor  # (B, M, N', Q) whether branch m has a window in this history
 

@@ -34,7 +34,7 @@ class HorizontalConvolution(nn.Module):
         self.register_buffer("_step", step, persistent=False)
         own = width == torch.arange(max_width)[:, None]
         self.register_buffer("_own", own, persistent=False)
-        # a kernel starts near the mean of its behaviors, so that no view starts dead in the ReLU
+        # each kernel starts near the mean of its behaviors: positive, so that no view starts dead
         self.g = nn.Parameter((1.0 + 0.1 * torch.randn(len(width))) / (width + 1))
         self.relu = relu
 
@@ -75,7 +75,7 @@ class VerticalConvolution(nn.Module):
         height, step = torch.tril_indices(max_height, max_height)
         self.register_buffer("_height", height, persistent=False)
         self.register_buffer("_step", step, persistent=False)
-        # ReLU has been through G already: a positive start keeps every view alive
+        # G has been through a ReLU, so positive kernels let no view start dead
         start = (1.0 + 0.1 * torch.randn(max_width, len(height))) / (height + 1)
         self.g_hat = nn.Parameter(start)
 
@@ -115,8 +115,8 @@ class SelfAttentionExtractor(nn.Module):
     def forward(self, behavior: Behavior, windows: Tensor) -> Tensor:
         """As `HorizontalConvolution.forward` with M = 1; computes the whole history."""
         x = behavior.tensor.flatten(2)  # (B, L, JK)
-        padding = behavior.every >= behavior.length[:, None]
-        padding[:, 0] = False  # an empty row attends to its own zero: nothing would give NaN
+        padding = behavior.indices >= behavior.length[:, None]
+        padding[:, 0] = False  # an empty row attends to one zero: attending to nothing gives NaN
         states, _ = self.attention(x, x, x, key_padding_mask=padding, need_weights=False)
         return _at_windows(states, windows, behavior)
 
@@ -131,7 +131,7 @@ class LSTMExtractor(nn.Module):
 
     def forward(self, behavior: Behavior, windows: Tensor) -> Tensor:
         """As `HorizontalConvolution.forward` with M = 1; computes the whole history."""
-        x = behavior.tensor.flatten(2)  # (B, L, JK), the padding last: no earlier state sees it
+        x = behavior.tensor.flatten(2)  # (B, L, JK); padding comes last, no earlier state sees it
         states, _ = self.lstm(x)
         return _at_windows(states, windows, behavior)
 

@@ -52,7 +52,7 @@ class MISSSettings:
     extractor: str = "cnn"  # one of EXTRACTORS (Table VII)
     activation: str = "relu"  # one of ACTIVATIONS, of the horizontal convolution (Eq. 19)
     variant: str = ""  # one of VARIANTS (Table VI)
-    distance: str = "uniform"  # one of DISTANCES, how h is distributed
+    distance: str = "uniform"  # one of DISTANCES, the distribution of h
     view_encoder: str = "mlp"  # one of VIEW_ENCODERS, what Enc_i is
     symmetric: bool = False  # whether view 2 is contrasted with view 1, too
 
@@ -140,7 +140,7 @@ class MISS(nn.Module):
             self.feature_encoder = mlp(dim, settings.feature_encoder)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
-        """Draw pairs, compute their views, encode and contrast them."""
+        """Draw pairs, compute their views, encode them and contrast them."""
         if self.multi_interest:
             interest, feature = self._draw_views(behavior)
         else:
@@ -151,7 +151,7 @@ class MISS(nn.Module):
         if feature is not None:
             z = self.feature_encoder(feature.views)  # Eq. 14
             feature_loss = self._contrast(z, feature.mask, behavior.group)  # Eq. 16
-        # Fig. 5 is about the interests: the encoder could tell collapsed ones apart
+        # Fig. 5 compares the interests themselves, as an encoder can separate collapsed ones
         first, second = interest.views.flatten(-2).unbind(-2)
         return SSLLosses(loss, feature_loss, mean_similarity(first, second, interest.mask))
 
@@ -167,7 +167,7 @@ class MISS(nn.Module):
             keys.distance,
         )
         if not self.heights:
-            interests = self.extractor(behavior, pairs.windows.flatten(2))  # Eq. 20
+            interests = self.extractor(behavior, pairs.windows.flatten(2))  # Eq. 9
             return Level(interests.unflatten(2, (-1, 2)), pairs.mask), None
         fine = draw_feature_pairs(
             behavior.length,
@@ -178,11 +178,11 @@ class MISS(nn.Module):
             self.generator,
         )
         drawn = [pairs.windows.flatten(2), fine.window.flatten(2)]  # (B, M, 2P), (B, M, N'Q)
-        interests = self.extractor(behavior, torch.cat(drawn, dim=2))  # Eq. 20, one look-up
+        interests = self.extractor(behavior, torch.cat(drawn, dim=2))  # Eq. 9, in one look-up
         h, g = interests.split([each.shape[2] for each in drawn], dim=2)
-        g_hat = self.vertical(g.unflatten(2, fine.window.shape[2:]))  # Eq. 22
+        g_hat = self.vertical(g.unflatten(2, fine.window.shape[2:]))  # Eq. 10
         rows = fine.rows.unsqueeze(-1).expand(-1, -1, -1, -1, -1, g_hat.shape[-1])
-        r = g_hat.gather(-2, rows)  # Eq. 23, 24
+        r = g_hat.gather(-2, rows)  # Eq. 23, of the rows of Eq. 24
         return Level(h.unflatten(2, (-1, 2)), pairs.mask), Level(r, fine.mask)
 
     def _draw_halves(self, behavior: Behavior) -> Level:
@@ -190,7 +190,7 @@ class MISS(nn.Module):
         halves, mask = draw_halves(
             behavior.length, behavior.max_len, self.settings.num_pairs, self.generator
         )
-        interests = self.extractor(behavior, behavior.every.unsqueeze(1)).squeeze(1)
+        interests = self.extractor(behavior, behavior.indices.unsqueeze(1)).squeeze(1)
         share = halves / halves.sum(dim=-1, keepdim=True).clamp(min=1)
         h = torch.einsum("bpvl,bljk->bpvjk", share.to(interests.dtype), interests)
         return Level(h.unsqueeze(1), mask.unsqueeze(1))
@@ -200,7 +200,7 @@ class MISS(nn.Module):
         if self.settings.view_encoder == "transformer":
             features = h.flatten(0, -3)
             h = self.attention(features, features).view(h.shape)
-        return self.interest_encoder(h.flatten(-2))
+        return self.interest_encoder(h.flatten(-2))  # Flat of Eq. 20
 
     def _contrast(self, z: Tensor, mask: Tensor, group: Tensor) -> Tensor:
         """InfoNCE of one level, the mean over its branches and pairs.
