@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fuxictr_miss import data, losses
     from fuxictr_miss.enhancer import enhance
-    from fuxictr_miss.registry import (
-        get_model,
-        list_methods,
-        list_models,
-        register_method,
-        register_model,
-    )
+    from fuxictr_miss.methods.base import list_methods, register_method
+    from fuxictr_miss.registry import get_model, list_models, register_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,9 +26,9 @@ __all__ = [
 _HOME = {
     "enhance": "enhancer",
     "get_model": "registry",
-    "list_methods": "registry",
+    "list_methods": "methods.base",
     "list_models": "registry",
-    "register_method": "registry",
+    "register_method": "methods.base",
     "register_model": "registry",
 }
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.generated_classes import Generated
+from fuxictr_miss.methods.base import SSLLosses, get_method
 from fuxictr_miss.random_numbers import own_random_numbers
-from fuxictr_miss.registry import SSLLosses, get_method
 from fuxictr_miss.self_supervision import PART, SelfSupervision
 from fuxictr_miss.zoo import load_from, place_of
 

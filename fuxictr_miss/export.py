@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_miss.behavior import main_tables, side_by_side
 from fuxictr_miss.checkpoint import data_of
+from fuxictr_miss.embeddings import main_tables, side_by_side
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import replaced, writable
 

@@ -1,47 +1,23 @@
-"""Names to classes: "DIN" is a backbone, "DIN_MISS" a backbone with a self-supervised method.
-
-A method is an `nn.Module` with a dataclass `Settings`; its config keys are the method's name in
-lower case, "_", and the field's name. It is built as
-
-    Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
-
-and called as `method(behavior: Behavior) -> SSLLosses`. It draws from `generator` alone; PyTorch's
-own dropout does not, `fuxictr_miss.methods.draws.drop` does. A method that must see the training
-split first has a `prepare(columns)`, called once before the first step with the J sequences by name
-and in their order, (rows, L) ids each.
-"""
+"""Names to classes: "DIN" is a backbone, "DIN_MISS" a backbone with a self-supervised method."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
-import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor
 
+from fuxictr_miss.enhancer import enhance
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.methods.base import ClassT, list_methods, refuse_another
 from fuxictr_miss.zoo import Zoo
 
 DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
 
 _models: dict[str, type[BaseModel]] = {}
-_methods: dict[str, Any] = {}
-
-ClassT = TypeVar("ClassT", bound=type)
-
-
-class SSLLosses(NamedTuple):
-    """What a method returns for a batch, each a scalar tensor."""
-
-    ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
-    feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
-    similarity: Tensor  # mean cosine similarity of the positive pairs (Fig. 5), detached
 
 
 def register_model(name: str) -> Callable[[ClassT], ClassT]:
@@ -60,58 +36,13 @@ def register_model(name: str) -> Callable[[ClassT], ClassT]:
                 f"A model cannot be called {name!r}: a name is letters, digits and _, and does not "
                 "end in _ and a method's name."
             )
-        _refuse_another(f"model {name}", _models.get(name), model)
+        refuse_another(f"model {name}", _models.get(name), model)
         if name in {*_own_names(), *DEFAULT_MODELS}:
             raise InputError(f"There is a model {name} already. Register yours by another name.")
         _models[name] = model
         return model
 
     return register
-
-
-def register_method(name: str) -> Callable[[ClassT], ClassT]:
-    """Class decorator: make a self-supervised method known as the ending `_<name>`.
-
-    Raises:
-        InputError: the class lacks what a method needs, no model's name could end in `name`, or
-            another method has that name or its keys.
-    """
-
-    def register(method: ClassT) -> ClassT:
-        if not name.isalnum() or not name.isascii() or name.lower() == "ssl":
-            raise InputError(
-                f"A method cannot be called {name!r}: its name stands behind the _ of a model's "
-                "name and before the _ of its keys, so it is letters and digits only, and not ssl."
-            )
-        settings = getattr(method, "Settings", None)
-        if not (dataclasses.is_dataclass(settings) and hasattr(method, "forward")):
-            raise InputError(
-                f"Method {name} needs a forward(behavior) and a dataclass Settings (of its keys; "
-                "it may be empty)."
-            )
-        for other, known in _methods.items():
-            if other.lower() == name.lower():
-                _refuse_another(f"method {other}", known, method)
-        _methods[name] = method
-        return method
-
-    return register
-
-
-def _refuse_another(what: str, known: type | None, new: type) -> None:
-    """A class may be registered again by the code that defines it, as in a notebook's cell."""
-    place = (new.__module__, new.__qualname__)
-    if known is not None and (known.__module__, known.__qualname__) != place:
-        raise InputError(
-            f"There is a {what} already, {known.__module__}.{known.__qualname__}. Register yours "
-            "by another name."
-        )
-
-
-def list_methods() -> list[str]:
-    """Names of all self-supervised methods, sorted."""
-    _import_own_methods()
-    return sorted(_methods)
 
 
 def list_models(zoo: str | Path | None = None) -> list[str]:
@@ -121,18 +52,6 @@ def list_models(zoo: str | Path | None = None) -> list[str]:
         backbones.update(Zoo(zoo).names)
     enhanced = [f"{name}_{method}" for name in backbones for method in list_methods()]
     return sorted([*backbones, *enhanced, *DEFAULT_MODELS])
-
-
-def get_method(name: str) -> Any:
-    """The class of a self-supervised method.
-
-    Raises:
-        InputError: there is none of this name; lists those there are.
-    """
-    _import_own_methods()
-    if name not in _methods:
-        raise unknown("method", name, _methods)
-    return _methods[name]
 
 
 def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
@@ -156,17 +75,8 @@ def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
     if ending in list_methods():
         backbone = _find_backbone(stem, place)
         if backbone is not None:
-            from fuxictr_miss.enhancer import enhance
-
             return enhance(backbone, ending)
     raise unknown("model", name, list_models(zoo))
-
-
-def _import_own_methods() -> None:
-    import fuxictr_miss.methods
-
-    for module in pkgutil.iter_modules(fuxictr_miss.methods.__path__):
-        importlib.import_module(f"fuxictr_miss.methods.{module.name}")
 
 
 def _own_names() -> set[str]:

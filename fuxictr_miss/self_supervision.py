@@ -9,10 +9,10 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.behavior import BehaviorSource
+from fuxictr_miss.embeddings import BehaviorSource
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.random_numbers import own_random_numbers
-from fuxictr_miss.registry import SSLLosses, get_method, list_methods
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
 from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
 

@@ -14,7 +14,8 @@ from fuxictr.utils import load_config
 
 from fuxictr_miss.config import list_expids, load_params, misspelt, override
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.registry import list_methods, list_models
+from fuxictr_miss.methods.base import list_methods
+from fuxictr_miss.registry import list_models
 from fuxictr_miss.self_supervision import method_defaults
 
 CONFIG = "config"

@@ -12,6 +12,7 @@ from torch import nn
 
 import fuxictr_miss as fm
 from fuxictr_miss import registry
+from fuxictr_miss.methods import base
 
 
 def test_every_backbone_has_every_method():
@@ -51,7 +52,7 @@ def test_an_unknown_method_is_refused():
 
 def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
     monkeypatch.setattr(registry, "_models", {})
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(base, "_methods", dict(base._methods))
 
     @fm.register_model("Mine")
     class Mine(fm.get_model("DNN")):
@@ -59,6 +60,8 @@ def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
 
     @fm.register_method("OTHER")
     class Other(nn.Module):
+        forward = len
+
         @dataclasses.dataclass
         class Settings:
             pass
@@ -66,43 +69,6 @@ def test_models_and_methods_of_other_packages_join_by_decorator(monkeypatch):
     assert fm.get_model("Mine") is Mine
     assert "Mine_OTHER" in fm.list_models()
     assert fm.get_model("Mine_OTHER")._ssl_backbone is Mine
-
-
-def method_class(**body: object) -> type:
-    settings = dataclasses.make_dataclass("Settings", [])
-    return type("AMethod", (nn.Module,), {"Settings": settings, "forward": len, **body})
-
-
-@pytest.mark.parametrize("name", ["My_Method", "", "two words", "ssl", "SSL", "Größe", "a-b"])
-def test_a_method_by_a_name_that_no_model_can_carry_is_refused(monkeypatch, name):
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
-    with pytest.raises(ValueError, match="cannot be called"):
-        fm.register_method(name)(method_class())
-
-
-@pytest.mark.parametrize("name", ["MISS", "Miss", "s3rec"])
-def test_a_second_method_of_a_name_or_its_keys_is_refused(monkeypatch, name):
-    before = dict(registry._methods)
-    monkeypatch.setattr(registry, "_methods", before)
-    fm.list_methods()
-    with pytest.raises(ValueError, match="already"):
-        fm.register_method(name)(method_class())
-    assert registry._methods == before
-
-
-def test_the_cell_that_defines_a_method_may_run_again(monkeypatch):
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
-    for _ in range(2):
-        last = fm.register_method("Cell")(method_class())
-    assert registry.get_method("Cell") is last
-
-
-@pytest.mark.parametrize("lacks", [{"Settings": None}, {"Settings": dict}])
-def test_a_method_without_settings_is_refused_and_breaks_no_model(monkeypatch, lacks):
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
-    with pytest.raises(ValueError, match="dataclass Settings"):
-        fm.register_method("Bare")(method_class(**lacks))
-    assert "Bare" not in fm.list_methods()
 
 
 def test_a_model_that_hides_another_or_none_at_all_is_refused(monkeypatch):

@@ -163,7 +163,7 @@ def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
 def _unread(experiment: Experiment) -> set[str]:
     """Keys that cannot change this experiment: of other methods, and where it runs."""
     from fuxictr_miss.experiment import NOT_SETTINGS  # late: these import torch
-    from fuxictr_miss.registry import list_methods
+    from fuxictr_miss.methods.base import list_methods
 
     backbone, _, method = experiment.model.rpartition("_")
     methods = {name.lower() for name in list_methods()}

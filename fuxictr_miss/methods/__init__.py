@@ -1,4 +1,8 @@
-"""A file or a folder for each self-supervised method; `fuxictr_miss.registry` says what one is.
+"""A file or a folder for each self-supervised method; `base` says what one is.
 
-What several of them need stands in `draws` and `encoders`.
+`draws` and `encoders` hold what several of them use.
 """
+
+from fuxictr_miss.methods import cl4srec, irssl, miss, rule, s3rec  # each registers its method
+
+__all__ = ["cl4srec", "irssl", "miss", "rule", "s3rec"]

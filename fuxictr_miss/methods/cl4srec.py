@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.losses import nt_xent
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
 from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 
@@ -23,10 +22,10 @@ class CL4SRecSettings:
     crop_ratio: float = 0.6  # η, of the behaviors that a crop keeps
     mask_ratio: float = 0.3  # γ, of the behaviors that are masked
     reorder_ratio: float = 0.6  # β, of the behaviors that are shuffled
-    layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
+    layers: int = 2  # of the Transformer, which is J × K wide
     heads: int = 2
     dropout: float = 0.1
-    max_len: int = 50  # behaviors told apart by their position
+    max_len: int = 50  # learned positions; older behaviors share the last one
 
     def __post_init__(self) -> None:
         for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
@@ -41,15 +40,15 @@ class CL4SRecSettings:
 class CL4SRec(nn.Module):
     """Two of crop, mask and reorder, a causal Transformer, NT-Xent.
 
-    A history of n behaviors gets two views by two different operators, drawn anew for each row:
+    A history of n behaviors gets two views by two different operators, drawn for each row:
 
         crop     a random run of ⌊ηn⌋ behaviors, one at least
-        mask     ⌊γn⌋ random behaviors become the mask token, a vector of its own
+        mask     ⌊γn⌋ random behaviors become the mask token, a learned vector
         reorder  a random run of ⌊βn⌋ behaviors is shuffled
 
-    The newest behavior's state in the Transformer stands for a view. A view's negatives are the
-    2(B - 1) views of other rows, less those of the same history. The paper compares states by their
-    inner product, which a last LayerNorm makes a cosine with a fixed temperature; here it is the
+    The Transformer's state of the newest behavior represents a view. Its negatives are the 2(B - 1)
+    views of other rows, without those of the same history. The paper compares states by their inner
+    product, which its last LayerNorm turns into a cosine with a fixed temperature; here it is the
     cosine over `ssl_temperature`, as in SimCLR.
 
     Args:
@@ -57,7 +56,7 @@ class CL4SRec(nn.Module):
         settings: keys of CL4SRec.
         num_sequences: J.
         dim: K.
-        generator: where every draw comes from.
+        generator: source of all random draws.
 
     Raises:
         InputError: the heads do not divide J × K.
@@ -92,20 +91,18 @@ class CL4SRec(nn.Module):
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw two views of each history, encode them, and contrast."""
-        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK)
-        order, masked = self._draw(behavior.length, x.shape[1])
-        views = F.pad(x, (0, 0, 0, 1)).unsqueeze(1).expand(-1, 2, -1, -1)  # a row past the end
-        views = views.gather(2, order.unsqueeze(-1).expand(-1, -1, -1, x.shape[2]))
+        order, masked = self._draw(behavior.length, behavior.max_len)
+        views = behavior.embed(order).flatten(3)  # (B, 2, L, JK)
         views = self.mask_token.where(masked.unsqueeze(-1), views)
-        left = (order < x.shape[1]).sum(dim=-1)  # (B, 2) behaviors in a view
-        states = self.encoder(views.flatten(0, 1), left.flatten())
+        length = (order < behavior.max_len).sum(dim=-1)  # (B, 2) behaviors in a view
+        states = self.encoder(views.flatten(0, 1), length.flatten())
         first, second = states.unflatten(0, (-1, 2)).unbind(1)  # (B, JK) each
         exists = behavior.length > 0
         loss = nt_xent(first, second, self.temperature, behavior.group, valid=exists)
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
 
     def _draw(self, length: Tensor, max_len: int) -> tuple[Tensor, Tensor]:
-        """(B, 2, L) behaviors of both views in their order, and which of them are masked."""
+        """(B, 2, L) the ordered behaviors of both views, and (B, 2, L) which are masked."""
         settings = self.settings
         candidates = length.new_ones((len(length), 3), dtype=torch.bool)
         operator = shuffle(candidates, self.generator)[:, :2].unsqueeze(-1)  # two different ones
@@ -123,11 +120,11 @@ def crop(length: Tensor, max_len: int, ratio: float, generator: torch.Generator)
     """A run of ⌊ratio × n⌋ behaviors, one at least where there is one.
 
     Args:
-        length: (...) behaviors a view, n.
-        max_len: L, at least any n.
+        length: (...) behaviors a history, n.
+        max_len: L, n at most.
 
     Returns:
-        (..., L) numbers of the behaviors, then L for none.
+        (..., L) indices of the behaviors in their order, then L, which stands for padding.
     """
     keep = _floor(length, ratio).maximum(length.clamp(max=1))
     start = uniform(length - keep + 1, generator)
@@ -136,7 +133,7 @@ def crop(length: Tensor, max_len: int, ratio: float, generator: torch.Generator)
 
 
 def mask(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """(..., L) booleans: ⌊ratio × n⌋ of the n behaviors, each as likely as the other."""
+    """(..., L) booleans: ⌊ratio × n⌋ of the n behaviors, each equally likely."""
     places = torch.arange(max_len, device=length.device)
     rank = shuffle(places < length.unsqueeze(-1), generator)
     return rank < _floor(length, ratio).unsqueeze(-1)

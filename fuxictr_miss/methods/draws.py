@@ -1,4 +1,4 @@
-"""Random draws that several methods make, each from the generator it is given and no other."""
+"""Random draws that several methods make, each from the given generator only."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def uniform(count: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers on [0, count); 0 where count is not positive."""
+    """Uniform integers in [0, count), of the shape of `count`; 0 where it is not positive."""
     draw = torch.randint(2**62, count.shape, generator=generator, device=count.device)
     return draw % count.clamp(min=1)
 
 
 def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
-    """A random order of the places that are eligible.
+    """A random order of the eligible places.
 
     Args:
         eligible: (..., L) booleans.
 
     Returns:
-        (..., L): the rank of each place among the eligible ones, uniform over all orders; the
-        places that are not eligible rank behind them.
+        (..., L): the rank of each place among the eligible ones, uniform over all orders. Places
+        that are not eligible rank behind them.
     """
     key = torch.rand(eligible.shape, generator=generator, device=eligible.device)
     order = key.masked_fill(~eligible, torch.inf).argsort(dim=-1, stable=True)
@@ -28,9 +28,9 @@ def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Dropout: each number becomes 0 with probability `rate`, the others grow by 1/(1 - rate).
+    """Dropout: each component becomes 0 with probability `rate`, the rest is over 1 - `rate`.
 
-    PyTorch's own draws from the global random numbers, which a method has to leave alone.
+    PyTorch's own dropout draws from the global random numbers, which a method must not touch.
     """
     if rate == 0:
         return x

@@ -1,4 +1,4 @@
-"""Networks that turn a view into the vector that is contrasted, and how alike a pair of them is."""
+"""Networks that turn a view into the vector that is contrasted, and the similarity of a pair."""
 
 from __future__ import annotations
 
@@ -11,39 +11,23 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
 
 
-def mlp(width: int, sizes: list[int]) -> ThinMLP:
-    """ReLU between the layers, the last one linear so that its output has all signs."""
+def mlp(width: int, sizes: list[int]) -> nn.Sequential:
+    """ReLU between the layers; the last one is linear, so that its output has both signs."""
     layers: list[nn.Module] = []
     for size in sizes:
         layers += [nn.Linear(width, size), nn.ReLU()]
         width = size
-    return ThinMLP(*layers[:-1])
-
-
-class ThinMLP(nn.Sequential):
-    """Layers of some ten units, computed with a view a column instead of a row.
-
-    On a CPU that takes from a fifth to all of the time: BLAS likes the longer dimension last.
-    """
-
-    def forward(self, views: Tensor) -> Tensor:
-        """(..., D) to (..., D'), the last dimension being the outermost in memory."""
-        x = views.flatten(0, -2).mT  # (D, N)
-        for layer in self:
-            if isinstance(layer, nn.Linear):
-                x = torch.addmm(layer.bias.unsqueeze(1), layer.weight, x)
-            else:
-                x = layer(x)
-        return x.unflatten(1, views.shape[:-1]).movedim(0, -1)
+    return nn.Sequential(*layers[:-1])
 
 
 class TransformerBlock(nn.Module):
-    """Multi-head self-attention and a feed-forward part of 4 × width, each h ← LN(h + f(h)).
+    """Multi-head attention and a feed-forward part of 4 × width, each as h ← LN(h + f(h)).
 
     Args:
-        heads: a divisor of `width`.
-        dropout: of attention weights and of both parts' outputs, in training only.
-        generator: where the dropout is drawn from.
+        width: of a state; `heads` divides it.
+        heads: of the attention.
+        dropout: rate for attention weights and for the output of both parts, in training only.
+        generator: source of the dropout's random draws.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, generator: torch.Generator) -> None:
@@ -61,10 +45,10 @@ class TransformerBlock(nn.Module):
         """One block.
 
         Args:
-            h: (B, R, width) states to compute.
-            context: (B, S, width) states they look at; `h` itself for self-attention.
-            allowed: booleans that broadcast to (B, R, S), whether one of `h` may look at one of
-                `context`, at least one each; None: all at all.
+            h: (B, R, width) states to update.
+            context: (B, S, width) states that they attend to; `h` itself for self-attention.
+            allowed: booleans that broadcast to (B, R, S): whether a state may attend to one of
+                `context`. Each needs at least one. None allows all.
 
         Returns:
             (B, R, width).
@@ -88,17 +72,21 @@ class TransformerBlock(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """A Transformer over a history; the newest behavior's last state stands for all of it.
+    """A Transformer over a history; the last state of the newest behavior represents it.
 
-    Positions are learned and counted back from the newest behavior, which is what left padding
-    comes to in the published implementations of S3Rec and CL4SRec; so the width of a batch does not
-    matter.
+    Positions are learned and counted back from the newest behavior, so that a state does not depend
+    on how long a batch is padded. The published code of S3Rec and CL4SRec gets the same from
+    padding on the left.
 
     Args:
         width: of a behavior, J × K.
-        max_len: behaviors told apart by their position; older ones share the last position.
-        causal: whether a behavior sees only itself and older ones.
-        name: of the method, for the error.
+        layers: number of blocks.
+        heads: of each block; a divisor of `width`.
+        dropout: rate, in training only.
+        max_len: number of learned positions; older behaviors share the last one.
+        causal: whether a behavior attends only to itself and older ones.
+        generator: source of the dropout's random draws.
+        name: prefix of the method's keys, for the error.
 
     Raises:
         InputError: `heads` does not divide `width`.
@@ -118,8 +106,8 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         if width % heads:
             raise InputError(
-                f"{name}_heads must divide the width of a behavior, the {width} numbers of its "
-                f"embedding, got {heads}."
+                f"{name}_heads must divide the width of a behavior's embeddings, {width}, got "
+                f"{heads}."
             )
         self.dropout, self.causal, self.generator = dropout, causal, generator
         self.position = nn.Parameter(0.1 * torch.randn(max_len, width))
@@ -132,8 +120,8 @@ class SequenceEncoder(nn.Module):
         """The (B, width) states of the newest behaviors.
 
         Args:
-            x: (B, S, width) behaviors, oldest first; what lies past `length` is not looked at.
-            length: (B,) behaviors a row; a row without any gets some finite state.
+            x: (B, S, width) behaviors, oldest first; what lies past `length` is ignored.
+            length: (B,) behaviors a row; a row without any gets an arbitrary finite state.
         """
         place = torch.arange(x.shape[1], device=x.device)
         newest = (length - 1).clamp(min=0)
@@ -141,17 +129,26 @@ class SequenceEncoder(nn.Module):
         h = self.norm(x + self.position[age])
         if self.training:
             h = drop(h, self.dropout, self.generator)
-        present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S); one place even if empty
+        present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), never without a place
         allowed = present & (place <= place[:, None]) if self.causal else present
         for block in self.blocks[:-1]:
             h = block(h, h, allowed)
-        last = h[torch.arange(len(h), device=h.device), newest].unsqueeze(1)  # the one asked for
+        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
         return self.blocks[-1](last, h, present).squeeze(1)
 
 
-def mean_similarity(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
-    """Mean cosine similarity of the pairs (..., D) that are valid (...): the number of Fig. 5."""
+def mean_similarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Mean cosine similarity of the pairs that exist, as in Fig. 5; 0 if there is none.
+
+    Args:
+        first: (..., D) one view of each pair.
+        second: (..., D) the other view.
+        mask: (...) whether the pair exists.
+
+    Returns:
+        A scalar without a gradient.
+    """
     with torch.no_grad():
         dot = torch.linalg.vecdot
         lengths = (dot(first, first) * dot(second, second)).sqrt().clamp(min=1e-8)
-        return (dot(first, second) / lengths * valid).sum() / valid.sum().clamp(min=1)
+        return (dot(first, second) / lengths * mask).sum() / mask.sum().clamp(min=1)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop, uniform
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 
@@ -21,7 +21,7 @@ class IRSSLSettings:
     """The keys of IRSSL: `irssl_` and the field's name."""
 
     num_pairs: int = 1  # items drawn from a history
-    dropout: float = 0.5  # of embeddings, used only where an item has one feature
+    dropout: float = 0.5  # of embeddings; used only if an item has one feature
     encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])  # the shared tower
 
     def __post_init__(self) -> None:
@@ -33,23 +33,23 @@ class IRSSLSettings:
 
 @register_method("IRSSL")
 class IRSSL(nn.Module):
-    """Correlated feature masking of an item's features, one tower for both views.
+    """Correlated masking of an item's features, with one tower for both views.
 
-    The items of a batch are behaviors drawn from its histories, their features the J sequences.
-    A batch masks one set of features W_m = {seed} ∪ {the n features of highest mutual information
-    with it} in the first view and the complement in the second; a masked feature shows a default
-    embedding, learned, one a feature. The loss is the paper's InfoNCE over the items of the batch;
-    an item is no negative of itself.
+    The items of a batch are behaviors drawn from its histories; their features are the J sequences.
+    For each batch one set of features is drawn, W_m = {seed} ∪ {the n features with the highest
+    mutual information with it}. The first view masks it, the second masks its complement. A masked
+    feature is replaced by a learned default embedding of that feature. The loss is the paper's
+    InfoNCE over the items of the batch; equal items are not each other's negatives.
 
-    The paper's n = ⌊J/2⌋ leaves nothing of an item with two features, so n is at most J - 2. Until
-    `prepare` has seen the data all features count as equally correlated: random feature masking.
+    The paper's n = ⌊J/2⌋ would mask both features of an item that has two, so n is at most J - 2.
+    Until `prepare` is called all features count as equally correlated, and masking is random.
 
     Args:
         ssl: keys that all methods share.
         settings: keys of IRSSL.
         num_sequences: J.
         dim: K.
-        generator: where every draw comes from.
+        generator: source of all random draws.
     """
 
     Settings = IRSSLSettings
@@ -72,17 +72,17 @@ class IRSSL(nn.Module):
         self.register_buffer("correlation", torch.zeros(num_sequences, num_sequences))
         if num_sequences == 1:
             logging.info(
-                "IRSSL: with one item feature (J = 1) there is none to mask; the views differ by "
+                "IRSSL: a single item feature (J = 1) cannot be masked; the views differ by "
                 "dropout on its embedding instead."
             )
         else:
             self.default = nn.Parameter(0.1 * torch.randn(num_sequences, dim))
 
     def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Compute the mutual information of the item features, once, from the training data.
+        """Compute the mutual information of the item features on the training split.
 
         Args:
-            columns: the J sequences, (rows, L) ids each.
+            columns: the J sequences by name, (rows, L) ids each.
         """
         ids = torch.stack(list(columns.values())).long()  # (J, rows, L)
         features = ids[:, (ids != 0).all(dim=0)]  # (J, behaviors)
@@ -92,11 +92,11 @@ class IRSSL(nn.Module):
                 self.correlation[i, j] = self.correlation[j, i] = shared
 
     def forward(self, behavior: Behavior) -> SSLLosses:
-        """Draw items, mask their features in two ways, and contrast."""
+        """Draw items, mask their features in two ways, and contrast them."""
         count = behavior.length[:, None].expand(-1, self.settings.num_pairs)
-        ids = behavior.tokens(uniform(count, self.generator))  # (B, J, P)
-        items = Behavior(ids.transpose(1, 2).flatten(0, 1).unsqueeze(-1), behavior.tables)
-        e = items.tensor[:, :, 0]  # (BP, J, K)
+        ids = behavior.tokens(uniform(count, self.generator)).flatten(0, 1)  # (BP, J)
+        items = Behavior(ids.split(1, dim=1), behavior.tables)  # a history of one behavior each
+        e = items.tensor.squeeze(1)  # (BP, J, K)
         if e.shape[1] == 1:
             views = [drop(e, self.settings.dropout, self.generator) for _ in range(2)]
         else:
@@ -111,7 +111,7 @@ class IRSSL(nn.Module):
 
 
 def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:
-    """(J,) booleans: W_m, a random seed feature and the n most correlated with it."""
+    """W_m as (J,) booleans: a random seed feature and the n most correlated with it."""
     features = len(correlation)
     n = max(0, min(features // 2, features - 2))
     order = torch.rand(features, generator=generator, device=correlation.device).argsort()
@@ -123,7 +123,7 @@ def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mutual_information(first: Tensor, second: Tensor) -> float:
-    """Σ P(x, y) log( P(x, y) / (P(x) P(y)) ) of two columns of ids, in nats; 0 where empty."""
+    """Σ P(x, y) log( P(x, y) / (P(x) P(y)) ) of two columns of ids, in nats; 0 if empty."""
     if len(first) == 0:
         return 0.0
     pairs, count = (first * (second.max() + 1) + second).unique(return_counts=True)

@@ -1,4 +1,4 @@
-"""Rule, the baseline of Table V that takes item categories for interests."""
+"""Rule, the baseline of Table V that treats item categories as interests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 
@@ -21,7 +21,7 @@ class RuleSettings:
     """The keys of Rule: `rule_` and the field's name."""
 
     category: int = 1  # which of the sequences is the category, counted from 0
-    dropout: float = 0.5  # probability that a view leaves a behavior out
+    dropout: float = 0.5  # probability that a view drops a behavior
     num_pairs: int = 1  # segments drawn from a history
     encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])
 
@@ -38,17 +38,17 @@ class Rule(nn.Module):
     """Segments of one category, two dropout views of a segment (arXiv 2111.15068, Section VI.C.2).
 
     The paper "segments the behavior sequence into several sub-sequences based on item categories
-    and then conducts dropout on each". A segment is all behaviors of one category, wherever they
-    stand in the history; a view of it keeps each behavior with probability 1 - `rule_dropout`, one
-    at least, and is the encoded mean of those kept. A segment of a single behavior has no two views
-    and is not drawn. The loss is InfoNCE (Eq. 15) with the other users' segments as negatives.
+    and then conducts dropout on each". A segment is all behaviors of one category, adjacent or not.
+    A view of it keeps each behavior with probability 1 - `rule_dropout`, one at least, and is the
+    encoded mean of those kept. A segment of one behavior has no two views and is not drawn. The
+    loss is InfoNCE (Eq. 15) with the segments of other users as negatives.
 
     Args:
         ssl: keys that all methods share.
         settings: keys of Rule.
         num_sequences: J.
         dim: K.
-        generator: where every draw comes from.
+        generator: source of all random draws.
 
     Raises:
         InputError: there is no category sequence.
@@ -67,9 +67,9 @@ class Rule(nn.Module):
         super().__init__()
         if settings.category >= num_sequences:
             raise InputError(
-                "Rule splits histories by item category and needs a category sequence: number "
-                f"{settings.category} (rule_category), counted from 0, of {num_sequences} there is "
-                "none."
+                "Rule splits histories by item category and needs a category sequence, but there "
+                f"is no sequence {settings.category} (rule_category, counted from 0) among "
+                f"{num_sequences}."
             )
         self.temperature, self.block_size = ssl.temperature, ssl.block_size
         self.settings = settings
@@ -77,22 +77,19 @@ class Rule(nn.Module):
         self.encoder = mlp(num_sequences * dim, settings.encoder)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
-        """Draw segments, leave behaviors out twice, and contrast."""
-        places = torch.arange(behavior.max_len, device=behavior.length.device)
-        category = behavior.tokens(places.expand(behavior.batch_size, -1))[
-            :, self.settings.category
-        ]
+        """Draw segments, drop behaviors twice, and contrast the means of the rest."""
+        category = behavior.tokens(behavior.indices)[..., self.settings.category]  # (B, L)
         segment, exists = draw_segments(category, self.settings.num_pairs, self.generator)
         kept = leave_out(segment, self.settings.dropout, self.generator)  # (B, P, 2, L)
         share = kept / kept.sum(dim=-1, keepdim=True).clamp(min=1)
-        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK)
-        views = torch.einsum("bpvl,blw->vpbw", share.to(x.dtype), x)
-        first, second = self.encoder(views)  # (P, B, D) each
-        valid = exists.expand(len(first), -1)  # (P, B)
+        x = behavior.tensor.flatten(2)  # (B, L, JK)
+        z = self.encoder(share.to(x.dtype) @ x.unsqueeze(1))  # (B, P, 2, D)
+        first, second = z.permute(2, 1, 0, 3)  # (P, B, D) each
+        mask = exists.expand(len(first), -1)  # (P, B)
         loss = info_nce(
-            first, second, self.temperature, behavior.group, valid=valid, block_size=self.block_size
+            first, second, self.temperature, behavior.group, valid=mask, block_size=self.block_size
         )
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, valid))
+        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, mask))
 
 
 def draw_segments(
@@ -102,13 +99,16 @@ def draw_segments(
 
     Args:
         category: (B, L) categories, 0 where there is no behavior.
+        num_pairs: P.
+        generator: source of all randomness.
 
     Returns:
-        (B, P, L) which behaviors are of the segment; (B,) whether the history has a segment.
+        (B, P, L) booleans: which behaviors belong to the segment; (B,) booleans: whether the
+        history has a segment.
     """
     ordered = category.sort(dim=1).values
     again = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0)) & (ordered != 0)
-    second = again & ~F.pad(again[:, :-1], (1, 0))  # once a category that occurs twice or more
+    second = again & ~F.pad(again[:, :-1], (1, 0))  # once for each category that occurs twice
     shape = (len(category), num_pairs, category.shape[1])
     key = torch.rand(shape, generator=generator, device=category.device)
     chosen = key.masked_fill(~second.unsqueeze(1), -1).argmax(dim=-1)  # (B, P)
@@ -118,9 +118,9 @@ def draw_segments(
 
 
 def leave_out(segment: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """(B, P, 2, L): two views of the segments (B, P, L), each with some of the behaviors or all."""
+    """Two views (B, P, 2, L) of segments (B, P, L): booleans, each with some of the behaviors."""
     shape = (*segment.shape[:2], 2, segment.shape[2])
     draw = torch.rand(shape, generator=generator, device=segment.device)
     draw = draw.masked_fill(~segment.unsqueeze(2), -1)
-    best = draw == draw.amax(dim=-1, keepdim=True)  # stays whatever the others do
+    best = draw == draw.amax(dim=-1, keepdim=True)  # always kept, so that no view is empty
     return segment.unsqueeze(2) & ((draw >= rate) | best)

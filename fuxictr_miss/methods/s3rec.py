@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 
@@ -20,10 +20,10 @@ from fuxictr_miss.settings import SSLSettings, require
 class S3RecSettings:
     """The keys of S3Rec: `s3rec_` and the field's name; layers and heads as published."""
 
-    layers: int = 2  # of the Transformer, as wide as a behavior's J embeddings together
+    layers: int = 2  # of the Transformer, which is J × K wide
     heads: int = 2
-    dropout: float = 0.1  # published: 0.5, at a width of 64; narrower ones do not learn with it
-    max_len: int = 50  # behaviors told apart by their position
+    dropout: float = 0.1  # published: 0.5 at a width of 64; a narrower one does not learn with it
+    max_len: int = 50  # learned positions; older behaviors share the last one
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "max_len"):
@@ -33,18 +33,18 @@ class S3RecSettings:
 
 @register_method("S3Rec")
 class S3Rec(nn.Module):
-    """Sequence-segment mutual information, the best of S3-Rec's four tasks for MISS's authors.
+    """Sequence-segment mutual information: the best of S3-Rec's four tasks, say MISS's authors.
 
-    A segment of the history is masked; the rest, with the segment's places masked, shall be told to
-    belong to the segment rather than to a segment of equal length from elsewhere. With s and c the
-    states of one bidirectional Transformer for the segment and for the masked history,
+    A segment of the history is masked. The masked history has to match its own segment better than
+    a segment of equal length from other users. With s and c the states of one bidirectional
+    Transformer for the segment and for the masked history,
 
         f(s, c) = σ(cᵀ W s),    L = -log σ( f(s⁺, c) - f(s⁻, c) )
 
     which is the paper's contrast with one negative, as its authors' code computes it. Segment
-    lengths are uniform on [1, ⌊n/2⌋]; where the segment ends, its sequence is masked too. The
-    negative is cut from the concatenation of the other users' histories, here those of the batch.
-    The temperature `ssl_temperature` has no place in this loss.
+    lengths are uniform on [1, ⌊n/2⌋], and in a segment's own sequence all other places are masked.
+    The negative is cut from the concatenated histories of the other users in the batch. This loss
+    does not use `ssl_temperature`.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
     `ssl_embedding_lr_scale: 1`.
@@ -54,7 +54,7 @@ class S3Rec(nn.Module):
         settings: keys of S3Rec.
         num_sequences: J.
         dim: K.
-        generator: where every draw comes from.
+        generator: source of all random draws.
 
     Raises:
         InputError: the heads do not divide J × K.
@@ -88,8 +88,8 @@ class S3Rec(nn.Module):
         nn.init.normal_(self.w.weight, std=0.02)  # as published: f starts where σ is steep
 
     def forward(self, behavior: Behavior) -> SSLLosses:
-        """Draw segments and negatives, encode, and compare."""
-        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK)
+        """Draw segments and negatives, encode them, and compare their scores."""
+        x = behavior.tensor.flatten(2)  # (B, L, JK)
         drawn = draw_segments(behavior.length, behavior.group, x.shape[1], self.generator)
         inside = drawn.inside.unsqueeze(-1)
         context = self.mask_token.where(inside, x)
@@ -99,27 +99,27 @@ class S3Rec(nn.Module):
         c, positive, other = self.encoder(sequences, behavior.length.repeat(3)).chunk(3)
         c = self.w(c)
         advantage = (c * positive).sum(-1).sigmoid() - (c * other).sum(-1).sigmoid()
-        valid = drawn.valid
-        loss = (-F.logsigmoid(advantage) * valid).sum() / valid.sum().clamp(min=1)
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(c, positive, valid))
+        mask = drawn.mask
+        loss = (-F.logsigmoid(advantage) * mask).sum() / mask.sum().clamp(min=1)
+        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(c, positive, mask))
 
 
 class Segments(NamedTuple):
     """A segment of each history and where its negative comes from."""
 
-    inside: Tensor  # (B, L) whether a behavior is of the segment
-    row: Tensor  # (B, L) for each place of the segment, the history of the negative behavior ...
-    place: Tensor  # (B, L) ... and its number there
-    valid: Tensor  # (B,) whether there is a segment, and enough behaviors of others
+    inside: Tensor  # (B, L) whether a behavior belongs to the segment
+    row: Tensor  # (B, L) for each place of the segment, the row of the negative behavior
+    place: Tensor  # (B, L) and its index in that row
+    mask: Tensor  # (B,) whether there is a segment, and enough behaviors of others
 
 
 def draw_segments(
     length: Tensor, group: Tensor, max_len: int, generator: torch.Generator
 ) -> Segments:
-    """Random segments, and as many behaviors in a row from the other histories end to end.
+    """Random segments, and negatives of the same length from the histories of other groups.
 
-    The histories of a batch stand end to end in a ring, those of a group beside each other; the
-    negative starts anywhere on it so that it does not touch the row's own group.
+    The histories of a batch are concatenated to a ring, those of a group next to each other. A
+    negative starts at a random place of the ring from which it does not reach its own group.
 
     Args:
         length: (B,) behaviors a row, n.
@@ -130,11 +130,11 @@ def draw_segments(
     places = torch.arange(max_len, device=length.device)
     size = 1 + uniform(length // 2, generator)  # [1, n//2]
     start = uniform(length - size + 1, generator)
-    step = places - start[:, None]  # (B, L): number within the segment
+    step = places - start[:, None]  # (B, L) place within the segment
     inside = (step >= 0) & (step < size[:, None])
 
     order = group.argsort(stable=True)
-    begin = F.pad(length[order].cumsum(0), (1, 0))  # (B + 1,) where each history starts on the ring
+    begin = F.pad(length[order].cumsum(0), (1, 0))  # (B + 1,) start of each history on the ring
     own_begin = begin[torch.searchsorted(group[order], group)]
     own_end = begin[torch.searchsorted(group[order], group, right=True)]
     around = begin[-1]
@@ -143,5 +143,5 @@ def draw_segments(
     on_ring = (own_end + offset).unsqueeze(1) + step * inside
     on_ring = on_ring % around.clamp(min=1)
     number = torch.searchsorted(begin, on_ring, right=True).clamp(max=len(length)) - 1
-    valid = (length >= 2) & (others >= size)
-    return Segments(inside, order[number], on_ring - begin[number], valid)
+    mask = (length >= 2) & (others >= size)
+    return Segments(inside, order[number], on_ring - begin[number], mask)

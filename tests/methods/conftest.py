@@ -62,7 +62,7 @@ def make_batch() -> Callable[..., Behavior]:
             table.weight.data = torch.randn(vocabulary, DIM, generator=draw, dtype=torch.float64)
             table.weight.data[0] = 0
             tables.append(table)
-        return Behavior(ids, list(tables))
+        return Behavior(ids.unbind(1), list(tables))
 
     return make
 
@@ -85,7 +85,7 @@ def histories() -> Callable[[Behavior], list[list[tuple[int, ...]]]]:
     """(behavior) -> [b][l]: the J ids of a behavior, by loops."""
 
     def make(behavior: Behavior) -> list[list[tuple[int, ...]]]:
-        rows = behavior.ids.tolist()
+        rows = torch.stack(behavior.columns, dim=1).tolist()
         return [[step for step in zip(*row, strict=True) if all(step)] for row in rows]
 
     return make

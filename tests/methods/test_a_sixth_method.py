@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fuxictr_miss as fm
-from fuxictr_miss import experiment, registry
+from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods import base
 from fuxictr_miss.training import fit
 
 SOURCE = '''\
@@ -21,7 +22,7 @@ import dataclasses
 import torch
 
 import fuxictr_miss as fm
-from fuxictr_miss.registry import SSLLosses
+from fuxictr_miss.methods.base import SSLLosses
 
 
 @fm.register_method("Halves")
@@ -38,7 +39,7 @@ class Halves(torch.nn.Module):
         self.encoder = torch.nn.Linear(num_sequences * dim, settings.width)
 
     def forward(self, behavior):
-        x = behavior.tensor.transpose(1, 2).flatten(2)  # (B, L, JK), oldest first, then zeros
+        x = behavior.tensor.flatten(2)  # (B, L, JK), oldest first, then zeros
         place = torch.arange(x.shape[1], device=x.device)
         older = (place < behavior.length[:, None] // 2).unsqueeze(-1)
         first, second = self.encoder((x * older).sum(1)), self.encoder((x * ~older).sum(1))
@@ -52,8 +53,7 @@ class Halves(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def halves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The method in a file of its own, imported as one's own package would be."""
-    fm.list_methods()  # ours are registered now, and stay so afterwards
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(base, "_methods", dict(base._methods))
     (tmp_path / "my_sixth_method.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("my_sixth_method", None)

@@ -100,6 +100,6 @@ def test_an_mlp_ends_linear(encode_mlp):
 def test_similarity_is_the_mean_over_the_pairs_there_are():
     first = torch.tensor([[1.0, 0], [0, 2], [1, 1]])
     second = torch.tensor([[3.0, 0], [5, 0], [-1, -1]])  # cosines 1, 0, -1
-    for valid, mean in (([1, 1, 0], 0.5), ([0, 1, 1], -0.5), ([0, 0, 0], 0)):
-        found = mean_similarity(first, second, torch.tensor(valid).bool())
+    for mask, mean in (([1, 1, 0], 0.5), ([0, 1, 1], -0.5), ([0, 0, 0], 0)):
+        found = mean_similarity(first, second, torch.tensor(mask).bool())
         assert found.item() == pytest.approx(mean)

@@ -15,7 +15,7 @@ import torch
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.config import load_params
-from fuxictr_miss.registry import get_method
+from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit, run
 

@@ -105,7 +105,7 @@ def test_mutual_information_in_closed_form():
 def test_correlations_are_counted_over_the_behaviors_of_the_training_split(make_batch, histories):
     behavior = make_batch([5, 8, 0, 1, 3], 3, "holes", vocabulary=4)
     method = build(3)
-    method.prepare({name: behavior.ids[:, j] for j, name in enumerate("abc")})
+    method.prepare(dict(zip("abc", behavior.columns, strict=True)))
     features = list(zip(*(step for row in histories(behavior) for step in row), strict=True))
     for i in range(3):
         for j in range(3):

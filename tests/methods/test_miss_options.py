@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISS, MISSSettings
@@ -46,7 +47,7 @@ def test_without_m_the_views_are_the_means_of_two_halves_of_the_history(
     generator = replay(method)
     losses = method(behavior)
 
-    halves, _ = draw_halves(behavior.length, behavior.ids.shape[2], num_pairs, generator)
+    halves, _ = draw_halves(behavior.length, behavior.max_len, num_pairs, generator)
     (g_1,) = method.extractor.g
     found, alike = [], [torch.zeros((), dtype=torch.float64)]
     for p in range(num_pairs):
@@ -77,7 +78,7 @@ def test_halves_share_no_behavior_leave_none_out_and_are_equally_likely():
     present = torch.arange(8) < length[:, None]
     assert torch.equal(halves[:, 0, 0] ^ halves[:, 0, 1], present)
     assert torch.equal(halves[:, 0].sum(-1), torch.stack([(length + 1) // 2, length // 2], dim=1))
-    assert torch.equal(exists, length >= 2)
+    assert torch.equal(exists, (length >= 2)[:, None])
     splits = Counter(tuple(row) for row in halves[3::5, 0, 0, :5].tolist())
     assert len(splits) == math.comb(5, 3)
     assert all(abs(count / 1200 - 1 / 10) < 0.03 for count in splits.values())
@@ -105,14 +106,15 @@ def test_distances_are_distributed_as_asked_on_those_that_exist(distribution, we
     pairs = draw_interest_pairs(
         torch.full((rows,), length), 1, top, 1, torch.Generator().manual_seed(1), distribution
     )
-    h = (pairs.second - pairs.first).flatten()
+    first, second = pairs.windows.unbind(-1)
+    h = (second - first).flatten()
     possible = range(1, min(top, length - 1) + 1)
     weights = [weight(each, top) for each in possible]
     shares = torch.tensor([(h == each).double().mean() for each in possible])
     expected = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     torch.testing.assert_close(shares, expected, rtol=0, atol=0.02)
-    assert (pairs.first >= 0).all()
-    assert (pairs.second < length).all()
+    assert (first >= 0).all()
+    assert (second < length).all()
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "geometric"])
@@ -120,8 +122,8 @@ def test_histories_too_short_for_a_pair_have_none_under_any_distribution(distrib
     pairs = draw_interest_pairs(
         torch.tensor([0, 1, 3]), 2, 3, 2, torch.Generator().manual_seed(1), distribution
     )
-    assert pairs.valid.tolist() == [[False, False], [False, False], [True, True]]
-    assert (pairs.first[:2] == 0).all()
+    assert pairs.mask.any(dim=-1).tolist() == [[False, False], [False, False], [True, True]]
+    assert (pairs.windows[:2, ..., 0] == 0).all()
 
 
 @pytest.mark.parametrize("distance", ["gaussian", "geometric"])
@@ -137,9 +139,9 @@ def test_both_directions_are_the_mean_of_one_and_of_the_other(sequences, make_ba
     asked = []
 
     class Swapped(MISS):
-        def _contrast(self, levels: list, exist: list, group: torch.Tensor) -> Any:
-            asked.extend(super()._contrast([z.flip(0) for z in levels], exist, group))
-            return super()._contrast(levels, exist, group)
+        def _contrast(self, z: Tensor, mask: Tensor, group: Tensor) -> Tensor:
+            asked.append(super()._contrast(z.flip(-2), mask, group))
+            return super()._contrast(z, mask, group)
 
     one_way = exact(build(sequences))
     one_way.__class__ = Swapped
@@ -168,7 +170,7 @@ def test_the_transformer_encoder_lets_the_features_of_an_interest_look_at_each_o
     views: list[Any] = []
     alike = []
     for b, history in enumerate(look_up(behavior)):
-        drawn = (int(pairs.first[b, 0, 0]), int(pairs.second[b, 0, 0]))
+        drawn = pairs.windows[b, 0, 0].tolist()
         t = [(g_1 * history[i]).clamp(min=0).flatten() for i in drawn if len(history) > 1]
         alike += [torch.cosine_similarity(*t, dim=0)] if t else []
         views.append(tuple(encode(each) for each in t) if t else None)

@@ -52,7 +52,7 @@ def test_loss_and_gradients_equal_the_loops(
     losses = method(behavior)
 
     steps, x = histories(behavior), look_up(behavior)
-    categories = torch.zeros(len(lengths), behavior.ids.shape[2], dtype=torch.long)
+    categories = torch.zeros(len(lengths), behavior.max_len, dtype=torch.long)
     for b, history in enumerate(steps):
         for place, step in enumerate(history):
             categories[b, place] = step[settings.category]

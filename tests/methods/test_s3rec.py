@@ -40,7 +40,7 @@ def test_loss_and_gradients_equal_the_loops(
     replay.set_state(method.generator.get_state())
     losses = method(behavior)
 
-    drawn = draw_segments(behavior.length, behavior.group, behavior.ids.shape[2], replay)
+    drawn = draw_segments(behavior.length, behavior.group, behavior.max_len, replay)
     x, mask = look_up(behavior), method.mask_token
     terms, similarities = [], []
     for b, history in enumerate(x):
@@ -79,7 +79,7 @@ def test_segments_and_negatives_are_those_of_the_paper(seed):
     order = group.argsort(stable=True).tolist()
     ring = [(row, place) for row in order for place in range(LENGTHS[row])]
     for b, n in enumerate(LENGTHS):
-        assert bool(drawn.valid[b]) == (n >= 2)
+        assert bool(drawn.mask[b]) == (n >= 2)
         if n < 2:
             continue
         inside = drawn.inside[b].nonzero().flatten().tolist()
@@ -115,8 +115,8 @@ def test_no_negative_where_the_others_have_too_few_behaviors():
     generator = torch.Generator().manual_seed(2)
     for _ in range(20):
         drawn = draw_segments(torch.tensor([8, 1]), torch.tensor([1, 2]), 8, generator)
-        assert bool(drawn.valid[0]) == (drawn.inside[0].sum() == 1)
-        assert not drawn.valid[1]
+        assert bool(drawn.mask[0]) == (drawn.inside[0].sum() == 1)
+        assert not drawn.mask[1]
 
 
 def test_one_history_alone_or_its_twins_cost_exactly_nothing(make_batch, exact):

@@ -1,6 +1,7 @@
 """Which views are positive pairs: Aug_i (Eq. 11, 21) and Aug_if (Eq. 12, 24), drawn at random.
 
-Only numbers of windows and rows are drawn here; the extractors then compute those and no others.
+Only indices of windows and rows are drawn here; the extractors then compute those and no others.
+The axis order is that of `fuxictr_miss.behavior`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ DISTANCES = ("uniform", "gaussian", "geometric")
 
 
 class InterestPairs(NamedTuple):
-    """Windows l and l+h of each branch m (Eq. 21)."""
+    """Windows l and l + h of each branch m (Eq. 21)."""
 
-    first: Tensor  # (B, M, P) start of the window of view 1, counted in behaviors
-    second: Tensor  # (B, M, P) start of the window of view 2
-    valid: Tensor  # (B, M) whether branch m has two windows in this history
+    windows: Tensor  # (B, M, P, 2) index of the first behavior in the window of each view
+    mask: Tensor  # (B, M, P) whether branch m has two windows in this history
 
 
 class FeaturePairs(NamedTuple):
     """Rows j and j' of one window's Ĝ_{m,n} (Eq. 24)."""
 
-    window: Tensor  # (B, M, N', Q) start of the window
+    window: Tensor  # (B, M, N', Q) index of the first behavior in the window
     rows: Tensor  # (B, M, N', Q, 2) j and j'
-    valid: Tensor  # (B, M) whether branch m has a window in this history
+    mask: Tensor  # (B, M, N', Q) whether branch m has a window in this history
 
 
 def draw_interest_pairs(
@@ -41,30 +41,30 @@ def draw_interest_pairs(
 ) -> InterestPairs:
     """RS_i of Eq. 21: P pairs of windows of equal width at a random distance h ∈ [1, H].
 
-    A history of n behaviors has n - m + 1 windows of width m, none of which touches padding.
-    Where fewer than H + 1 windows exist, h keeps to the distances that do; the start is uniform on
-    those that keep both windows inside.
+    A history has `length` - m + 1 windows of width m, and none of them touches padding.
+    Where there are at most H windows, only the distances that exist are drawn. The start is
+    uniform among those that keep both windows inside the history.
 
     Args:
-        length: (B,) behaviors a row, n.
+        length: (B,) behaviors a row.
         max_width: M.
         max_distance: H.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
-        distance: how h is distributed, one of DISTANCES; the paper's is "uniform".
+        distance: the distribution of h, one of DISTANCES; the paper's is "uniform".
     """
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
-    windows = (length[:, None] - width + 1).unsqueeze(-1).expand(shape)  # (B, M, P): L - m + 1
-    h = _distances((windows - 1).clamp(max=max_distance), max_distance, distance, generator)
-    first = uniform(windows - h, generator)
-    return InterestPairs(first, first + h, windows[..., 0] >= 2)
+    count = (length[:, None] - width + 1).unsqueeze(-1).expand(shape)  # windows: length - m + 1
+    h = _distances((count - 1).clamp(max=max_distance), max_distance, distance, generator)
+    first = uniform(count - h, generator)
+    return InterestPairs(torch.stack([first, first + h], dim=-1), count >= 2)  # Eq. 21
 
 
 def draw_halves(
     length: Tensor, max_len: int, num_pairs: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Aug_s of Eq. 8 for the variant without M: P random splits of the history into two halves.
+    """Aug_s of Eq. 8, for the variant without M: P random splits of a history into two halves.
 
     Args:
         length: (B,) behaviors a row.
@@ -73,13 +73,14 @@ def draw_halves(
         generator: source of all randomness, on the device of `length`.
 
     Returns:
-        (B, P, 2, L) which behaviors each view has, ⌈n/2⌉ and ⌊n/2⌋ of them; (B,) whether both have
-        any.
+        (B, P, 2, L) booleans: which behaviors each view has, an odd one being in view 1; (B, P)
+        booleans: whether both views have any.
     """
     present = torch.arange(max_len, device=length.device) < length[:, None]
     present = present.unsqueeze(1).expand(-1, num_pairs, -1)
     first = shuffle(present, generator) < ((length + 1) // 2)[:, None, None]
-    return torch.stack([present & first, present & ~first], dim=2), length >= 2
+    halves = torch.stack([present & first, present & ~first], dim=2)  # Eq. 8
+    return halves, (length >= 2)[:, None].expand(-1, num_pairs)
 
 
 def draw_feature_pairs(
@@ -92,9 +93,10 @@ def draw_feature_pairs(
 ) -> FeaturePairs:
     """RS_if of Eq. 24: Q pairs of different rows of Ĝ_{m,n}, both of the same random window.
 
-    The paper draws "totally random" rows because features have no order; the window is one for
-    both views, as the intra-item correlation is one "within each interest" (Section V.C). Kernel
-    heights n with fewer than two rows, J - n + 1 < 2, have no pair: N' = min(N, J - 1) remain.
+    The paper draws "totally random" rows because features have no order. Both rows come from the
+    same window, as the intra-item correlation is one "within each interest" (Section V.C). A
+    kernel height n that leaves fewer than two rows (J - n + 1 < 2) has no pair, so
+    N' = min(N, J - 1) heights remain.
 
     Args:
         length: (B,) behaviors a row.
@@ -107,17 +109,17 @@ def draw_feature_pairs(
     heights = usable_heights(num_sequences, max_height)
     shape = (len(length), max_width, heights, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
-    windows = length[:, None] - width + 1  # (B, M)
-    window = uniform(windows[..., None, None].expand(shape), generator)
+    count = (length[:, None] - width + 1)[..., None, None].expand(shape)  # windows: length - m + 1
+    window = uniform(count, generator)
     height = torch.arange(1, heights + 1, device=length.device)
-    rows = (num_sequences - height + 1)[:, None].expand(shape)  # (B, M, N', Q): J - n + 1
-    first = uniform(rows, generator)
-    second = (first + 1 + uniform(rows - 1, generator)) % rows.clamp(min=1)
-    return FeaturePairs(window, torch.stack([first, second], dim=-1), windows >= 1)
+    rows = (num_sequences - height + 1)[:, None].expand(shape)  # of Ĝ_{m,n}: J - n + 1
+    j = uniform(rows, generator)
+    other = (j + 1 + uniform(rows - 1, generator)) % rows.clamp(min=1)
+    return FeaturePairs(window, torch.stack([j, other], dim=-1), count >= 1)  # Eq. 24
 
 
 def usable_heights(num_sequences: int, max_height: int) -> int:
-    """N': how many of the kernel heights 1..N leave two rows to compare."""
+    """N': how many of the kernel heights 1 to N leave two rows to compare."""
     return min(max_height, num_sequences - 1)
 
 

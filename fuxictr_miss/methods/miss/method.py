@@ -1,17 +1,21 @@
-"""MISS as one module: behaviors in, the two contrastive losses out (Eq. 9 to 16)."""
+"""MISS as one module: behaviors in, both contrastive losses out (Eq. 13 to 16).
+
+The axis order is that of `fuxictr_miss.behavior`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.losses import contrast
+from fuxictr_miss.losses import info_nce
+from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
     DISTANCES,
@@ -26,7 +30,6 @@ from fuxictr_miss.methods.miss.extractors import (
     SelfAttentionExtractor,
     VerticalConvolution,
 )
-from fuxictr_miss.registry import SSLLosses, register_method
 from fuxictr_miss.settings import SSLSettings, require
 
 EXTRACTORS = ("cnn", "self_attention", "lstm")
@@ -49,7 +52,7 @@ class MISSSettings:
     extractor: str = "cnn"  # one of EXTRACTORS (Table VII)
     activation: str = "relu"  # one of ACTIVATIONS, of the horizontal convolution (Eq. 19)
     variant: str = ""  # one of VARIANTS (Table VI)
-    distance: str = "uniform"  # one of DISTANCES, how h is distributed
+    distance: str = "uniform"  # one of DISTANCES, the distribution of h
     view_encoder: str = "mlp"  # one of VIEW_ENCODERS, what Enc_i is
     symmetric: bool = False  # whether view 2 is contrasted with view 1, too
 
@@ -70,28 +73,35 @@ class MISSSettings:
                 raise unknown(f"miss_{name}", getattr(self, name), values)
 
 
+class Level(NamedTuple):
+    """The pairs of views that one loss contrasts."""
+
+    views: Tensor  # (B, M, P, 2, J, K) interests, or (B, M, N', Q, 2, K) of single features
+    mask: Tensor  # (B, M, P) or (B, M, N', Q) whether there is such a pair
+
+
 @register_method("MISS")
 class MISS(nn.Module):
     """Multi-interest self-supervision (arXiv 2111.15068).
 
     The variants of Table VI: /F has no feature level (Eq. 16), /U point-wise interests only
-    (M = 1), /L neighbors only (H = 1). The paper does not say what is left without /M, the
-    multi-interest consideration. Here a user then has one interest, the mean of all point-wise ones
-    t_l, and the augmentation is sample-level (Eq. 8): the two views are the means over the two
-    halves of a random split of the history. So /M/F/U/L differs from /F/U/L in one thing only, that
-    a view stands for the user instead of an interest; as there, no behavior is in both views.
+    (M = 1), /L neighbors only (H = 1). The paper does not say what remains without /M, the
+    multi-interest consideration. Here a user then has one interest, the mean of all point-wise
+    interests t_l, and the augmentation is sample-level (Eq. 8): the two views are the means over
+    two random halves of the history. So /M/F/U/L differs from /F/U/L only in that a view stands for
+    the user instead of for an interest. In both, no behavior is in both views.
 
-    Beyond the paper, `activation: identity` takes the ReLU out of Eq. 19, through which a dimension
-    of an item's vector learns nothing once it is negative; and `view_encoder: transformer` lets the
-    J features of an interest attend to each other before the MLP of Enc_i; a feature-level view is
-    a single vector and keeps its MLP.
+    Two options go beyond the paper. `activation: identity` drops the ReLU of Eq. 19, which gives no
+    gradient to a dimension of an item's vector once it is negative. `view_encoder: transformer`
+    lets the J features of an interest attend to each other before the MLP of Enc_i. A feature-level
+    view is a single vector and keeps its MLP.
 
     Args:
         ssl: keys that all methods share.
         settings: keys of MISS.
         num_sequences: J.
         dim: K.
-        generator: where every draw comes from.
+        generator: source of all random draws.
     """
 
     Settings = MISSSettings
@@ -112,7 +122,7 @@ class MISS(nn.Module):
         max_width = 1 if "U" in without else settings.max_width
         self.max_distance = 1 if "L" in without else settings.max_distance
         self.extractor = _extractor(settings, max_width, num_sequences, dim)
-        self.branches = max_width if settings.extractor == "cnn" else 1
+        self.branches = max_width if settings.extractor == "cnn" else 1  # M
         self.multi_interest = "M" not in without
         if settings.view_encoder == "transformer":
             self.attention = TransformerBlock(dim, 1, 0.0, generator)
@@ -130,27 +140,23 @@ class MISS(nn.Module):
             self.feature_encoder = mlp(dim, settings.feature_encoder)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
-        """Draw the pairs, compute their views, and contrast them."""
+        """Draw pairs, compute their views, encode them and contrast them."""
         if self.multi_interest:
-            levels = self._interest_views(behavior)
+            interest, feature = self._draw_views(behavior)
         else:
-            levels = [self._sample_views(behavior)]
-        encoded = [self._encode_interests(levels[0][0])]  # Eq. 13
-        encoded += [self.feature_encoder(r) for r, _ in levels[1:]]  # Eq. 14
-        losses = self._contrast(encoded, [exist for _, exist in levels], behavior.group)
-        # Fig. 5 is about the interests h: an encoder can keep collapsed ones apart
-        (first, second), exist = levels[0]
-        similarity = mean_similarity(first.flatten(3), second.flatten(3), exist)
-        feature = losses[1] if len(losses) > 1 else losses[0].new_zeros(())
-        return SSLLosses(losses[0], feature, similarity)
+            interest, feature = self._draw_halves(behavior), None
+        z = self._encode_interests(interest.views)  # Eq. 13
+        loss = self._contrast(z, interest.mask, behavior.group)  # Eq. 15
+        feature_loss = loss.new_zeros(())
+        if feature is not None:
+            z = self.feature_encoder(feature.views)  # Eq. 14
+            feature_loss = self._contrast(z, feature.mask, behavior.group)  # Eq. 16
+        # Fig. 5 compares the interests themselves, as an encoder can separate collapsed ones
+        first, second = interest.views.flatten(-2).unbind(-2)
+        return SSLLosses(loss, feature_loss, mean_similarity(first, second, interest.mask))
 
-    def _interest_views(self, behavior: Behavior) -> list[tuple[Tensor, Tensor]]:
-        """The pairs of Eq. 21 and, unless there is no feature level, of Eq. 24.
-
-        Returns:
-            A level each: the views, (2, M, P, B, J, K) interests and (2, M, N', Q, B, K), and
-            whether a pair exists, the same shape without the first and the last dimensions.
-        """
+    def _draw_views(self, behavior: Behavior) -> tuple[Level, Level | None]:
+        """The pairs of Eq. 21 and, if there is a feature level, those of Eq. 24."""
         keys = self.settings
         pairs = draw_interest_pairs(
             behavior.length,
@@ -160,64 +166,60 @@ class MISS(nn.Module):
             self.generator,
             keys.distance,
         )
-        windows = [pairs.first, pairs.second]  # (B, M, P) each
-        sizes = [2 * keys.num_pairs]
-        if self.heights:
-            fine = draw_feature_pairs(
-                behavior.length,
-                len(behavior.columns),
-                self.branches,
-                self.heights,
-                keys.num_feature_pairs,
-                self.generator,
-            )
-            windows.append(fine.window.flatten(2))
-            sizes.append(self.heights * keys.num_feature_pairs)
-        interests = self.extractor(behavior, torch.cat(windows, dim=2))  # Eq. 20
-        of_level = interests.split(sizes, dim=2)  # (B, M, 2P, J, K), (B, M, N'Q, J, K)
-        h = of_level[0].unflatten(2, (2, keys.num_pairs))
-        exist = pairs.valid.T.unsqueeze(1).expand(-1, keys.num_pairs, -1)  # (M, P, B)
-        levels = [(h.permute(2, 1, 3, 0, 4, 5), exist)]
-        if self.heights:
-            of_rows = of_level[1].unflatten(2, fine.window.shape[2:])
-            r = self.vertical(of_rows, fine.rows).permute(4, 1, 2, 3, 0, 5)  # Eq. 23
-            levels.append((r, fine.valid.T[:, None, None].expand(r.shape[1:5])))
-        return levels
+        if not self.heights:
+            interests = self.extractor(behavior, pairs.windows.flatten(2))  # Eq. 9
+            return Level(interests.unflatten(2, (-1, 2)), pairs.mask), None
+        fine = draw_feature_pairs(
+            behavior.length,
+            len(behavior.columns),
+            self.branches,
+            self.heights,
+            keys.num_feature_pairs,
+            self.generator,
+        )
+        drawn = [pairs.windows.flatten(2), fine.window.flatten(2)]  # (B, M, 2P), (B, M, N'Q)
+        interests = self.extractor(behavior, torch.cat(drawn, dim=2))  # Eq. 9, in one look-up
+        h, g = interests.split([each.shape[2] for each in drawn], dim=2)
+        g_hat = self.vertical(g.unflatten(2, fine.window.shape[2:]))  # Eq. 10
+        rows = fine.rows.unsqueeze(-1).expand(-1, -1, -1, -1, -1, g_hat.shape[-1])
+        r = g_hat.gather(-2, rows)  # Eq. 23, of the rows of Eq. 24
+        return Level(h.unflatten(2, (-1, 2)), pairs.mask), Level(r, fine.mask)
 
-    def _sample_views(self, behavior: Behavior) -> tuple[Tensor, Tensor]:
-        """Pairs of halves of the history (Eq. 8), as `_interest_views` with M = 1."""
-        halves, exists = draw_halves(
+    def _draw_halves(self, behavior: Behavior) -> Level:
+        """The mean interests of random halves of the history (Eq. 8), with M = 1."""
+        halves, mask = draw_halves(
             behavior.length, behavior.max_len, self.settings.num_pairs, self.generator
         )
-        everywhere = torch.arange(behavior.max_len, device=halves.device)
-        interests = self.extractor(behavior, everywhere.expand(len(halves), 1, -1))[:, 0]
+        interests = self.extractor(behavior, behavior.indices.unsqueeze(1)).squeeze(1)
         share = halves / halves.sum(dim=-1, keepdim=True).clamp(min=1)
-        h = torch.einsum("bpvl,bljk->vpbjk", share.to(interests.dtype), interests)
-        return h.unsqueeze(1), exists.expand(1, self.settings.num_pairs, -1)
+        h = torch.einsum("bpvl,bljk->bpvjk", share.to(interests.dtype), interests)
+        return Level(h.unsqueeze(1), mask.unsqueeze(1))
 
     def _encode_interests(self, h: Tensor) -> Tensor:
-        """Enc_i of Eq. 13: (..., J, K) interests to (..., D)."""
+        """Enc_i: (..., J, K) interests to (..., D)."""
         if self.settings.view_encoder == "transformer":
             features = h.flatten(0, -3)
             h = self.attention(features, features).view(h.shape)
-        return self.interest_encoder(h.flatten(-2))
+        return self.interest_encoder(h.flatten(-2))  # Flat of Eq. 20
 
-    def _contrast(
-        self, levels: list[Tensor], exist: list[Tensor], group: Tensor
-    ) -> Sequence[Tensor]:
-        """InfoNCE of each level (Eq. 15, 16), all branches and pairs in one product.
+    def _contrast(self, z: Tensor, mask: Tensor, group: Tensor) -> Tensor:
+        """InfoNCE of one level, the mean over its branches and pairs.
 
         Args:
-            levels: (2, ..., B, D) encoded views.
-            exist: (..., B) of each level.
+            z: (B, ..., 2, D) encoded views.
+            mask: (B, ...) whether there is such a pair.
             group: (B,).
         """
-        losses = contrast(levels, self.temperature, group, exist, block_size=self.block_size)
-        if not self.settings.symmetric:
-            return losses
-        flipped = [z.flip(0) for z in levels]
-        back = contrast(flipped, self.temperature, group, exist, block_size=self.block_size)
-        return [(one + other) / 2 for one, other in zip(losses, back, strict=True)]
+        first, second = z.flatten(1, -3).permute(2, 1, 0, 3)  # (P, B, D) each
+        exists = mask.flatten(1).T  # (P, B)
+        views = [(first, second)] + ([(second, first)] if self.settings.symmetric else [])
+        losses = [
+            info_nce(
+                anchor, positive, self.temperature, group, valid=exists, block_size=self.block_size
+            )
+            for anchor, positive in views
+        ]
+        return torch.stack(losses).mean()
 
 
 def _extractor(keys: MISSSettings, max_width: int, num_sequences: int, dim: int) -> nn.Module:

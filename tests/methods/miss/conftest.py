@@ -75,7 +75,7 @@ def look_up() -> Callable[[Behavior], list[list[list[Tensor]]]]:
 
     def look(behavior: Behavior) -> list[list[list[Tensor]]]:
         batch = []
-        for row in behavior.ids.tolist():
+        for row in torch.stack(behavior.columns, dim=1).tolist():
             history = [step for step in zip(*row, strict=True) if all(step)]
             batch.append(
                 [

@@ -42,17 +42,15 @@ def test_interest_windows_lie_inside_the_history_at_a_distance_up_to_h(
         torch.tensor(lengths), max_width, max_distance, num_pairs, seeded(seed)
     )
     shape = (len(lengths), max_width, num_pairs)
-    assert pairs.first.shape == pairs.second.shape == shape
-    assert pairs.valid.shape == shape[:2]
+    assert pairs.windows.shape == (*shape, 2)
+    assert pairs.mask.shape == shape
     for b, n in enumerate(lengths):
         for m in range(1, max_width + 1):
             windows = [start for start in range(n) if start + m <= n]
-            assert pairs.valid[b, m - 1] == (len(windows) >= 2)
+            assert set(pairs.mask[b, m - 1].tolist()) == {len(windows) >= 2}
             if len(windows) < 2:
                 continue
-            for first, second in zip(
-                pairs.first[b, m - 1].tolist(), pairs.second[b, m - 1].tolist(), strict=True
-            ):
+            for first, second in pairs.windows[b, m - 1].tolist():
                 assert first in windows
                 assert second in windows
                 assert 1 <= second - first <= max_distance
@@ -70,7 +68,7 @@ def test_feature_rows_differ_and_span_features_that_exist(
     shape = (len(lengths), max_width, heights, num_pairs)
     assert pairs.window.shape == shape
     assert pairs.rows.shape == (*shape, 2)
-    assert pairs.valid.shape == shape[:2]
+    assert pairs.mask.shape == shape
     for n in range(1, heights + 1):
         spans = [row for row in range(j) if row + n <= j]  # rows of Ĝ_{m,n}, Eq. 22
         for first, second in pairs.rows[:, :, n - 1].reshape(-1, 2).tolist():
@@ -80,7 +78,7 @@ def test_feature_rows_differ_and_span_features_that_exist(
     for b, n in enumerate(lengths):
         for m in range(1, max_width + 1):
             windows = [start for start in range(n) if start + m <= n]
-            assert pairs.valid[b, m - 1] == bool(windows)
+            assert set(pairs.mask[b, m - 1].flatten().tolist()) == {bool(windows)}
             if windows:
                 assert set(pairs.window[b, m - 1].flatten().tolist()) <= set(windows)
 
@@ -92,11 +90,11 @@ def test_what_is_drawn_for_no_pair_is_a_small_number_that_can_be_looked_up(
 ) -> None:
     length = torch.tensor(lengths)
     pairs = draw_interest_pairs(length, max_width, max_distance, num_pairs, seeded(seed))
-    none = ~pairs.valid
-    assert set(pairs.first[none].flatten().tolist()) <= {0}
-    assert set(pairs.second[none].flatten().tolist()) <= {1}
+    first, second = pairs.windows[~pairs.mask].unbind(-1)
+    assert set(first.tolist()) <= {0}
+    assert set(second.tolist()) <= {1}
     features = draw_feature_pairs(length, 2, max_width, 1, num_pairs, seeded(seed))
-    assert set(features.window[~features.valid].flatten().tolist()) <= {0}
+    assert set(features.window[~features.mask].tolist()) <= {0}
 
 
 @pytest.mark.parametrize("j", [1, 2, 3, 5])
@@ -126,7 +124,7 @@ def test_distance_is_uniform_and_the_start_uniform_given_the_distance(
             for h in distances
             for start in range(windows - h)
         }
-        counts = count(pairs.first[:, m - 1, 0], pairs.second[:, m - 1, 0])
+        counts = count(*pairs.windows[:, m - 1, 0].unbind(-1))
         assert set(counts) == set(expected)
         if len(expected) > 1:
             keys = sorted(expected)
@@ -153,11 +151,12 @@ def test_ordered_pairs_of_rows_and_their_window_are_uniform(j: int, max_height: 
 def test_pairs_of_a_row_and_of_other_rows_are_drawn_independently() -> None:
     length = torch.full((MANY,), 5)
     interest = draw_interest_pairs(length, 2, 3, 2, seeded(5))
+    start = interest.windows[..., 0]
     feature = draw_feature_pairs(length, 3, 2, 1, 2, seeded(6))
     for first, second in [
-        (interest.first[:, 0, 0], interest.first[:, 0, 1]),  # two pairs of a branch
-        (interest.first[:, 0, 0], interest.first[:, 1, 0]),  # two branches
-        (interest.first[:-1, 0, 0], interest.first[1:, 0, 0]),  # two users
+        (start[:, 0, 0], start[:, 0, 1]),  # two pairs of a branch
+        (start[:, 0, 0], start[:, 1, 0]),  # two branches
+        (start[:-1, 0, 0], start[1:, 0, 0]),  # two users
         (feature.window[:, 0, 0, 0], feature.window[:, 0, 0, 1]),
         (feature.rows[:, 0, 0, 0, 0], feature.rows[:, 0, 0, 1, 0]),
         (feature.window[:, 0, 0, 0], feature.window[:, 1, 0, 0]),

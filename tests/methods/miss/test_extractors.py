@@ -95,7 +95,7 @@ def test_horizontal_convolution_equals_loops_at_every_window(
     make_tables: Callable,
     look_up: Callable,
 ) -> None:
-    behavior = Behavior(make_ids(LENGTHS, sequences, padding), make_tables(sequences, 2))
+    behavior = Behavior(make_ids(LENGTHS, sequences, padding).unbind(1), make_tables(sequences, 2))
     module = random_kernels(HorizontalConvolution(max_width))
     scalars = iter(module.g)
     kernels = {m: [next(scalars) for _ in range(m)] for m in range(1, max_width + 1)}
@@ -126,33 +126,23 @@ def test_a_branch_reads_and_teaches_only_the_behaviors_under_its_kernel(
 
 @pytest.mark.parametrize(("sequences", "max_height"), [(2, 1), (3, 1), (3, 2), (4, 3), (5, 2)])
 def test_vertical_convolution_equals_loops_at_every_row(sequences: int, max_height: int) -> None:
-    b, m, dim = 3, 2, 3
-    module = random_kernels(VerticalConvolution(m, max_height))
+    rows, branches, pairs, dim = 3, 2, 2, 3
+    module = random_kernels(VerticalConvolution(branches, max_height))
     draw = torch.Generator().manual_seed(3)
-    # Q enumerates all rows, drawn as both j and j'
-    rows = torch.zeros(b, m, max_height, sequences, 2, dtype=torch.long)
-    for n in range(1, max_height + 1):
-        for q in range(sequences):
-            last = sequences - n
-            rows[:, :, n - 1, q] = torch.tensor([min(q, last), max(last - q, 0)])
-    interests = torch.randn(
-        b, m, max_height, sequences, sequences, dim, generator=draw, dtype=torch.float64
-    )
-    views = module(interests, rows)
-    assert views.shape == (b, m, max_height, sequences, 2, dim)
-    for row in range(b):
-        for branch in range(m):
-            scalars = iter(module.g_hat[branch])
-            kernels = {n: [next(scalars) for _ in range(n)] for n in range(1, max_height + 1)}
-            for n, kernel in kernels.items():
-                for q in range(sequences):
-                    g = interests[row, branch, n - 1, q]  # (J, K) of one window
-                    for view, j in enumerate(rows[row, branch, n - 1, q].tolist()):
-                        for k in range(dim):
-                            total = sum(kernel[i] * g[j + i, k] for i in range(n))  # Eq. 22
-                            torch.testing.assert_close(
-                                views[row, branch, n - 1, q, view, k], torch.relu(total), **EXACT
-                            )
+    shape = (rows, branches, max_height, pairs, sequences, dim)
+    interests = torch.randn(shape, generator=draw, dtype=torch.float64)
+    found = module(interests)
+    assert found.shape == shape
+    for branch in range(branches):
+        scalars = iter(module.g_hat[branch])
+        for n in range(1, max_height + 1):
+            kernel = [next(scalars) for _ in range(n)]
+            g = interests[:, branch, n - 1]  # (B, Q, J, K)
+            for j in range(sequences - n + 1):
+                total = sum(kernel[i] * g[:, :, j + i] for i in range(n))  # Eq. 22
+                torch.testing.assert_close(
+                    found[:, branch, n - 1, :, j], torch.relu(total), **EXACT
+                )
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -160,7 +150,7 @@ def test_vertical_convolution_equals_loops_at_every_row(sequences: int, max_heig
 def test_lstm_state_is_that_of_the_history_alone(
     sequences: int, padding: str, make_ids: Callable, make_tables: Callable, look_up: Callable
 ) -> None:
-    behavior = Behavior(make_ids(LENGTHS, sequences, padding), make_tables(sequences, 2))
+    behavior = Behavior(make_ids(LENGTHS, sequences, padding).unbind(1), make_tables(sequences, 2))
     module = random_kernels(LSTMExtractor(sequences, 2))
     interests = module(behavior, every_window(LENGTHS, 1, 8)[:, :, : max(LENGTHS)])
     for b, c in enumerate(look_up(behavior)):
@@ -180,7 +170,7 @@ def test_lstm_state_is_that_of_the_history_alone(
 def test_self_attention_looks_at_the_history_alone(
     sequences: int, padding: str, make_ids: Callable, make_tables: Callable, look_up: Callable
 ) -> None:
-    behavior = Behavior(make_ids(LENGTHS, sequences, padding), make_tables(sequences, 2))
+    behavior = Behavior(make_ids(LENGTHS, sequences, padding).unbind(1), make_tables(sequences, 2))
     module = random_kernels(SelfAttentionExtractor(sequences, 2))
     interests = module(behavior, every_window(LENGTHS, 1, 8)[:, :, : max(LENGTHS)])
     attention = module.attention
@@ -216,7 +206,7 @@ def test_empty_histories_are_finite_and_teach_the_tables_nothing(
     extractor: nn.Module, make_tables: Callable
 ) -> None:
     tables = make_tables(2, 3)
-    behavior = Behavior(torch.zeros(3, 2, 4, dtype=torch.long), tables)
+    behavior = Behavior(torch.zeros(2, 3, 4, dtype=torch.long), tables)
     windows = torch.tensor([0, 1]).expand(3, 1, 2)  # what is drawn where there is no pair
     interests = extractor(behavior, windows)
     assert interests.isfinite().all()
@@ -230,7 +220,7 @@ def test_an_empty_history_beside_others_is_finite(
     extractor: nn.Module, make_ids: Callable, make_tables: Callable
 ) -> None:
     tables = make_tables(2, 3)
-    behavior = Behavior(make_ids([4, 0, 1], 2), tables)
+    behavior = Behavior(make_ids([4, 0, 1], 2).unbind(1), tables)
     interests = extractor(behavior, torch.tensor([0, 1]).expand(3, 1, 2))
     gradients = torch.autograd.grad(interests.sum(), [table.weight for table in tables])
     assert interests.isfinite().all()
@@ -241,7 +231,7 @@ def test_windows_past_the_end_of_a_batch_cut_to_one_position_are_finite(
     extractor: nn.Module, make_tables: Callable
 ) -> None:
     """Where no pair exists windows 0 and 1 are looked up, and a loader may cut L to 1."""
-    behavior = Behavior(torch.tensor([[[1], [2]], [[0], [0]]]), make_tables(2, 3))
+    behavior = Behavior(torch.tensor([[[1], [0]], [[2], [0]]]), make_tables(2, 3))
     interests = extractor(behavior, torch.tensor([0, 1]).expand(2, 1, 2))
     assert interests.shape == (2, 1, 2, 2, 3)
     assert interests.isfinite().all()
@@ -253,9 +243,11 @@ def test_what_stands_in_the_padding_row_of_a_table_changes_nothing(
     ids = make_ids([4, 1, 3], 2)
     windows = torch.tensor([[[0, 3]], [[0, 0]], [[1, 2]]])
     tables = make_tables(2, 3)
-    expected = extractor(Behavior(ids, tables), windows)
+    expected = extractor(Behavior(ids.unbind(1), tables), windows)
     for frozen in (True, False):
         for table in tables:
             table.weight.data[0] = 50.0
             table.padding_idx = 0 if frozen else None
-        torch.testing.assert_close(extractor(Behavior(ids, tables), windows), expected, **EXACT)
+        torch.testing.assert_close(
+            extractor(Behavior(ids.unbind(1), tables), windows), expected, **EXACT
+        )

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuxictr_miss import losses
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.methods.base import SSLLosses, get_method
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_feature_pairs, draw_interest_pairs
-from fuxictr_miss.registry import SSLLosses, get_method
 from fuxictr_miss.settings import SSLSettings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -108,7 +108,8 @@ def by_loops(method: MISS, behavior: Behavior, c: list, paper: Paper, draws: Ten
     lengths = torch.tensor([len(row[0]) for row in c])
     sequences = len(c[0])
     histories = [
-        [step for step in zip(*row, strict=True) if all(step)] for row in behavior.ids.tolist()
+        [step for step in zip(*row, strict=True) if all(step)]
+        for row in torch.stack(behavior.columns, dim=1).tolist()
     ]
     g = [interests_by_loops(method, row, paper.branches) for row in c]  # [b][m-1][l]
 
@@ -122,9 +123,8 @@ def by_loops(method: MISS, behavior: Behavior, c: list, paper: Paper, draws: Ten
                 if len(g[b][m - 1]) < 2:
                     views.append(None)
                     continue
-                first = int(drawn.first[b, m - 1, p])
-                second = int(drawn.second[b, m - 1, p])
-                t1, t2 = (g[b][m - 1][place].flatten() for place in (first, second))  # Eq. 20, 21
+                windows = drawn.windows[b, m - 1, p].tolist()
+                t1, t2 = (g[b][m - 1][place].flatten() for place in windows)  # Eq. 20, 21
                 similarities.append(torch.cosine_similarity(t1, t2, dim=0))
                 encoder = method.interest_encoder
                 views.append((encode(encoder, t1), encode(encoder, t2)))  # Eq. 13
@@ -226,7 +226,7 @@ def test_both_losses_and_their_gradients_equal_the_equations(
     ids = make_ids(LENGTHS, sequences)
     ids[TWINS[1]] = ids[TWINS[0]]
     tables = make_tables(sequences, K)
-    behavior = Behavior(ids, tables)
+    behavior = Behavior(ids.unbind(1), tables)
     method = build(sequences, **keys)
     check_against_loops(method, behavior, look_up(behavior), paper, trainable(method, tables))
 
@@ -247,7 +247,7 @@ def test_equations_hold_for_every_padding_and_degenerate_batch(
     look_up: Callable,
 ) -> None:
     tables = make_tables(sequences, K)
-    behavior = Behavior(make_ids(lengths, sequences, padding), tables)
+    behavior = Behavior(make_ids(lengths, sequences, padding).unbind(1), tables)
     method = build(sequences, max_width=2)
     paper = Paper(2, 3, min(2, sequences - 1))
     check_against_loops(method, behavior, look_up(behavior), paper, trainable(method, tables))
@@ -259,7 +259,7 @@ def test_padding_changes_nothing(extractor: str, make_ids: Callable, make_tables
     found = []
     for padding in ("post", "pre", "trimmed"):
         method = build(2, extractor=extractor)
-        found.append(method(Behavior(make_ids([3, 5, 0, 1, 2], 2, padding), tables)))
+        found.append(method(Behavior(make_ids([3, 5, 0, 1, 2], 2, padding).unbind(1), tables)))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], **EXACT)
 
@@ -270,7 +270,7 @@ def test_a_batch_of_empty_histories_costs_and_teaches_exactly_nothing(
     length: int, extractor: str, make_tables: Callable
 ) -> None:
     tables = make_tables(2, K)
-    behavior = Behavior(torch.zeros(3, 2, length, dtype=torch.long), tables)
+    behavior = Behavior(torch.zeros(2, 3, length, dtype=torch.long), tables)
     method = build(2, extractor=extractor)
     losses = method(behavior)
     assert [loss.item() for loss in losses] == [0, 0, 0]
@@ -283,13 +283,13 @@ def test_histories_of_length_one_have_feature_pairs_but_no_interest_pairs(
     extractor: str, make_ids: Callable, make_tables: Callable
 ) -> None:
     method = build(2, extractor=extractor)
-    losses = method(Behavior(make_ids([1, 1, 1, 0], 2, "trimmed"), make_tables(2, K)))
+    losses = method(Behavior(make_ids([1, 1, 1, 0], 2, "trimmed").unbind(1), make_tables(2, K)))
     assert losses.ssl.item() == losses.similarity.item() == 0
     assert losses.feature.item() > 0
 
 
 def test_one_row_is_its_own_and_only_choice(make_ids: Callable, make_tables: Callable) -> None:
-    losses = build(2)(Behavior(make_ids([6], 2), make_tables(2, K)))
+    losses = build(2)(Behavior(make_ids([6], 2).unbind(1), make_tables(2, K)))
     assert losses.ssl.item() == losses.feature.item() == 0
     assert losses.similarity.item() != 0
 
@@ -299,7 +299,7 @@ def test_a_batch_of_one_user_alone_has_nothing_to_push_apart(
 ) -> None:
     """The positive and the negative instance of a user share the history."""
     ids = make_ids([6], 2).repeat(4, 1, 1)
-    losses = build(2)(Behavior(ids, make_tables(2, K)))
+    losses = build(2)(Behavior(ids.unbind(1), make_tables(2, K)))
     assert losses.ssl.item() == losses.feature.item() == 0
 
 
@@ -311,7 +311,7 @@ def test_gradient_reaches_every_parameter_and_table_but_no_padding_row(
     method = build(3, num_pairs=4, num_feature_pairs=4)
     for kernels in (method.extractor.g, method.vertical.g_hat):
         kernels.data.abs_()  # a negative one may die in the ReLU
-    losses = method(Behavior(ids, tables))
+    losses = method(Behavior(ids.unbind(1), tables))
     names = [name for name, _ in method.named_parameters()]
     assert {name.split(".")[0] for name in names} == {
         "extractor",
@@ -340,14 +340,14 @@ def test_values_stay_finite_for_large_and_for_zero_embeddings(
         for table in tables:
             table.weight.data *= scale
         method = build(2).float()
-        losses = method(Behavior(make_ids(LENGTHS, 2), tables))
+        losses = method(Behavior(make_ids(LENGTHS, 2).unbind(1), tables))
         assert all(loss.isfinite() for loss in losses)
         found = gradients(losses.ssl + losses.feature, trainable(method, tables))
         assert all(gradient.isfinite().all() for gradient in found)
 
 
 def test_similarity_carries_no_gradient(make_ids: Callable, make_tables: Callable) -> None:
-    losses = build(2)(Behavior(make_ids(LENGTHS, 2), make_tables(2, K)))
+    losses = build(2)(Behavior(make_ids(LENGTHS, 2).unbind(1), make_tables(2, K)))
     assert not losses.similarity.requires_grad
     assert -1 <= losses.similarity.item() <= 1
 
@@ -355,7 +355,7 @@ def test_similarity_carries_no_gradient(make_ids: Callable, make_tables: Callabl
 def test_all_draws_come_from_the_generator_of_the_method(
     make_ids: Callable, make_tables: Callable
 ) -> None:
-    behavior = Behavior(make_ids(LENGTHS, 2), make_tables(2, K))
+    behavior = Behavior(make_ids(LENGTHS, 2).unbind(1), make_tables(2, K))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     method = build(2, seed=5)
@@ -383,7 +383,7 @@ def test_one_sequence_is_noticed_once_unless_no_feature_pairs_are_asked_for(
     with caplog.at_level(logging.INFO):
         method = build(sequences, variant=variant)
         for _ in range(3):
-            method(Behavior(make_ids(LENGTHS, sequences), make_tables(sequences, K)))
+            method(Behavior(make_ids(LENGTHS, sequences).unbind(1), make_tables(sequences, K)))
     messages = [record.message for record in caplog.records]
     assert len(messages) == notices
     assert all("J = 1" in message for message in messages)
@@ -427,7 +427,7 @@ def test_no_loop_runs_over_users_positions_pairs_or_widths(
             3, extractor=extractor, max_width=1 + more, num_pairs=more, num_feature_pairs=more
         )
         with _Operations() as operations:
-            found = method(Behavior(ids, tables))
+            found = method(Behavior(ids.unbind(1), tables))
             (found.ssl + found.feature).backward()
         counts.append(operations.count)
     # a loop adds an operation a turn, 24 at least; a view may become a copy, as sizes permit
@@ -453,7 +453,9 @@ def test_a_long_history_costs_no_more_arithmetic_than_a_short_one(
     for max_len in (50, 500):
         with _Floats() as floats:
             losses = build(2)(
-                Behavior(make_ids([max_len, 9, 50], 2, max_len=max_len), make_tables(2, K))
+                Behavior(
+                    make_ids([max_len, 9, 50], 2, max_len=max_len).unbind(1), make_tables(2, K)
+                )
             )
             (losses.ssl + losses.feature).backward()
         counts.append(floats.count)
@@ -470,7 +472,7 @@ def test_only_behaviors_under_a_kernel_of_a_drawn_window_are_looked_up(make_ids:
 
     tables = [Counting(12, K, padding_idx=0, dtype=torch.float64) for _ in range(3)]
     ids = make_ids([40] * 5, 3, max_len=40)
-    build(3, max_width=2, num_pairs=2, num_feature_pairs=3)(Behavior(ids, tables))
+    build(3, max_width=2, num_pairs=2, num_feature_pairs=3)(Behavior(ids.unbind(1), tables))
     widths = 1 + 2  # of the M = 2 kernels
     interest, feature = 5 * widths * (2 * 2), 5 * widths * (2 * 3)  # B, 2 P; B, N' Q
     assert asked == [interest + feature] * 3
@@ -484,6 +486,6 @@ def test_the_method_is_known_by_its_name_and_settings() -> None:
 def test_loss_of_alike_users_is_log_b(make_ids: Callable) -> None:
     """A table that gives every item one vector leaves nothing to tell users apart by."""
     table = nn.Embedding.from_pretrained(torch.ones(12, K, dtype=torch.float64))
-    losses = build(2)(Behavior(make_ids([6, 7, 8, 5], 2, seed=9), [table, table]))
+    losses = build(2)(Behavior(make_ids([6, 7, 8, 5], 2, seed=9).unbind(1), [table, table]))
     assert losses.ssl.item() == pytest.approx(math.log(4), abs=1e-9)
     assert losses.feature.item() == pytest.approx(math.log(4), abs=1e-9)

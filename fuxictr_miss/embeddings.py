@@ -1,0 +1,161 @@
+"""Where in a backbone the sequences of a behavior are embedded."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.layers.embeddings.pretrained_embedding import PretrainedEmbedding
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.errors import InputError
+
+
+class BehaviorSource:
+    """One kind of behavior: its sequences, and the tables of a backbone that embed them.
+
+    The tables are those that `main_tables` finds. Where the backbone's encoder of a sequence
+    transforms each behavior before it pools them, as a projection behind a pretrained table does,
+    the transformation is part of the table.
+
+    Args:
+        model: any FuxiCTR model, already built.
+        sequences: the J sequences that are attributes of this behavior.
+
+    Raises:
+        InputError: the model has no table for them, or they differ in length or dimension.
+    """
+
+    def __init__(self, model: BaseModel, sequences: list[str]) -> None:
+        model_name = type(model).__name__
+        features = model.feature_map.features
+        self.sequences = sequences
+        self.places = main_tables(model, sequences)
+        if not self.places:
+            raise InputError(
+                f"{model_name} embeds {', '.join(sequences)} in no table of more than one "
+                "dimension, so there is nothing to enhance. Use a backbone with an embedding table."
+            )
+        pad = torch.zeros(1, dtype=torch.long, device=model.device)
+        with torch.no_grad():
+            widths = [table(pad).shape[-1] for table in self.tables(model)]
+        lengths = [features[name]["max_len"] for name in sequences]
+        if len(set(lengths)) > 1 or len(set(widths)) > 1:
+            shapes = zip(sequences, lengths, widths, strict=True)
+            listed = ", ".join(f"{n}: length {m}, dimension {d}" for n, m, d in shapes)
+            raise InputError(
+                f"{model_name}: the attributes of a behavior must share one length and one "
+                f"dimension ({listed}). Name those that do in ssl_sequences; a list of lists gives "
+                "several behaviors."
+            )
+        self.dim = widths[0]  # K
+
+    def tables(self, model: BaseModel) -> list[nn.Module]:
+        """The J modules that embed the sequences; a shared one appears for each of them."""
+        layers = [model.get_submodule(place) for place in self.places]
+        return [side_by_side([_table(layer, name) for layer in layers]) for name in self.sequences]
+
+    def parameters(self, model: BaseModel) -> list[nn.Parameter]:
+        """The trainable parameters of the tables, each once."""
+        own = (p for table in self.tables(model) for p in table.parameters() if p.requires_grad)
+        return list(dict.fromkeys(own))
+
+    def described(self, model: BaseModel) -> str:
+        """Which table embeds each sequence, for the log: `item_id (1,082 x 10)`."""
+        parts = []
+        for name, table in zip(self.sequences, self.tables(model), strict=True):
+            spec = model.feature_map.features[name]
+            trains = any(p.requires_grad for p in table.parameters())
+            shape = f"{spec['vocab_size']:,} x {self.dim}{'' if trains else ', frozen'}"
+            parts.append(f"{spec.get('share_embedding', name)} ({shape})")
+        return ", ".join(parts)
+
+    def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
+        """The behaviors of a batch.
+
+        Args:
+            model: the model whose tables embed them.
+            inputs: the columns of the batch by name; those of the sequences are (B, L) ids.
+        """
+        columns = model.get_inputs({name: inputs[name] for name in self.sequences})
+        return Behavior([columns[name] for name in self.sequences], self.tables(model))
+
+
+# Layers of a sequence's encoder that transform each behavior by itself, before the pooling
+_OF_ONE_BEHAVIOR = (
+    nn.Linear, nn.Identity, nn.LayerNorm, nn.Dropout, nn.ReLU, nn.GELU, nn.Tanh, nn.Sigmoid,
+)  # fmt: skip
+
+
+def _table(layer: Any, name: str) -> nn.Module:
+    """What embeds a single behavior: the table, and the encoder up to its pooling."""
+    table = layer.embedding_layers[name]
+    if name not in layer.feature_encoders:
+        return table
+    encoder = layer.feature_encoders[name]
+    steps = list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]
+    alone = list(itertools.takewhile(lambda step: isinstance(step, _OF_ONE_BEHAVIOR), steps))
+    return nn.Sequential(table, *alone) if alone else table
+
+
+def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
+    """Find the `FeatureEmbeddingDict` that is a model's main embedding of some features.
+
+    Tables of one dimension do not count: they belong to a linear part. If several embed all the
+    features, the widest is taken. If several are equally wide, it is the attribute
+    `embedding_layer`, as FuxiCTR's models call it (others are gates or second towers), or else the
+    first. Tables in a list, as FFM and ONN have one for each field to interact with, are one
+    embedding in parts.
+
+    Args:
+        model: any FuxiCTR model.
+        features: the features that it must embed.
+
+    Returns:
+        The names of its submodules, one for each part; none if there is no such table.
+    """
+    wanted = list(features)
+    parts: dict[str, list[str]] = {}
+    widths: dict[str, int] = {}
+    for place, module in model.named_modules():
+        if isinstance(module, FeatureEmbeddingDict):
+            tables = module.embedding_layers
+            narrowest = min((_width(tables[f]) if f in tables else 0 for f in wanted), default=0)
+            if narrowest > 1:
+                whole = re.sub(r"\.\d+(?=\.|$)", "", place)
+                parts.setdefault(whole, []).append(place)
+                widths[whole] = widths.get(whole, 0) + narrowest
+
+    def rank(whole: str) -> tuple[int, bool]:
+        return widths[whole], whole in ("embedding_layer", "embedding_layer.embedding_layer")
+
+    return parts[max(widths, key=rank)] if parts else []
+
+
+def side_by_side(tables: list[nn.Module]) -> nn.Module:
+    """One module that concatenates the embeddings of several tables."""
+    return tables[0] if len(tables) == 1 else _SideBySide(tables)
+
+
+class _SideBySide(nn.Module):
+    def __init__(self, tables: list[nn.Module]) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(tables)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.cat([table(ids) for table in self.tables], dim=-1)
+
+
+def _width(table: nn.Module) -> int:
+    """The dimension of a table's output."""
+    if isinstance(table, PretrainedEmbedding):
+        if table.proj is not None:
+            return table.proj.out_features
+        return table.pretrain_embedding.embedding_dim
+    return getattr(table, "embedding_dim", 0)

@@ -1,0 +1,132 @@
+"""What a self-supervised method is, and the names by which models find one.
+
+A method is an `nn.Module` with a dataclass `Settings`. Its config keys are the method's name in
+lower case, "_", and the name of a field of `Settings`. It is built once for each behavior of a
+model, as
+
+    Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
+
+and called in training as `method(behavior: Behavior) -> SSLLosses`. All its random draws come from
+`generator`, so that the backbone sees the same random numbers with and without it: use
+`fuxictr_miss.methods.draws.drop`, not PyTorch's dropout, which draws from the global generator.
+
+Two attributes are optional:
+
+    prepare(columns)         called once before the first step with the training split: the J
+                             sequences by name, (rows, L) ids each
+    behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from fuxictr_miss.errors import InputError, unknown
+
+ClassT = TypeVar("ClassT", bound=type)
+
+_methods: dict[str, Any] = {}
+
+
+class SSLLosses(NamedTuple):
+    """What a method returns for a batch: scalar tensors."""
+
+    ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
+    feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
+    similarity: Tensor  # mean cosine similarity of the positive pairs (Fig. 5), detached
+
+
+def register_method(name: str) -> Callable[[ClassT], ClassT]:
+    """Class decorator: make a self-supervised method known as the ending `_<name>` of a model.
+
+    Example:
+        >>> import dataclasses, torch
+        >>> import fuxictr_miss as fm
+        >>> from fuxictr_miss.methods.base import SSLLosses
+        >>> @fm.register_method("Centre")
+        ... class Centre(torch.nn.Module):
+        ...     Settings = dataclasses.make_dataclass("Settings", [])
+        ...
+        ...     def __init__(self, ssl, settings, num_sequences, dim, generator):
+        ...         super().__init__()
+        ...
+        ...     def forward(self, behavior):
+        ...         loss = behavior.tensor.square().mean()
+        ...         return SSLLosses(loss, loss.new_zeros(()), loss.new_zeros(()))
+        >>> fm.get_model("DIN_Centre").__name__
+        'DIN_Centre'
+
+    Raises:
+        InputError: the class lacks what a method needs, no model's name could end in `name`, or
+            another method has that name or its keys.
+    """
+
+    def register(method: ClassT) -> ClassT:
+        if not name.isalnum() or not name.isascii() or name.lower() == "ssl":
+            raise InputError(
+                f"A method cannot be called {name!r}: its name follows the _ of a model's name and "
+                "precedes the _ of its keys, so it must be letters and digits only, and not ssl."
+            )
+        is_module = isinstance(method, type) and issubclass(method, nn.Module)
+        if not is_module or getattr(method, "forward", None) is nn.Module.forward:
+            raise InputError(
+                f"Method {name} must be a class derived from torch.nn.Module with a "
+                "forward(behavior)."
+            )
+        settings = getattr(method, "Settings", None)
+        if not dataclasses.is_dataclass(settings) or _required(settings):
+            raise InputError(
+                f"Method {name} needs a dataclass Settings with a field and a default for each of "
+                "its keys; it may be empty."
+            )
+        for other, known in _methods.items():
+            if other.lower() == name.lower():
+                refuse_another(f"method {other}", known, method)
+        _methods[name] = method
+        return method
+
+    return register
+
+
+def list_methods() -> list[str]:
+    """Names of all self-supervised methods, sorted."""
+    return sorted(_methods)
+
+
+def get_method(name: str) -> Any:
+    """The class of a self-supervised method.
+
+    Raises:
+        InputError: there is none of this name; the message lists all there are.
+    """
+    if name not in _methods:
+        raise unknown("method", name, _methods)
+    return _methods[name]
+
+
+def _required(settings: Any) -> list[str]:
+    """The fields of a dataclass that have no default."""
+    missing = dataclasses.MISSING
+    return [
+        field.name
+        for field in dataclasses.fields(settings)
+        if field.default is missing and field.default_factory is missing
+    ]
+
+
+def refuse_another(what: str, known: type | None, new: type) -> None:
+    """Refuse a second class of one name; the code that defined the first may run again.
+
+    Raises:
+        InputError: `new` is defined elsewhere than `known`.
+    """
+    place = (new.__module__, new.__qualname__)
+    if known is not None and (known.__module__, known.__qualname__) != place:
+        raise InputError(
+            f"There is a {what} already, {known.__module__}.{known.__qualname__}. Register yours "
+            "under another name."
+        )
