@@ -31,6 +31,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    command = folder / "bin" / "fuxictr-miss"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fuxictr_miss "$@"\n')
+    command.chmod(0o755)
     return folder
 
 
