@@ -90,7 +90,7 @@ class Rule(nn.Module):
         first, second = self.encoder(views)  # (P, B, D) each
         valid = exists.expand(len(first), -1)  # (P, B)
         loss = info_nce(
-            first, second, self.temperature, behavior.group, valid=valid, block_size=self.block_size
+            first, second, self.temperature, behavior.group, mask=valid, block_size=self.block_size
         )
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, valid))
 

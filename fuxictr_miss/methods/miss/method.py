@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.losses import contrast
+from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
     DISTANCES,
@@ -205,19 +205,27 @@ class MISS(nn.Module):
     def _contrast(
         self, levels: list[Tensor], exist: list[Tensor], group: Tensor
     ) -> Sequence[Tensor]:
-        """InfoNCE of each level (Eq. 15, 16), all branches and pairs in one product.
+        """InfoNCE of each level (Eq. 15, 16), a set for each branch and pair.
 
         Args:
             levels: (2, ..., B, D) encoded views.
             exist: (..., B) of each level.
             group: (B,).
         """
-        losses = contrast(levels, self.temperature, group, exist, block_size=self.block_size)
-        if not self.settings.symmetric:
-            return losses
-        flipped = [z.flip(0) for z in levels]
-        back = contrast(flipped, self.temperature, group, exist, block_size=self.block_size)
-        return [(one + other) / 2 for one, other in zip(losses, back, strict=True)]
+
+        def one_way(anchor: Tensor, positive: Tensor, mask: Tensor) -> Tensor:
+            return info_nce(
+                anchor, positive, self.temperature, group, mask=mask, block_size=self.block_size
+            )
+
+        losses = []
+        for z, mask in zip(levels, exist, strict=True):
+            case = (*z.flatten(1, -3), mask.flatten(0, -2))  # (P, B, D), (P, B, D), (P, B)
+            loss = one_way(*case)
+            if self.settings.symmetric:
+                loss = (loss + one_way(case[1], case[0], case[2])) / 2
+            losses.append(loss)
+        return losses
 
 
 def _extractor(keys: MISSSettings, max_width: int, num_sequences: int, dim: int) -> nn.Module:
