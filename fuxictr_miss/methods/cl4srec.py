@@ -98,7 +98,7 @@ class CL4SRec(nn.Module):
         states = self.encoder(views.flatten(0, 1), length.flatten())
         first, second = states.unflatten(0, (-1, 2)).unbind(1)  # (B, JK) each
         exists = behavior.length > 0
-        loss = nt_xent(first, second, self.temperature, behavior.group, valid=exists)
+        loss = nt_xent(first, second, self.temperature, behavior.group, exists)
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
 
     def _draw(self, length: Tensor, max_len: int) -> tuple[Tensor, Tensor]:

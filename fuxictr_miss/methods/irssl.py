@@ -105,7 +105,7 @@ class IRSSL(nn.Module):
         first, second = self.tower(torch.stack(views).flatten(2))
         exists = items.length > 0
         loss = info_nce(
-            first, second, self.temperature, items.group, valid=exists, block_size=self.block_size
+            first, second, self.temperature, items.group, mask=exists, block_size=self.block_size
         )
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
 

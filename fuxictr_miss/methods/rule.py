@@ -87,7 +87,7 @@ class Rule(nn.Module):
         first, second = z.permute(2, 1, 0, 3)  # (P, B, D) each
         mask = exists.expand(len(first), -1)  # (P, B)
         loss = info_nce(
-            first, second, self.temperature, behavior.group, valid=mask, block_size=self.block_size
+            first, second, self.temperature, behavior.group, mask=mask, block_size=self.block_size
         )
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, mask))
 

@@ -44,7 +44,7 @@ class Halves(torch.nn.Module):
         older = (place < behavior.length[:, None] // 2).unsqueeze(-1)
         first, second = self.encoder((x * older).sum(1)), self.encoder((x * ~older).sum(1))
         exists = behavior.length >= 2
-        loss = fm.losses.info_nce(first, second, self.temperature, behavior.group, valid=exists)
+        loss = fm.losses.info_nce(first, second, self.temperature, behavior.group, mask=exists)
         similarity = torch.cosine_similarity(first, second).detach().mean()
         return SSLLosses(ssl=loss, feature=loss.new_zeros(()), similarity=similarity)
 '''

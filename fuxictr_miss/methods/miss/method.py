@@ -215,7 +215,7 @@ class MISS(nn.Module):
         views = [(first, second)] + ([(second, first)] if self.settings.symmetric else [])
         losses = [
             info_nce(
-                anchor, positive, self.temperature, group, valid=exists, block_size=self.block_size
+                anchor, positive, self.temperature, group, mask=exists, block_size=self.block_size
             )
             for anchor, positive in views
         ]

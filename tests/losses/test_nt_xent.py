@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import math
 
 import pytest
@@ -15,10 +17,10 @@ TAU = 0.3
 
 
 def by_loops(
-    first: Tensor, second: Tensor, tau: float, group: list[int] | None, valid: list[bool]
+    first: Tensor, second: Tensor, tau: float, group: list[int] | None, mask: list[bool]
 ) -> Tensor:
     """Every view in turn as the anchor; view (row, side)."""
-    rows = [b for b in range(len(first)) if valid[b]]
+    rows = [b for b in range(len(first)) if mask[b]]
     views = {(b, side): view[b] for b in rows for side, view in enumerate((first, second))}
     terms = []
     for (b, side), anchor in views.items():
@@ -41,12 +43,12 @@ def views() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("group", [None, [0, 1, 2, 3, 4, 5], [7, 7, 1, 2, 1, 3], [4] * 6])
 @pytest.mark.parametrize(
-    "valid", [[True] * 6, [True, False, True, True, False, True], [False] * 5 + [True], [False] * 6]
+    "mask", [[True] * 6, [True, False, True, True, False, True], [False] * 5 + [True], [False] * 6]
 )
-def test_value_and_gradient_equal_the_sum_over_views(views, group, valid):
+def test_value_and_gradient_equal_the_sum_over_views(views, group, mask):
     ids = None if group is None else torch.tensor(group)
-    loss = nt_xent(*views, TAU, ids, torch.tensor(valid))
-    expected = by_loops(*views, TAU, group, valid)
+    loss = nt_xent(*views, TAU, ids, torch.tensor(mask))
+    expected = by_loops(*views, TAU, group, mask)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(
         torch.autograd.grad(loss, views), torch.autograd.grad(expected, views)
@@ -63,7 +65,7 @@ def test_alike_views_give_log_of_all_that_are_compared(dtype):
 def test_no_pair_and_no_negative_cost_exactly_nothing(views):
     one = [view[:1] for view in views]
     nobody = torch.zeros(6, dtype=torch.bool)
-    for loss in (nt_xent(*one), nt_xent(*views, valid=nobody), nt_xent(*views, group=nobody.int())):
+    for loss in (nt_xent(*one), nt_xent(*views, mask=nobody), nt_xent(*views, group=nobody.int())):
         assert loss.item() == 0
         assert not any(grad.any() for grad in torch.autograd.grad(loss, views))
 
@@ -90,3 +92,35 @@ def test_a_temperature_that_is_not_positive_is_refused(views, tau):
 def test_shapes_that_do_not_fit_are_refused(views, shape):
     with pytest.raises(InputError, match="first and second"):
         nt_xent(views[0], torch.zeros(shape))
+
+
+def test_derivatives_by_views_and_temperature_are_those_of_the_values(views):
+    tau = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    group, mask = torch.tensor([7, 7, 1, 2, 1, 3]), torch.arange(6) != 2
+
+    def loss(first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
+        return nt_xent(first, second, temperature, group, mask)
+
+    assert torch.autograd.gradcheck(loss, (*views, tau))
+    assert torch.autograd.gradgradcheck(loss, (*views, tau))
+
+
+def test_half_precision_comes_close(views):
+    expected = nt_xent(*views, mask=torch.arange(6) != 2)
+    loss = nt_xent(*(view.half() for view in views), mask=torch.arange(6) != 2)
+    assert loss.dtype == torch.float16
+    assert loss.item() == pytest.approx(expected.item(), rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [("mask", torch.ones(6)), ("mask", torch.ones(5) > 0), ("group", torch.ones(5).long())],
+)
+def test_masks_and_groups_that_do_not_fit_are_refused(views, name, tensor):
+    with pytest.raises(InputError, match=rf"{name} must be \(6,\)"):
+        nt_xent(*views, **{name: tensor})
+
+
+def test_the_example_prints_what_it_says():
+    module = importlib.import_module("fuxictr_miss.losses.nt_xent")
+    assert doctest.testmod(module) == (0, 4)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -10,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import fuxictr_miss.losses as losses
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.losses import contrast, info_nce
+from fuxictr_miss.losses import info_nce, parts
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -22,8 +24,8 @@ GROUPS = {
     "pairs": [4, 4, -7, -7, 2**62, 2**62],
     "one group": [9] * 6,
 }
-VALIDS = {
-    "all valid": None,
+MASKS = {
+    "all rows": None,
     "by row": [True, False, True, True, False, True],
     "by set and row": [
         [True, True, False, True, True, True],
@@ -38,11 +40,11 @@ def by_loops(
     positive: Tensor,
     temperature: float = 0.1,
     group: Tensor | None = None,
-    valid: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Eq. 15 as it is written, over (P, B, D)."""
     sets, rows, _ = anchor.shape
-    exists = torch.ones(sets, rows) if valid is None else valid.expand(sets, rows)
+    exists = torch.ones(sets, rows) if mask is None else mask.expand(sets, rows)
     terms = []
     for p in range(sets):
         for x in range(rows):
@@ -78,14 +80,14 @@ def gradients(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 4, 6, 100])
 @pytest.mark.parametrize("temperature", [0.3, 0.005])  # 2^x of the latter is too large for us
-@pytest.mark.parametrize("valid", VALIDS.values(), ids=VALIDS)
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
 def test_loss_and_gradients_equal_loops_over_all_pairs(
-    group: list[int] | None, valid: list | None, chunk_size: int | None, temperature: float
+    group: list[int] | None, mask: list | None, chunk_size: int | None, temperature: float
 ) -> None:
     z1, z2 = views(3, 6, 4)
     groups = None if group is None else torch.tensor(group)
-    exists = None if valid is None else torch.tensor(valid)
+    exists = None if mask is None else torch.tensor(mask)
     loss = info_nce(z1, z2, temperature, groups, chunk_size, exists)
     expected = by_loops(z1, z2, temperature, groups, exists)
     torch.testing.assert_close(loss, expected, **EXACT)
@@ -128,14 +130,58 @@ def test_default_temperature_is_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
-def test_gradients_pass_gradcheck(chunk_size: int | None) -> None:
+@pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.parametrize(
+    "check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck], ids=["first", "second"]
+)
+def test_derivatives_by_views_and_temperature_are_those_of_the_values(
+    check: Any, chunk_size: int | None, block_size: int | None
+) -> None:
     group = torch.tensor([0, 1, 1, 2, 0])
-    valid = torch.tensor([[True, True, False, True, True], [True] * 5])
+    mask = torch.tensor([[True, True, False, True, True], [True] * 5])
+    tau = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 
-    def loss(z1: Tensor, z2: Tensor) -> Tensor:
-        return 3 * info_nce(z1, z2, 0.5, group, chunk_size, valid)
+    def loss(z1: Tensor, z2: Tensor, temperature: Tensor) -> Tensor:
+        return 3 * info_nce(z1, z2, temperature, group, chunk_size, mask, block_size)
 
-    assert torch.autograd.gradcheck(loss, views(2, 5, 3))
+    assert check(loss, (*views(2, 5, 3), tau))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_temperature_may_be_learnt(
+    mask: list | None, dtype: torch.dtype, shape: tuple[int, ...], chunk_size: int | None
+) -> None:
+    """Also where masks put pairs infinitely far apart: its gradient stays a number."""
+    z1, z2 = views(3, 6, 4)
+    group, exists = torch.tensor(GROUPS["pairs"]), None if mask is None else torch.tensor(mask)
+    tau = torch.full(shape, 0.25, dtype=dtype, requires_grad=True)
+    loss = info_nce(z1, z2, tau, group, chunk_size, exists)
+    exact = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    expected = by_loops(z1, z2, exact, group, exists)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, expected, **EXACT)
+    (gradient,), (wanted,) = gradients(loss, tau), gradients(expected, exact)
+    torch.testing.assert_close(gradient.squeeze().double(), wanted, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("learns", ["anchor", "positive", "temperature", "nothing", "no_grad"])
+def test_any_of_the_arguments_may_be_fixed(learns: str, chunk_size: int | None) -> None:
+    tensors = dict(zip(("anchor", "positive"), (z.detach() for z in views(2, 5, 3)), strict=True))
+    tensors["temperature"] = torch.tensor(0.5, dtype=torch.float64)
+    expected = by_loops(**tensors)
+    for tensor in [tensors[learns]] if learns in tensors else tensors.values():
+        tensor.requires_grad_(learns != "nothing")
+    with torch.set_grad_enabled(learns != "no_grad"):
+        loss = info_nce(**tensors, chunk_size=chunk_size)
+    torch.testing.assert_close(loss.detach(), expected, **EXACT)
+    assert loss.requires_grad == (learns in tensors)
+    if learns in tensors:
+        found, wanted = (gradients(form, tensors[learns]) for form in (loss, by_loops(**tensors)))
+        torch.testing.assert_close(found, wanted, **EXACT)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
@@ -159,28 +205,55 @@ class _LargestTensor(TorchDispatchMode):
 
 def test_similarities_that_do_not_fit_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     z1, z2 = views(2, 40, 3)
-    whole = info_nce(z1, z2)
-    monkeypatch.setattr(losses, "_SIMILARITIES_AT_ONCE", 1000)  # of 2 * 40 * 40 = 3200
-    monkeypatch.setattr(losses, "_ANCHORS_AT_ONCE", 1)
+    group, mask = torch.arange(40) // 2, torch.arange(40) % 7 > 0
+    whole = info_nce(z1, z2, 0.1, group, None, mask)
+    monkeypatch.setattr(parts, "SIMILARITIES_PER_PART", 1000)  # of 2 * 40 * 40 = 3200
+    monkeypatch.setattr(parts, "MIN_ANCHORS_PER_PART", 1)
     with _LargestTensor() as largest:
-        cut = info_nce(z1, z2)
+        cut = info_nce(z1, z2, 0.1, group, None, mask)
         cut.backward()
     torch.testing.assert_close(cut, whole, **EXACT)
     torch.testing.assert_close((z1.grad, z2.grad), gradients(whole, z1, z2), **EXACT)
     assert largest.numel <= 1000
 
 
-@pytest.mark.parametrize("valid", VALIDS.values(), ids=VALIDS)
+class _Held:
+    """A tensor that waits for the backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+@pytest.mark.parametrize(("chunk_size", "kept"), [(None, 3200), (None, 3199), (7, 3200)])
+def test_similarities_of_chunks_and_of_large_batches_do_not_wait_for_the_backward_pass(
+    chunk_size: int | None, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "SIMILARITIES_KEPT", kept)
+    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> _Held:
+        held.add(waiting := _Held(tensor))
+        return waiting
+
+    z1, z2 = views(2, 40, 3)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda waiting: waiting.tensor):
+        loss = info_nce(z1, z2, chunk_size=chunk_size)
+    largest = max(waiting.tensor.numel() for waiting in held)
+    similarities, both_views = 2 * 40 * 40, 2 * 2 * 40 * 3
+    assert largest == (similarities if chunk_size is None and kept == 3200 else both_views)
+    expected = by_loops(z1, z2)
+    torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
 @pytest.mark.parametrize(("block_size", "cuts"), [(6, [6]), (4, [3, 3]), (5, [3, 3]), (1, [1] * 6)])
 def test_blocks_are_batches_of_their_own(
-    block_size: int, cuts: list[int], group: list | None, valid: list | None
+    block_size: int, cuts: list[int], group: list | None, mask: list | None
 ) -> None:
     """The mean is over the pairs of all blocks; only negatives of the own block remain."""
     z1, z2 = views(3, 6, 4)
-    exists = (
-        torch.ones(3, 6, dtype=torch.bool) if valid is None else torch.tensor(valid).expand(3, 6)
-    )
+    exists = torch.ones(3, 6, dtype=torch.bool) if mask is None else torch.tensor(mask).expand(3, 6)
     expected, start = torch.zeros((), dtype=torch.float64), 0
     for size in cuts:
         part = slice(start, start + size)
@@ -192,7 +265,7 @@ def test_blocks_are_batches_of_their_own(
     groups = None if group is None else torch.tensor(group)
     for chunk_size in (None, 2):
         loss = info_nce(
-            z1, z2, 0.3, groups, chunk_size, None if valid is None else exists, block_size
+            z1, z2, 0.3, groups, chunk_size, None if mask is None else exists, block_size
         )
         torch.testing.assert_close(loss, expected, **EXACT)
         torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
@@ -203,30 +276,12 @@ def test_blocks_are_the_same_however_many_are_computed_at_once(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     z1, z2 = views(3, 7, 4)
-    group, exists = torch.tensor([0, 1, 1, 2, 2, 3, 3]), torch.tensor(VALIDS["by row"] + [True])
+    group, exists = torch.tensor([0, 1, 1, 2, 2, 3, 3]), torch.tensor(MASKS["by row"] + [True])
     expected = info_nce(z1, z2, 0.3, group, 1, exists, block_size=2)
-    monkeypatch.setattr(losses, "_SIMILARITIES_AT_ONCE", at_once)
+    monkeypatch.setattr(parts, "SIMILARITIES_PER_PART", at_once)
     loss = info_nce(z1, z2, 0.3, group, None, exists, block_size=2)
     torch.testing.assert_close(loss, expected, **EXACT)
     torch.testing.assert_close(gradients(loss, z1, z2), gradients(expected, z1, z2), **EXACT)
-
-
-@pytest.mark.parametrize("block_size", [None, 4])
-def test_kinds_contrasted_together_lose_what_each_loses_alone(block_size: int | None) -> None:
-    """Whatever their widths, numbers of sets, and which rows are valid."""
-    group = torch.tensor([0, 1, 0, 2, 2, 3])
-    pairs = [views(3, 6, 4, seed=1), views(2, 6, 2, seed=2), views(1, 6, 4, seed=3)]
-    valid = [torch.tensor(VALIDS["by set and row"]), None, torch.tensor([VALIDS["by row"]])]
-    weights = [0.3, -2.0, 5.0]
-    together = contrast([torch.stack(each) for each in pairs], 0.2, group, valid, None, block_size)
-    alone = [
-        info_nce(*each, 0.2, group, None, exists, block_size)
-        for each, exists in zip(pairs, valid, strict=True)
-    ]
-    torch.testing.assert_close(list(together), alone, **EXACT)
-    sums = [sum(map(torch.mul, map(torch.tensor, weights), each)) for each in (together, alone)]
-    for z1, z2 in pairs:
-        torch.testing.assert_close(gradients(sums[0], z1, z2), gradients(sums[1], z1, z2), **EXACT)
 
 
 @pytest.mark.parametrize("exists", [None, torch.ones(2, 7, dtype=torch.bool)])
@@ -236,7 +291,7 @@ def test_the_last_block_may_be_smaller(exists: Tensor | None) -> None:
         by_loops(z1[:, part], z2[:, part]) * 2 * len(range(7)[part])
         for part in (slice(0, 4), slice(4, 7))
     )
-    loss = info_nce(z1, z2, valid=exists, block_size=4)
+    loss = info_nce(z1, z2, mask=exists, block_size=4)
     torch.testing.assert_close(loss, mean / 14, **EXACT)
 
 
@@ -271,10 +326,10 @@ def test_length_of_a_view_does_not_matter() -> None:
 def test_order_of_the_rows_does_not_matter(chunk_size: int | None) -> None:
     z1, z2 = views(2, 6, 4)
     group = torch.tensor([0, 1, 0, 2, 2, 3])
-    valid = torch.tensor([True, True, True, False, True, True])
+    mask = torch.tensor([True, True, True, False, True, True])
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    loss = info_nce(z1, z2, 0.2, group, chunk_size, valid)
-    moved = info_nce(z1[:, order], z2[:, order], 0.2, group[order], chunk_size, valid[order])
+    loss = info_nce(z1, z2, 0.2, group, chunk_size, mask)
+    moved = info_nce(z1[:, order], z2[:, order], 0.2, group[order], chunk_size, mask[order])
     torch.testing.assert_close(moved, loss, **EXACT)
     torch.testing.assert_close(gradients(moved, z1, z2), gradients(loss, z1, z2), **EXACT)
 
@@ -293,8 +348,8 @@ def test_rows_of_one_group_do_not_push_each_other(chunk_size: int | None) -> Non
     """With all else invalid, only rows 0 and 2 could push; they share a group, so none does."""
     z1, z2 = views(4, 3)
     group = torch.tensor([1, 2, 1, 3])
-    valid = torch.tensor([True, False, True, False])
-    loss = info_nce(z1, z2, group=group, chunk_size=chunk_size, valid=valid)
+    mask = torch.tensor([True, False, True, False])
+    loss = info_nce(z1, z2, group=group, chunk_size=chunk_size, mask=mask)
     assert loss.item() == 0
     assert all(not gradient.any() for gradient in gradients(loss, z1, z2))
 
@@ -303,12 +358,12 @@ def test_rows_of_one_group_do_not_push_each_other(chunk_size: int | None) -> Non
 @pytest.mark.parametrize(
     "case",
     [
-        {"valid": torch.zeros(5, dtype=torch.bool)},
-        {"valid": torch.zeros(2, 5, dtype=torch.bool)},
-        {"valid": torch.tensor([False, False, True, False, False])},
+        {"mask": torch.zeros(5, dtype=torch.bool)},
+        {"mask": torch.zeros(2, 5, dtype=torch.bool)},
+        {"mask": torch.tensor([False, False, True, False, False])},
         {"group": torch.full((5,), 3)},
     ],
-    ids=["no valid row", "no valid pair", "a single pair", "one group"],
+    ids=["no row", "no pair", "a single pair", "one group"],
 )
 def test_without_anything_to_contrast_loss_and_gradients_are_exactly_zero(
     case: dict[str, Tensor], chunk_size: int | None
@@ -331,17 +386,17 @@ def test_a_batch_of_one_row_costs_exactly_zero(chunk_size: int | None) -> None:
 @pytest.mark.parametrize("content", [0.0, 1e-200, 1e150])
 def test_invalid_rows_neither_act_nor_learn(content: float, chunk_size: int | None) -> None:
     z1, z2 = views(2, 5, 3)
-    valid = torch.tensor([True, False, True, True, False])
-    expected = info_nce(z1[:, valid], z2[:, valid])
+    mask = torch.tensor([True, False, True, True, False])
+    expected = info_nce(z1[:, mask], z2[:, mask])
     other1, other2 = (
-        torch.where(valid[:, None], z, torch.full_like(z, content)).detach().requires_grad_()
+        torch.where(mask[:, None], z, torch.full_like(z, content)).detach().requires_grad_()
         for z in (z1, z2)
     )
-    loss = info_nce(other1, other2, valid=valid, chunk_size=chunk_size)
+    loss = info_nce(other1, other2, mask=mask, chunk_size=chunk_size)
     torch.testing.assert_close(loss, expected, **EXACT)
     for gradient in gradients(loss, other1, other2):
-        assert not gradient[:, ~valid].any()
-        assert gradient[:, valid].isfinite().all()
+        assert not gradient[:, ~mask].any()
+        assert gradient[:, mask].isfinite().all()
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
@@ -362,22 +417,60 @@ def test_a_tiny_temperature_does_not_overflow(chunk_size: int | None) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("mask", [None, [True, True, False, True, True, True]])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)]
+)
 def test_lower_precision_keeps_its_type_and_comes_close(
-    dtype: torch.dtype, bound: float, chunk_size: int | None
+    dtype: torch.dtype, bound: float, mask: list | None, chunk_size: int | None
 ) -> None:
+    """To the exact loss of the rounded views, as close as one rounding of the result."""
     z1, z2 = views(2, 6, 4, dtype=dtype)
-    valid = torch.tensor([True, True, False, True, True, True])
-    loss = info_nce(z1, z2, 0.5, chunk_size=chunk_size, valid=valid)
+    exact = [z.detach().double().requires_grad_() for z in (z1, z2)]
+    rows = None if mask is None else torch.tensor(mask)
+    loss = info_nce(z1, z2, 0.1, chunk_size=chunk_size, mask=rows)
+    expected = by_loops(*exact, 0.1, mask=rows)
     assert loss.dtype == dtype
-    expected = by_loops(z1.double(), z2.double(), 0.5, valid=valid)
     assert loss.item() == pytest.approx(expected.item(), rel=bound)
+    for gradient, wanted in zip(gradients(loss, z1, z2), gradients(expected, *exact), strict=True):
+        assert gradient.dtype == dtype
+        assert (gradient.double() - wanted).abs().max() <= bound * wanted.abs().max()
 
 
-@pytest.mark.parametrize("temperature", [0, -0.1, math.nan])
-def test_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_sum_over_many_pairs_does_not_overflow_half_precision(dtype: torch.dtype) -> None:
+    sets, rows = 60, 300
+    same = torch.ones(sets, rows, 1, dtype=dtype)
+    assert sets * rows * math.log(rows) > torch.finfo(torch.float16).max
+    assert info_nce(same, same).item() == pytest.approx(math.log(rows), rel=4e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_does_not_round_the_similarities(dtype: torch.dtype) -> None:
+    z1, z2 = views(2, 6, 4, dtype=torch.float32)
+    case = (0.1, torch.tensor(GROUPS["pairs"]), None, torch.tensor(MASKS["by row"]))
+    expected = info_nce(z1, z2, *case)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = info_nce(z1, z2, *case)
+        chunked = info_nce(z1, z2, case[0], case[1], 2, case[3])
+    assert loss == expected
+    torch.testing.assert_close(chunked, expected)
+    assert gradients(loss, z1)[0].equal(gradients(expected, z1)[0])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 4, 3)])
+@pytest.mark.parametrize("block_size", [None, 2])
+def test_an_empty_batch_costs_exactly_zero(shape: tuple, block_size: int | None) -> None:
+    z1, z2 = views(*shape)
+    loss = info_nce(z1, z2, block_size=block_size)
+    assert loss.item() == 0
+    assert gradients(loss, z1)[0].shape == shape
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan, torch.tensor(-1.0), torch.ones(2)])
+def test_temperature_that_is_no_positive_number_is_refused(temperature: Any) -> None:
     z1, z2 = views(4, 3)
-    with pytest.raises(InputError, match="temperature must be positive, got"):
+    with pytest.raises(InputError, match="temperature must be a positive number, got"):
         info_nce(z1, z2, temperature)
 
 
@@ -387,3 +480,46 @@ def test_temperature_that_is_not_positive_is_refused(temperature: float) -> None
 def test_views_of_other_shapes_are_refused(first: tuple, second: tuple) -> None:
     with pytest.raises(InputError, match=r"\(B, D\) or \(P, B, D\)"):
         info_nce(torch.ones(first), torch.ones(second))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(torch.int64, torch.int64), (torch.float32, torch.float64), (torch.float16, torch.float32)],
+)
+def test_views_of_other_dtypes_are_refused(first: torch.dtype, second: torch.dtype) -> None:
+    with pytest.raises(InputError, match="one floating-point dtype"):
+        info_nce(torch.ones(4, 3, dtype=first), torch.ones(4, 3, dtype=second))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"mask": torch.ones(4)},
+        {"mask": torch.ones(4, dtype=torch.int64)},
+        {"mask": torch.ones(5, dtype=torch.bool)},
+        {"mask": torch.ones(1, dtype=torch.bool)},
+        {"mask": torch.ones(3, 4, dtype=torch.bool)},
+        {"mask": torch.ones(4, 2, dtype=torch.bool)},
+        {"mask": torch.ones(2, 4)},
+        {"group": torch.ones(4)},
+        {"group": torch.ones(5, dtype=torch.int64)},
+        {"group": torch.ones(2, 4, dtype=torch.int64)},
+    ],
+)
+def test_masks_and_groups_that_do_not_fit_are_refused(case: dict[str, Tensor]) -> None:
+    """A mask of 0 and 1 is no mask: ~1 is -2."""
+    z1, z2 = views(2, 4, 3)
+    with pytest.raises(InputError, match=rf"{next(iter(case))} must be \(4,\)"):
+        info_nce(z1, z2, **case)
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "block_size"])
+@pytest.mark.parametrize("size", [0, -3])
+def test_sizes_below_one_are_refused(name: str, size: int) -> None:
+    with pytest.raises(InputError, match=f"{name} must be 1 or more, got {size}"):
+        info_nce(*views(4, 3), **{name: size})
+
+
+def test_the_example_prints_what_it_says() -> None:
+    module = importlib.import_module("fuxictr_miss.losses.info_nce")  # not the function
+    assert doctest.testmod(module) == (0, 6)
