@@ -95,7 +95,8 @@ def _own_names() -> set[str]:
         sys.modules["model_zoo"] = model_zoo = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(model_zoo)
     files = (file for folder in model_zoo.__path__ for file in Path(folder).glob("*/model.py"))
-    return {file.parent.name for file in files}  # a plain install has FuxiCTR's folders beside ours
+    # a plain install has FuxiCTR's folders beside ours, and model_zoo/MISS is DIN_MISS
+    return {file.parent.name for file in files} - set(DEFAULT_MODELS)
 
 
 def _find_backbone(name: str, zoo: Zoo | None) -> type[BaseModel] | None:

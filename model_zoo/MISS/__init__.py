@@ -1,0 +1,3 @@
+from model_zoo.MISS.model import MISS
+
+__all__ = ["MISS"]
