@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from fuxictr_miss.config import default_config
 from fuxictr_miss.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _parse() -> argparse.Namespace:
     add("--retry-failed", action="store_true", help="run again what failed or diverged")
     add("--keep-checkpoints", action="store_true", help="in checkpoints/benchmark; else removed")
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
-    add("--config", default="./config/", metavar="FOLDER", help="default: %(default)s")
+    add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or where "
+        "there is none the one that comes with the package")  # fmt: skip
     return parser.parse_args()
 
 
@@ -226,7 +228,7 @@ def _command(kind: str, number: int, arguments: argparse.Namespace) -> str:
     parts = ["python run_benchmark.py", f"--{kind} {number}"]
     parts += [f"--dataset {' '.join(arguments.dataset)}", f"--seeds {arguments.seeds}"]
     parts += [f"--search {arguments.search}"] if arguments.search else []
-    for option, default in (("config", "./config/"), ("results", "./results")):
+    for option, default in (("config", default_config()), ("results", "./results")):
         value = getattr(arguments, option)
         parts += [f"--{option} {value}"] if value != default else []
     return " ".join(parts)

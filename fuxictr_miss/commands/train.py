@@ -42,7 +42,8 @@ def main() -> None:
         print("\n".join(list_expids(arguments.config)))
         return
     params = experiment_params(arguments)
-    table = Path(Path(arguments.config).resolve().name + ".csv")
+    folder = Path(arguments.config).resolve().name
+    table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
 
     experiment = import_experiment()  # late: --help must not wait for torch
