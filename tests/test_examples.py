@@ -1,0 +1,70 @@
+"""Every example runs as its docstring says, from any folder, and MISS gains on its log."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("own_*.py"))
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.trained_number
+@pytest.mark.parametrize(
+    ("script", "arms"),
+    [
+        ("own_log.py", 2),  # DIN, DIN_MISS
+        ("own_model.py", 3),  # MeanPool, MeanPool_MISS, its backbone
+        ("own_method.py", 3),  # DIN, DIN_MISS, DIN_Halves
+    ],
+)
+def test_examples_run_and_miss_gains(script, arms, tmp_path):
+    printed = run(script, tmp_path)
+    pattern = r"^\[test\] AUC: ([\d.]+)|: test AUC ([\d.]+)"
+    aucs = [float(a or b) for a, b in re.findall(pattern, printed, re.MULTILINE)]
+    assert len(aucs) == arms
+    assert aucs[1] > aucs[0] + 0.05
+    assert not list(tmp_path.iterdir())  # all of it was in a folder of its own
+    if script == "own_model.py":
+        assert aucs[2] == aucs[1]
+
+
+def test_own_log_keeps_everything_in_the_folder_that_is_named(tmp_path):
+    run("own_log.py", tmp_path, "mine")
+    made = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert made >= {"log.csv", "splits", "config", "encoded", "checkpoints", "config.csv"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_own_log_writes_into_no_folder_of_the_users(tmp_path):
+    (tmp_path / "log.csv").write_text("mine")
+    command = [sys.executable, str(EXAMPLES / "own_log.py"), "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ". is not empty: name a new folder.\n"
+    assert (tmp_path / "log.csv").read_text() == "mine"
+
+
+def test_every_example_is_short_and_listed():
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"`python examples/(\w+\.py)`", listed)) == SCRIPTS
+    for script in SCRIPTS:
+        assert len((EXAMPLES / script).read_text(encoding="utf-8").splitlines()) < 80
