@@ -1,4 +1,4 @@
-"""The README's commands and snippets run as written, in a copy of the repository."""
+"""Commands and snippets of README and docs/ run as written, in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which `python` is this interpreter."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("fuxictr_miss", "model_zoo", "config", "data_preprocess"):
+    for name in ("fuxictr_miss", "model_zoo", "config", "data_preprocess", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("run_expid.py", "run_benchmark.py"):
         shutil.copy(ROOT / name, folder)
@@ -50,13 +51,28 @@ def run(command: list[str], folder: Path) -> str:
 @pytest.mark.trained_number
 def test_commands_and_snippets_run_as_written(copy):
     """The demo ends within three standard deviations of what ten seeds gave, on any processor."""
-    printed = "".join(run(["bash", "-ec", block], copy) for block in blocks("bash"))
+    printed = "".join(run(["bash", "-ec", block], copy) for block in blocks("bash", README))
     auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
     mean, deviation = re.search(r"([\d.]+) ± ([\d.]+) with MISS", README).groups()
     assert float(deviation) <= 0.008
     assert auc == pytest.approx(float(mean), abs=3 * float(deviation))
-    for block in blocks("python"):
+    for block in blocks("python", README):
         run([sys.executable, "-c", block], copy)
+    for page in DOCS.values():
+        for block in blocks("bash", page):
+            run(["bash", "-ec", block], copy)
+        for block in blocks("python", page):
+            run([sys.executable, "-c", block], copy)
+
+
+def test_the_config_in_the_readme_is_the_one_of_the_example():
+    """Entry for entry; comments may differ."""
+    (shown,) = blocks("yaml", README)
+    example = (ROOT / "examples" / "own_log.py").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].rstrip() for line in shown.splitlines()]
+    written = [line.partition("#")[0].rstrip() for line in example.splitlines()]
+    start = written.index(lines[0])
+    assert written[start : start + len(lines)] == lines
 
 
 def test_every_key_in_the_table_exists_with_that_default():
