@@ -36,10 +36,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        raise unwritable(unfinished, error) from error
+        raise write_error(unfinished, error) from error
 
 
-def unwritable(path: Path, error: Exception) -> InputError:
+def write_error(path: Path, error: Exception) -> InputError:
     """What to tell the user when `path` could not be written; its half-written file goes."""
     path.unlink(missing_ok=True)
     return InputError(

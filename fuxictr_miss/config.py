@@ -142,7 +142,7 @@ def override(params: dict[str, Any], assignments: list[str], seed: int | None) -
     return params
 
 
-def misspelt(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
+def misspelled_keys(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
     """One sentence a key that neither FuxiCTR nor the model reads but that looks like one.
 
     A data set's entry names the fields of every model, in keys that end with `_field`.

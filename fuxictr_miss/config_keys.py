@@ -244,7 +244,7 @@ class Keys(BaseModel):
         return _metric("monitor", value)
 
     @model_validator(mode="after")
-    def _together(self) -> Keys:
+    def _check_combinations(self) -> Keys:
         """What two keys say must fit; a key that is not given says nothing."""
         given = self.model_fields_set
         weights = {self.monitor: 1} if isinstance(self.monitor, str) else self.monitor

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 _PANELS = {
     "label loss": ("label_loss",),
     "contrastive losses": ("ssl_loss", "ssl_feature_loss", "held_out_ssl"),
-    "similarity of the drawn pairs": ("similarity",),
+    "similarity of the positive pairs": ("similarity",),
 }
 _NOT_METRICS = {"phase", "epoch", "steps", "seconds"}.union(*_PANELS.values())
 _MARK = {"Software": "fuxictr_miss"}  # in the PNG
 
 
 def check_picture(path: Path) -> None:
-    """Refuse to replace a picture that `draw` did not write.
+    """Refuse to replace a picture that `plot_history` did not write.
 
     Raises:
         InputError: there is one.
@@ -36,7 +36,7 @@ def check_picture(path: Path) -> None:
             )
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+def plot_history(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Plot the epochs of a run, one panel a quantity, and mark where a phase begins.
 
     A picture that cannot be written is a line in the log: the metrics of the run matter more.
@@ -76,8 +76,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     figure.suptitle(title)
     try:
         check_picture(path)
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             figure.savefig(unfinished, dpi=110, metadata=_MARK)
     except InputError as error:
-        log.warning("The training curves are not drawn: %s", error)
+        log.warning("The training curves were not plotted: %s", error)
     pyplot.close(figure)

@@ -11,10 +11,10 @@ from torch import Tensor
 from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.generated_classes import Generated
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.self_supervision import PART, SelfSupervision
-from fuxictr_miss.zoo import load_from, place_of
+from fuxictr_miss.zoo import load_from, zoo_location
 
 
 class Enhanced(BaseModel, metaclass=Generated):
@@ -63,7 +63,7 @@ class Enhanced(BaseModel, metaclass=Generated):
     def to_backbone(self) -> BaseModel:
         """A plain backbone with the trained weights and nothing self-supervised."""
         args, params = self._self_supervision.arguments
-        with own_random_numbers(self.device, 0):
+        with isolated_rng(self.device, 0):
             model = self._ssl_backbone(self.feature_map, *args, **params)
         own = self.state_dict()
         model.load_state_dict({k: v for k, v in own.items() if not k.startswith(f"{PART}.")})
@@ -106,7 +106,7 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
 
 @functools.cache
 def _enhanced(backbone: type[BaseModel], method: str) -> type[BaseModel]:
-    place = place_of(backbone)
+    place = zoo_location(backbone)
     body = {
         "_ssl_backbone": backbone,
         "_ssl_method": method,

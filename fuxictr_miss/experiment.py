@@ -23,13 +23,13 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_miss.checkpoint import data_of, load
-from fuxictr_miss.config import check, misspelt
-from fuxictr_miss.curves import draw
+from fuxictr_miss.config import check, misspelled_keys
+from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
-from fuxictr_miss.export import checked, export_embeddings
-from fuxictr_miss.files import replaced
+from fuxictr_miss.export import check_embeddings_path, export_embeddings
+from fuxictr_miss.files import atomic_write
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
 from fuxictr_miss.mixed_precision import autocast
@@ -39,14 +39,14 @@ from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import described, settle
+from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
 # Where a run happens, not what it computes: these may change between a run and its resume.
-NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
-                 "memory_budget_gb"}  # fmt: skip
+RUNTIME_KEYS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
+                "memory_budget_gb"}  # fmt: skip
 
 
 def run(
@@ -69,8 +69,8 @@ def run(
     """
     started = time.perf_counter()
     if embeddings is not None:
-        checked(embeddings, params)
-    with _alone(params), logging_redirect_tqdm(), without_fuxictr_info():
+        check_embeddings_path(embeddings, params)
+    with _run_lock(params), logging_redirect_tqdm(), without_fuxictr_info():
         log_file = set_logger(params, append=resume)
         model, loaders = build(params)
         rows = fit(
@@ -91,7 +91,7 @@ def run(
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
-    draw(rows, log_file.with_suffix(".png"), title=params["model_id"])
+    plot_history(rows, log_file.with_suffix(".png"), title=params["model_id"])
     result["epochs"] = len(rows)
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
@@ -99,7 +99,7 @@ def run(
 
 
 @contextmanager
-def _alone(params: Mapping[str, Any]) -> Iterator[None]:
+def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
     """Two runs of one experiment would write each other's checkpoint and log: refuse the second."""
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,23 +128,23 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     torch.set_num_threads(params.get("num_threads", 1))
     check_method_keys(params)
     model_class = get_model(params["model"], params.get("model_zoo_path"))
-    for sentence in misspelt(params, _arguments(model_class)):
+    for sentence in misspelled_keys(params, _arguments(model_class)):
         log.warning(sentence)
     paths = dict(zip(("train", "valid", "test"), build_dataset(params), strict=True))
     folder = os.path.dirname(str(paths["train"]))
     feature_map = FeatureMap(params["dataset_id"], folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
-    settled = settle(model_class, feature_map, params)
+    adapted = adapt(model_class, feature_map, params)
     seed_everything(params["seed"])
     kind = autocast(model_class, params.get("autocast"))  # type: ignore[arg-type]
-    with _as_a_sentence(params["model"]):
-        model = kind(settled.feature_map, **settled.params)
+    with _as_input_error(params["model"]):
+        model = kind(adapted.feature_map, **adapted.params)
     set_optimizer(model, params["optimizer"])
     initialize_forgotten_tables(model, params["seed"])
     tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
-    arrange = partial(settled.pad, model_class=model_class) if settled.traits.padding else None
+    arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
@@ -152,7 +152,7 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             continue
         rows = params["batch_size"]
         loaders[split] = TensorDataLoader(
-            settled.feature_map,
+            adapted.feature_map,
             path,
             split=split,
             batch_size=rows
@@ -162,20 +162,20 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             seed=params["seed"],
             train_sample_rate=params.get("train_sample_rate", 1.0),
             label_noise_rate=params.get("label_noise_rate", 0.0),
-            trim_history=settled.traits.trim,
+            trim_history=adapted.traits.trim,
             memory_budget_gb=params.get("memory_budget_gb"),
             device=model.device,
             arrange=arrange,
         )
         if split != "train":
             check_defined(model, loaders[split], params["metrics"])
-    with _as_a_sentence(params["model"]), torch.no_grad():
+    with _as_input_error(params["model"]), torch.no_grad():
         model.eval().forward(next(loaders["train"].batches()))
     return model.train(), loaders
 
 
 @contextmanager
-def _as_a_sentence(name: str) -> Iterator[None]:
+def _as_input_error(name: str) -> Iterator[None]:
     """What a model's own class raises at a key that it cannot use, in FuxiCTR's or PyTorch's words.
 
     Raises:
@@ -187,7 +187,7 @@ def _as_a_sentence(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a class may raise
         raise InputError(
-            f"{name} does not run with this config on this data: {described(error)}. Check the "
+            f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
             "keys of the model, and the embedding_dim of single features if there is one."
         ) from error
 
@@ -234,12 +234,12 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
             except ValueError as error:  # pandas' ParserError, UnicodeDecodeError
                 raise InputError(f"{path} cannot be read as a table ({error}).") from error
             table = pd.concat([known, table])
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in params.items() if k not in NOT_SETTINGS}
+    return {k: v for k, v in params.items() if k not in RUNTIME_KEYS}
 
 
 def _check_device(gpu: int) -> None:

@@ -22,7 +22,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.embeddings import main_tables, side_by_side
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced, writable
+from fuxictr_miss.files import atomic_write, writable
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
 _MARK = ("written_by", "fuxictr_miss")  # an attribute of our files, which FuxiCTR does not read
@@ -46,7 +46,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
         InputError: another ending, no vocabulary or no table there, a file there that is not ours,
             or one cannot be written.
     """
-    path = checked(path, {})
+    path = check_embeddings_path(path, {})
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
     try:
@@ -67,7 +67,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
             tables.setdefault(id(layers[0][name]), name)
     files = {name: _file_of(path, name) for name in tables.values()}
     for file in files.values():
-        _refuse_a_strangers(file)
+        _refuse_foreign_file(file)
     for name, file in files.items():
         ids = {t: i for t, i in vocabulary[name].items() if t not in _NO_TOKENS}
         table = side_by_side([layer[name] for layer in layers])
@@ -94,9 +94,9 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model
     files = [folder / f"{type(plain).__name__}.model", folder / "feature_map.json"]
-    with replaced(files[0]) as unfinished:
+    with atomic_write(files[0]) as unfinished:
         torch.save(plain.state_dict(), unfinished)
-    with replaced(files[1]) as unfinished:
+    with atomic_write(files[1]) as unfinished:
         plain.feature_map.save(str(unfinished))
     return files
 
@@ -113,7 +113,7 @@ def check_new(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: name another folder.")
 
 
-def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
+def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
     """The path, if the files beside it can be written; asked before the training.
 
     Args:
@@ -136,7 +136,7 @@ def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):
             names = column["name"] if isinstance(column["name"], list) else [column["name"]]
             for file in (_file_of(path, name) for name in names):
-                _refuse_a_strangers(file)
+                _refuse_foreign_file(file)
                 if file.resolve() in starts:
                     raise InputError(
                         f"{file} is the pretrained_emb that this experiment starts from: give "
@@ -149,7 +149,7 @@ def _file_of(path: Path, feature: str) -> Path:
     return path.with_name(f"{path.stem}_{feature}.h5")
 
 
-def _refuse_a_strangers(file: Path) -> None:
+def _refuse_foreign_file(file: Path) -> None:
     if not file.exists():
         return
     try:
@@ -164,7 +164,7 @@ def _refuse_a_strangers(file: Path) -> None:
 
 
 def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> None:
-    with replaced(file) as unfinished, h5py.File(unfinished, "w") as content:
+    with atomic_write(file) as unfinished, h5py.File(unfinished, "w") as content:
         content.attrs[_MARK[0]] = _MARK[1]
         content.attrs["data"] = data  # digest of the encoded data that the vectors were trained on
         content["key"] = _keys(tokens)

@@ -11,10 +11,10 @@ from fuxictr_miss.errors import InputError
 
 
 @contextmanager
-def replaced(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Write a file beside `path`, then rename it to `path`; a link keeps pointing at its file.
 
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text)
 
     Whatever happens inside, `path` holds either what it held before or all that was written.

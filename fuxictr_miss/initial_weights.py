@@ -15,7 +15,7 @@ from fuxictr.pytorch.layers.embeddings.pretrained_embedding import PretrainedEmb
 from fuxictr.pytorch.models import BaseModel
 from torch import nn
 
-from fuxictr_miss.random_numbers import own_random_numbers
+from fuxictr_miss.isolated_rng import isolated_rng
 
 _STREAM = 693_147  # keeps these draws apart from those that built the model from the same seed
 
@@ -31,11 +31,11 @@ def initialize_forgotten_tables(model: BaseModel, seed: int = 0) -> list[str]:
         Where the tables are: `<module>.<feature>`.
     """
     found: list[str] = []
-    with torch.no_grad(), own_random_numbers(model.device, seed + _STREAM):
+    with torch.no_grad(), isolated_rng(model.device, seed + _STREAM):
         for place, layer in model.named_modules():
             if isinstance(layer, FeatureEmbeddingDict):
                 for feature in _forgotten(layer):
-                    _draw(layer.embedding_layers[feature], layer)
+                    _initialize(layer.embedding_layers[feature], layer)
                     found.append(f"{place}.{feature}")
     return found
 
@@ -56,7 +56,7 @@ def _forgotten(layer: FeatureEmbeddingDict) -> list[str]:
     return forgotten
 
 
-def _draw(table: nn.Embedding | PretrainedEmbedding, layer: FeatureEmbeddingDict) -> None:
+def _initialize(table: nn.Embedding | PretrainedEmbedding, layer: FeatureEmbeddingDict) -> None:
     if isinstance(table, PretrainedEmbedding):
         table.init_weights()
     else:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fuxictr_miss.embeddings import BehaviorSource
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
 from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
 
@@ -59,7 +59,7 @@ class SelfSupervision(nn.Module):
         settings = read_settings(kind.Settings, f"{method.lower()}_", params)
         groups = self._behaviors(model, backbone, params)
         self.sources = [BehaviorSource(model, group) for group in groups]
-        with own_random_numbers(model.device, seed):
+        with isolated_rng(model.device, seed):
             for source in self.sources:
                 width = len(source.sequences), source.dim
                 module = kind(self.settings, settings, *width, self.generator)
@@ -114,7 +114,7 @@ class SelfSupervision(nn.Module):
         return list(dict.fromkeys([*own, *self.methods.parameters()]))
 
 
-def part_of(model: BaseModel) -> SelfSupervision | None:
+def self_supervision_of(model: BaseModel) -> SelfSupervision | None:
     """What a method has added to a model; None for a plain backbone."""
     return getattr(model, PART, None)
 

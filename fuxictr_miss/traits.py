@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fuxictr_miss.enhancer import backbone_of
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.logs import without_fuxictr_info
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.sequence_groups import field_arguments, flat, sequence_groups
 
 POOLING = "layers.MaskedAveragePooling()"
@@ -87,7 +87,7 @@ _FUXICTR = {
 }
 
 
-class Settled(NamedTuple):
+class Adapted(NamedTuple):
     """A backbone's traits, and the data and keys in the form that it wants."""
 
     traits: Traits
@@ -102,9 +102,9 @@ class Settled(NamedTuple):
                 columns.update(zip(group, side, strict=True))
 
 
-def settle(
+def adapt(
     model_class: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
-) -> Settled:
+) -> Adapted:
     """Bring a backbone, or its enhanced variant, together with the data and the config.
 
     One data set serves all models: only the `feature_encoder` of sequences changes, which FuxiCTR
@@ -120,8 +120,8 @@ def settle(
     traits = traits_of(backbone)
     if traits is None or not _is_ours(backbone):
         _check_fields(backbone, feature_map, params)
-        traits = _tried(backbone, feature_map, params, traits)
-    return Settled(traits, _encoded(feature_map, backbone, traits, params), params)
+        traits = _probed(backbone, feature_map, params, traits)
+    return Adapted(traits, _encoded(feature_map, backbone, traits, params), params)
 
 
 def traits_of(model_class: type[BaseModel]) -> Traits | None:
@@ -250,7 +250,7 @@ def _encoded(
 _ROWS, _IDS = 4, 4
 
 
-def _tried(
+def _probed(
     backbone: type[BaseModel],
     feature_map: FeatureMap,
     params: Mapping[str, Any],
@@ -263,7 +263,7 @@ def _tried(
     """
     problems = []
     for traits in [known] if known else [Traits(pooled=True), Traits(pooled=False)]:
-        problem = _problem(backbone, _encoded(feature_map, backbone, traits, params), params)
+        problem = _step_error(backbone, _encoded(feature_map, backbone, traits, params), params)
         if problem is None:
             return traits
         problems.append(problem)
@@ -278,7 +278,7 @@ def _tried(
     raise InputError(f"{name} does not run with this config on this data: {problems[0]}.{advice}")
 
 
-def _problem(
+def _step_error(
     backbone: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
 ) -> str | None:
     """Build the class with tiny tables and train it one step; what went wrong, if anything."""
@@ -288,7 +288,7 @@ def _problem(
         if "vocab_size" in spec:
             spec["vocab_size"] = _IDS
     device = torch.device("cpu")
-    with own_random_numbers(device, 0), without_fuxictr_info(), warnings.catch_warnings():
+    with isolated_rng(device, 0), without_fuxictr_info(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again where the model itself is built
         try:
             model = backbone(tiny, **{**params, "gpu": -1})
@@ -299,7 +299,7 @@ def _problem(
         except InputError:
             raise
         except Exception as error:  # whatever a class of somebody else may raise
-            return described(error)
+            return error_summary(error)
     return None
 
 
@@ -318,7 +318,7 @@ def _rows(feature_map: FeatureMap) -> dict[str, Tensor]:
     return batch
 
 
-def described(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """The error, and the last line outside the libraries that it came through."""
     text = str(error).strip().splitlines()
     libraries = (torch.__path__[0], fuxictr.__path__[0])

@@ -61,7 +61,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
                 key.tag = _TEXT
         values = loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise _fault(path, text, error) from error
+        raise _syntax_error(path, text, error) from error
     except InputError:
         raise
     except Exception as error:  # PyYAML's, from a date such as 2024-13-45 or `!!bool maybe`
@@ -115,7 +115,7 @@ def _check(root: yaml.MappingNode, path: Path) -> None:
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
-            _refuse_twice(node, path, node is root)
+            _refuse_duplicates(node, path, node is root)
             for key, value in node.value:
                 waiting.append(value)
                 scalars = isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
@@ -123,7 +123,7 @@ def _check(root: yaml.MappingNode, path: Path) -> None:
                     value.tag = _TEXT
 
 
-def _refuse_twice(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
+def _refuse_duplicates(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
     """An entry's null may be followed by a value: an example of FuxiCTR's own is written so."""
     lines: dict[str, int] = {}
     for key, value in mapping.value:
@@ -139,7 +139,7 @@ def _refuse_twice(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
             lines[key.value] = line
 
 
-def _fault(path: Path, text: str, error: yaml.YAMLError) -> InputError:
+def _syntax_error(path: Path, text: str, error: yaml.YAMLError) -> InputError:
     """What the YAML parser stumbled over, and the line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:

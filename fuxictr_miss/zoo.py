@@ -136,13 +136,13 @@ class Zoo:
         return importlib.import_module(f"{name}.{path.name}")
 
 
-def place_of(model: type[BaseModel]) -> tuple[str, str] | None:
+def zoo_location(model: type[BaseModel]) -> tuple[str, str] | None:
     """The folder and the name by which `load_from` finds a class again; None if Python does."""
     return _places.get(model)
 
 
 def load_from(root: str, name: str) -> type[BaseModel]:
-    """The class that `place_of` has described, maybe in another process."""
+    """The class that `zoo_location` has described, maybe in another process."""
     return Zoo(root).load(name)
 
 

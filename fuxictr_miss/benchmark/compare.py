@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 SIGNIFICANCE = 0.05
-FEWEST_SEEDS = 3  # for a test
+MIN_SEEDS = 3  # for a test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def significantly_better(ours: Measured, baseline: Measured, sign: int) -> bool:
     from scipy.stats import ttest_rel  # late: half a second
 
     seeds = sorted(ours.values.keys() & baseline.values.keys())
-    if len(seeds) < FEWEST_SEEDS:
+    if len(seeds) < MIN_SEEDS:
         return False
     first = [sign * ours.values[seed] for seed in seeds]
     second = [sign * baseline.values[seed] for seed in seeds]

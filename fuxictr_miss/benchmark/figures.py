@@ -13,13 +13,13 @@ from matplotlib import pyplot
 from fuxictr_miss.benchmark.report import (
     MARK,
     Source,
-    refuse_a_strangers,
+    refuse_foreign_report,
     value_text,
     winners_text,
     write,
 )
 from fuxictr_miss.benchmark.tables import FIGURES, METRICS, Figure
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 _REPRODUCIBLE: Any = {"svg.hashsalt": "fuxictr_miss", "svg.fonttype": "none"}
 _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperature τ"}
@@ -34,7 +34,7 @@ def write_figure(number: int, source: Source, command: str, even_empty: bool = T
         if not even_empty and not _drawn(drawing):
             pyplot.close(drawing)
             return False
-        refuse_a_strangers(path.parent, path.stem)
+        refuse_foreign_report(path.parent, path.stem)
         seeds = "one seed" if source.seeds == 1 else f"{source.seeds} seeds"
         head = [f"# Fig. {number}. {figure.title}", "", f"![]({path.stem}.png)", ""]
         head += [f"{seeds.capitalize()}. {figure.caption}", ""]
@@ -124,7 +124,7 @@ def _save(drawing: Any, path: Path) -> None:
         (".png", {"Software": MARK}),
         (".svg", {"Creator": MARK, "Date": None}),
     ):
-        with replaced(path.with_suffix(ending)) as unfinished:
+        with atomic_write(path.with_suffix(ending)) as unfinished:
             drawing.savefig(unfinished, dpi=150, metadata=metadata)
     pyplot.close(drawing)
 

@@ -33,7 +33,7 @@ class Experiment:
     @functools.cached_property
     def digest(self) -> str:
         """Of the settings that this model reads: equal for equal experiments of all seeds."""
-        read = {k: v for k, v in self.params.items() if k not in _unread(self)}
+        read = {k: v for k, v in self.params.items() if k not in _ignored_keys(self)}
         return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -63,7 +63,7 @@ class Planner:
             return None
         params = _loaded(self.config, expid)
         overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
-        if _is_whole(overrides.get("miss_variant"), params):
+        if _removes_nothing(overrides.get("miss_variant"), params):
             overrides["miss_variant"] = ""
         overrides = {k: v for k, v in overrides.items() if params.get(k, _MISSING) != v}
         place = f"{self.config}, {expid} with {overrides}"
@@ -80,7 +80,7 @@ class Planner:
     def note(self, variant: Variant, dataset: str) -> str:
         """What a reader of a cell has to know; "" if nothing."""
         expid = f"{variant.model}_{dataset}"
-        if expid in self.expids and _is_whole(
+        if expid in self.expids and _removes_nothing(
             variant.settings.get("miss_variant"), _loaded(self.config, expid)
         ):
             return (
@@ -151,7 +151,7 @@ _MISSING = object()
 _loaded = functools.lru_cache(maxsize=None)(load_params)
 
 
-def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
+def _removes_nothing(part: Any, params: Mapping[str, Any]) -> bool:
     """With one sequence a user (J = 1), "/F" takes nothing away."""
     sequences = [column for column in params["feature_cols"] if column.get("type") == "sequence"]
     names = [
@@ -160,9 +160,9 @@ def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
     return part == "/F" and len(names) == 1
 
 
-def _unread(experiment: Experiment) -> set[str]:
+def _ignored_keys(experiment: Experiment) -> set[str]:
     """Keys that cannot change this experiment: of other methods, and where it runs."""
-    from fuxictr_miss.experiment import NOT_SETTINGS  # late: these import torch
+    from fuxictr_miss.experiment import RUNTIME_KEYS  # late: these import torch
     from fuxictr_miss.methods.base import list_methods
 
     backbone, _, method = experiment.model.rpartition("_")
@@ -172,4 +172,4 @@ def _unread(experiment: Experiment) -> set[str]:
     if method not in methods:
         unread.add("ssl_")
     others = {k for k in experiment.params if k.startswith(tuple(unread))}
-    return others | NOT_SETTINGS | {"model_id", "seed"}
+    return others | RUNTIME_KEYS | {"model_id", "seed"}

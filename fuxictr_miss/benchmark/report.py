@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fuxictr_miss.benchmark import paper
-from fuxictr_miss.benchmark.compare import FEWEST_SEEDS, Measured, improvement, marks
+from fuxictr_miss.benchmark.compare import MIN_SEEDS, Measured, improvement, marks
 from fuxictr_miss.benchmark.plan import Planner, dataset_params
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.search import Winner
@@ -24,7 +24,7 @@ from fuxictr_miss.benchmark.tables import (
     at_rate,
 )
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced, writable
+from fuxictr_miss.files import atomic_write, writable
 
 _ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
@@ -94,13 +94,13 @@ def check_folder(folder: Path, reports: Iterable[str]) -> None:
     if not writable(folder):
         raise InputError(f"No report can be written to {folder}: give another by --results.")
     for name in reports:
-        refuse_a_strangers(folder, name)
+        refuse_foreign_report(folder, name)
     index = folder / "README.md"
     if index.exists() and not _text(index).startswith(_INDEX):
-        raise _strangers(index)
+        raise _foreign_file(index)
 
 
-def refuse_a_strangers(folder: Path, report: str) -> None:
+def refuse_foreign_report(folder: Path, report: str) -> None:
     """Refuse to replace a report, or what belongs to it, that this command did not write.
 
     Raises:
@@ -108,14 +108,14 @@ def refuse_a_strangers(folder: Path, report: str) -> None:
     """
     page = folder / f"{report}.md"
     if page.exists() and _LAST_LINE not in _text(page):
-        raise _strangers(page)
+        raise _foreign_file(page)
     for ending, mark in ((".tex", "% python run_benchmark.py"), (".png", MARK), (".svg", MARK)):
         path = page.with_suffix(ending)
         if path.exists() and not page.exists() and mark not in _text(path)[:4000]:
-            raise _strangers(path)
+            raise _foreign_file(path)
 
 
-def _strangers(path: Path) -> InputError:
+def _foreign_file(path: Path) -> InputError:
     return InputError(
         f"{path} was not written by run_benchmark.py: move it, or give another folder by --results."
     )
@@ -144,7 +144,7 @@ def write_table(number: int, source: Source, command: str, even_empty: bool = Tr
     if not even_empty and not _has_numbers(sheet):
         return False
     folder = source.results.path.parent
-    refuse_a_strangers(folder, f"table_{number}")
+    refuse_foreign_report(folder, f"table_{number}")
     text = sheet.markdown() + winners_text(source, {v.model for b in table.blocks for v in b})
     write(folder / f"table_{number}.md", f"{text}{_LAST_LINE}{command}`.\n")
     write(folder / f"table_{number}.tex", f"% {command}\n{sheet.latex()}")
@@ -171,7 +171,7 @@ def write_index(folder: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a text file that is either whole or not there."""
-    with replaced(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -343,10 +343,10 @@ def _explanations(source: Source, table: Table) -> list[str]:
         f"Test split, {spread} of {seeds} (n = {source.seeds} where a cell says nothing else). "
         "Bold: best of the block; underlined: strongest baseline in it."
     ]
-    if source.seeds >= FEWEST_SEEDS:
+    if source.seeds >= MIN_SEEDS:
         text.append(f"{STAR}: better than the underlined with p < 0.05 (paired t-test over seeds).")
     else:
-        text.append(f"No test of significance with fewer than {FEWEST_SEEDS} seeds.")
+        text.append(f"No test of significance with fewer than {MIN_SEEDS} seeds.")
     if any(dataset in paper.DATASETS for dataset in source.datasets):
         text.append("(paper): arXiv 2111.15068.")
     return text + ([table.caption] if table.caption else [])

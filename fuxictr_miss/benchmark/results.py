@@ -11,7 +11,7 @@ import pandas as pd
 from filelock import FileLock
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 NAME = "experiments.csv"
 # what a row says first; the metrics come between, what it was run with last
@@ -87,6 +87,6 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     columns = [name for name in (*_FIRST, *metrics, *_LAST) if name in names]
     text = [{k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()}
             for row in rows]  # fmt: skip
-    with replaced(path) as unfinished:
+    with atomic_write(path) as unfinished:
         # as objects: a whole number stays one, and every digit of a metric is kept
         pd.DataFrame(text, columns=columns, dtype=object).to_csv(unfinished, index=False)

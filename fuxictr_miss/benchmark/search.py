@@ -92,7 +92,7 @@ def trials(
                     f"--search chooses {model} on {dataset} by {metric}: add it to metrics."
                 )
         chosen = {start.key: start}
-        for settings in _draws(space, f"{model} {dataset}"):
+        for settings in _candidates(space, f"{model} {dataset}"):
             if len(chosen) >= budget:
                 break
             trial = planner.experiment(Variant(model, model, settings), dataset, SEED, "search")
@@ -128,7 +128,7 @@ def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
     return monitor.get_value({name: row[f"valid_{name}"] for name in monitor.get_metrics()})
 
 
-def _draws(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
+def _candidates(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
     """Changes of one key alone, each key's first value before any second; then combinations."""
     for turn in range(max(map(len, space.values()), default=0)):
         yield from ({key: values[turn]} for key, values in space.items() if turn < len(values))

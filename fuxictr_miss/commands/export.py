@@ -33,7 +33,7 @@ def main() -> None:
     from fuxictr_miss import experiment, export  # late: --help must not wait for torch
 
     if arguments.embeddings:
-        export.checked(arguments.embeddings, params)
+        export.check_embeddings_path(arguments.embeddings, params)
     if arguments.backbone:
         export.check_new(arguments.backbone)
     model = experiment.load_trained(params)

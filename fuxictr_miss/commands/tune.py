@@ -18,7 +18,7 @@ import yaml
 
 from fuxictr_miss.config import check, load_params, load_parts
 from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.yaml_files import read_entries, read_values
 
@@ -123,7 +123,7 @@ def _write_trials(folder: Path, content: dict[str, Any]) -> None:
         space.write_text(yaml.safe_dump(content), encoding="utf-8")
         made = Path(autotuner.enumerate_params(str(space)))
         for name in names:
-            with replaced(folder / name) as unfinished:
+            with atomic_write(folder / name) as unfinished:
                 unfinished.write_text(FIRST_LINE + (made / name).read_text(), encoding="utf-8")
 
 

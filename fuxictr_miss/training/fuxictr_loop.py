@@ -12,7 +12,7 @@ import numpy as np
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.checkpoint import unwritable
+from fuxictr_miss.checkpoint import write_error
 from fuxictr_miss.evaluation import evaluate
 
 # Set by its `fit` and read by its `train_step` and early stopping; a trained model needs none.
@@ -37,7 +37,7 @@ class FuxiCTRLoop:
         self.verbose = model._verbose
 
     @contextmanager
-    def borrowed(self, max_gradient_norm: float) -> Iterator[None]:
+    def during_fit(self, max_gradient_norm: float) -> Iterator[None]:
         """Leave the model as it came, but for what it has learned: `fit` may be called again."""
         model = self.model
         groups = [(g, list(g["params"]), g["lr"]) for g in model.optimizer.param_groups]
@@ -101,7 +101,7 @@ class FuxiCTRLoop:
         try:
             model.checkpoint_and_earlystop(metrics)
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.checkpoint, error) from error
+            raise write_error(self.checkpoint, error) from error
         return metrics
 
     def state(self) -> dict[str, Any]:

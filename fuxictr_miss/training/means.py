@@ -29,7 +29,7 @@ class Means:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
 
-def named(losses: Any) -> dict[str, Tensor]:
+def loss_columns(losses: Any) -> dict[str, Tensor]:
     """The losses of a method by the names that the log has for them."""
     return {
         "ssl_loss": losses.ssl.detach(),
@@ -38,7 +38,7 @@ def named(losses: Any) -> dict[str, Tensor]:
     }
 
 
-def describe(row: Mapping[str, Any]) -> str:
+def log_line(row: Mapping[str, Any]) -> str:
     """The log line of an epoch."""
     numbers = [f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k != "seconds"]
     return f"{row['phase']} epoch {row['epoch']}: {' | '.join(numbers)} | {row['seconds']:.1f} s"

@@ -21,13 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.means import Means, check_finite, diverged, named
+from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns
 
 log = logging.getLogger(__name__)
 
-FEWEST_HELD_OUT = 4  # users: fewer are hardly any negatives for each other
+MIN_HELD_OUT = 4  # users: fewer are hardly any negatives for each other
 HELD_OUT_SHARE = 0.05  # of the users, whose histories stop the pretraining and never train it
 PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss, which may rest for ten of them
 # Adam's ε in pretraining. At the start all views are alike to 1e-4, so the encoder's gradient is
@@ -51,7 +51,7 @@ class Phase(Protocol):
 
 def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], Phase]]:
     """How to begin each phase of a model's strategy; a plain backbone has one, "label"."""
-    ssl = part_of(loop.model)
+    ssl = self_supervision_of(loop.model)
 
     def pretrain() -> Phase:
         return Pretraining(loop, train, ssl.settings.pretrain_epochs)  # type: ignore[union-attr]
@@ -83,7 +83,7 @@ class Pretraining:
                 "ssl_training: pretrain needs the training split in memory; "
                 "pass a fuxictr_miss.data.TensorDataLoader."
             )
-        ssl = part_of(model)
+        ssl = self_supervision_of(model)
         assert ssl is not None  # phases_of asks for a pretraining only where there is one
         self.loop, self.model, self.ssl, self.epochs = loop, model, ssl, epochs
         self.batch_size = ssl.settings.pretrain_batch_size or train.batch_size
@@ -95,7 +95,7 @@ class Pretraining:
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         shuffled = histories[torch.randperm(len(histories), generator=self.generator)]
         held_out = round(len(shuffled) * HELD_OUT_SHARE)
-        if held_out < FEWEST_HELD_OUT:
+        if held_out < MIN_HELD_OUT:
             log.info(
                 "%d distinct histories are too few to hold some out: pretraining takes all of its "
                 "epochs and keeps the last.",
@@ -132,7 +132,7 @@ class Pretraining:
             ssl.weighted(losses).backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
             self.optimizer.step()
-            sums.add(named(losses))
+            sums.add(loss_columns(losses))
             progress.update()
         means = {"steps": sums.steps, **sums.means()}
         if not len(self.held_out):
@@ -205,7 +205,7 @@ class Labels:
         self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str, table_rate: float
     ) -> None:
         self.loop, self.train, self.epochs, self.name = loop, train, epochs, name
-        ssl = part_of(loop.model)
+        ssl = self_supervision_of(loop.model)
         if ssl is not None:
             ssl.active = name == "joint"
             if not ssl.active:  # a regularizer would move it and fill the clip
@@ -223,7 +223,7 @@ class Labels:
         metrics: dict[str, float] = {}
         loop.model.train()
         for index, batch in enumerate(self.train):
-            means.add(_losses_apart(loop.model, self._step(batch, number, index)))
+            means.add(_split_losses(loop.model, self._step(batch, number, index)))
             progress.update()
             if loop.due:
                 metrics = self._validate(number)
@@ -284,10 +284,10 @@ def _slices(widths: Mapping[str, int]) -> dict[str, slice]:
     return {n: slice(end - widths[n], end) for n, end in zip(widths, ends, strict=True)}
 
 
-def _losses_apart(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
+def _split_losses(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
     """The step's label loss (with regularizers) and, if there are any, the contrastive losses."""
-    ssl = part_of(model)
+    ssl = self_supervision_of(model)
     if ssl is None or not ssl.active or ssl.last is None:
         return {"label_loss": loss}
     term = ssl.weighted(ssl.last) * ssl.settings.every
-    return {"label_loss": loss - term, **named(ssl.last)}
+    return {"label_loss": loss - term, **loss_columns(ssl.last)}

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.logs import without_fuxictr_info
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.learns_from import look_at_the_data
-from fuxictr_miss.training.means import check_finite, describe
+from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of
+from fuxictr_miss.training.training_data import inspect_training_data
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def fit(
     if epochs < 1:
         raise InputError(f"fit() needs epochs of 1 or more, got {epochs}.")
     run = Run(model, data_generator, validation_data, epochs, settings)
-    look_at_the_data(model, data_generator)
-    with without_fuxictr_info(), run.loop.borrowed(max_gradient_norm):
+    inspect_training_data(model, data_generator)
+    with without_fuxictr_info(), run.loop.during_fit(max_gradient_norm):
         run.go(resume)
     return run.rows
 
@@ -93,10 +93,10 @@ class Run:
         epochs: int,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.train, self.ssl = model, train, part_of(model)
+        self.model, self.train, self.ssl = model, train, self_supervision_of(model)
         self.data = data_of(model)
         self.loop = FuxiCTRLoop(model, valid, self.data)
-        self.begins = phases_of(self.loop, train, epochs)
+        self.phase_factories = phases_of(self.loop, train, epochs)
         own = {"model": type(model).__name__, "data": self.data, "state_format": STATE_FORMAT}
         self.settings = {**own, **(settings or {})}
         self.path = Path(model.checkpoint).with_suffix(".state")
@@ -125,7 +125,8 @@ class Run:
         """The phase at `self.number`; None past the last."""
         self.model.zero_grad(set_to_none=True)  # FuxiCTR's clip counts every gradient it finds
         self.epoch = 0
-        self.phase = self.begins[self.number]() if self.number < len(self.begins) else None
+        phases_left = self.phase_factories[self.number :]
+        self.phase = phases_left[0]() if phases_left else None
 
     def _epoch(self, phase: Phase, progress: tqdm) -> bool:
         """One epoch and the state after it; whether the phase goes on."""
@@ -135,7 +136,7 @@ class Run:
         row = {"phase": phase.name, "epoch": self.epoch, **values}
         row["seconds"] = time.perf_counter() - started
         self.rows.append(row)
-        log.info("%s", describe(row))
+        log.info("%s", log_line(row))
         check_finite(row)
         over = over or self.epoch == phase.epochs
         if over:

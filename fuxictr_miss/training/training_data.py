@@ -10,21 +10,21 @@ from torch import Tensor
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 
 log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 65_536
-FEW_PAIRS = 0.1  # share of the training rows with a pair below which the log warns
+MIN_PAIR_SHARE = 0.1  # share of the training rows with a pair below which the log warns
 
 
-def look_at_the_data(model: BaseModel, train: Any) -> None:
+def inspect_training_data(model: BaseModel, train: Any) -> None:
     """Say what the contrastive losses learn from, and let the method see it if it asks to.
 
     Raises:
         InputError: they have nothing to learn from.
     """
-    ssl = part_of(model)
+    ssl = self_supervision_of(model)
     if ssl is None or not ssl.on:
         return
     methods: list[Any] = list(ssl.methods)
@@ -53,7 +53,7 @@ def look_at_the_data(model: BaseModel, train: Any) -> None:
                 "a value. Name what belongs together in ssl_sequences (a list of lists gives "
                 "several behaviors)."
             )
-        if share < FEW_PAIRS:
+        if share < MIN_PAIR_SHARE:
             log.warning(
                 "Only %.1f%% of the training rows have a pair of the behavior %s. Are its "
                 "sequences attributes of one behavior? ssl_sequences names others.",
