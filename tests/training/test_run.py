@@ -357,7 +357,7 @@ def test_a_single_history_in_all_is_refused(params):
     model, loaders = build(params, ssl_training="pretrain")
     with_histories(loaders, [1, 2, 3])
     with_histories(loaders, [1, 2, 3], name="cate_history")
-    with pytest.raises(InputError, match="histories of two users or more"):
+    with pytest.raises(InputError, match="two distinct histories or more"):
         fit(model, loaders, epochs=1)
 
 
