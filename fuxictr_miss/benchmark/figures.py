@@ -1,4 +1,4 @@
-"""Fig. 5, 6 and 7 from the rows of the results file, as PNG and SVG, with the numbers beside."""
+"""Plot Fig. 5, 6 and 7 from the results file as PNG and SVG, with the values in Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperatu
 
 
 def write_figure(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
-    """Write `figure_<number>.png`, `.svg` and `.md`; arguments as of `write_table`."""
+    """Write `figure_<number>.png`, `.svg` and `.md`; arguments as in `write_table`."""
     figure = FIGURES[number]
     path = source.results.path.parent / f"figure_{number}.md"
     with pyplot.rc_context(_REPRODUCIBLE):
@@ -40,13 +40,13 @@ def write_figure(number: int, source: Source, command: str, even_empty: bool = T
         head += [f"{seeds.capitalize()}. {figure.caption}", ""]
         text = "\n".join([*head, *lines]) + "\n"
         text += winners_text(source, {variant.model for variant in figure.variants})
-        write(path, f"{text}\nMade by `{command}`.\n")  # first: it says whose the pictures are
+        write(path, f"{text}\nMade by `{command}`.\n")  # first: it marks the pictures as ours
         _save(drawing, path)
     return True
 
 
 def _curves(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 6, 7: test metrics over the values of a key, with the standard deviation."""
+    """Fig. 6 and 7: test metrics over the values of a key, with the standard deviation."""
     drawing, axes = _panels(len(METRICS), len(source.datasets))
     lines = [
         "| data set | " + " | ".join([figure.key, *METRICS.values()]) + " |",
@@ -81,7 +81,7 @@ def _curves(figure: Figure, source: Source) -> tuple[Any, list[str]]:
 
 
 def _similarity(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 5: mean similarity of the two views over the training, one line an extractor."""
+    """Fig. 5: mean similarity of the two views over the training steps, one line per extractor."""
     drawing, axes = _panels(1, len(source.datasets))
     lines = [
         "| data set | extractor | similarity, first epoch | last epoch |",
