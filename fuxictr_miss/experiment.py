@@ -43,8 +43,11 @@ from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
-# Where a run happens, not what it computes: these may change between a run and its resume.
+_EVALUATION_BATCH = {
+    "cpu": 1024,
+    "cuda": 16_384,
+}  # rows; see benchmarks/evaluation.py
+# Keys that say where a run happens, not what it computes: a resume may change them.
 RUNTIME_KEYS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
                 "memory_budget_gb"}  # fmt: skip
 
@@ -52,20 +55,20 @@ RUNTIME_KEYS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "pre
 def run(
     params: dict[str, Any], resume: bool = False, embeddings: str | Path | None = None
 ) -> dict[str, Any]:
-    """Run one experiment to its test metrics.
+    """Run one experiment: build the data, train the model, and evaluate it.
 
     Args:
-        params: as `load_params` gives them, with `gpu`.
+        params: from `load_params`, plus `gpu`.
         resume: continue an interrupted run of the same `model_id`.
-        embeddings: a FILE.h5 beside which `export_embeddings` is to write the trained tables.
+        embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
 
     Returns:
-        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`: one
-        row an epoch, as `fit` returns them.
+        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
+        rows that `fit` returns, one per epoch.
 
     Raises:
-        InputError: something in the config, the data or the machine does not fit, or the same
-            experiment is running.
+        InputError: the config, the data or the machine does not allow the run, or the same
+            experiment is already running.
     """
     started = time.perf_counter()
     if embeddings is not None:
@@ -100,7 +103,7 @@ def run(
 
 @contextmanager
 def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
-    """Two runs of one experiment would write each other's checkpoint and log: refuse the second."""
+    """Refuse a second run of an experiment, which would overwrite the first one's files."""
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{params['model_id']}.lock", blocking=False)
@@ -108,7 +111,7 @@ def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"{params['model_id']} is running already with its checkpoint in {folder}: wait for "
+            f"{params['model_id']} is already running with its checkpoint in {folder}: wait for "
             "it, or set another model_root."
         ) from error
     try:
@@ -118,10 +121,13 @@ def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
 
 
 def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
-    """The untrained model of an experiment and the loaders of its splits.
+    """Build an experiment's untrained model and the loaders of its splits.
+
+    Returns:
+        The model, and the loaders under "train", "valid" and "test"; None for a missing split.
 
     Raises:
-        InputError: something in the config, the data or the machine does not fit.
+        InputError: the config, the data or the machine does not allow the run.
     """
     params = check(params)
     _check_device(params.get("gpu", -1))
@@ -176,48 +182,46 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
 
 @contextmanager
 def _as_input_error(name: str) -> Iterator[None]:
-    """What a model's own class raises at a key that it cannot use, in FuxiCTR's or PyTorch's words.
+    """Turn an exception of a model's class, usually due to its keys, into an `InputError`.
 
     Raises:
-        InputError: the model, the error, and the line of the class that it came through.
+        InputError: names the model, the error, and the line of the class that raised it.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # whatever a class may raise
+    except Exception as error:  # a class may raise anything
         raise InputError(
             f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
-            "keys of the model, and the embedding_dim of single features if there is one."
+            "keys of the model, and the embedding_dim of single features if any has its own."
         ) from error
 
 
 def load_trained(params: dict[str, Any]) -> BaseModel:
-    """The model of a finished experiment, with its best weights, in `eval()`.
+    """Load the model of a finished experiment with its best weights, in `eval()` mode.
 
     Raises:
-        InputError: it has not been trained here, or the checkpoint is another model's.
+        InputError: there is no checkpoint, or it belongs to another model or other data.
     """
     model, _ = build(params)
     path = Path(model.checkpoint)
     if not path.exists():
-        raise InputError(f"{path} is not there: train it first with run_expid.py.")
+        raise InputError(f"{path} does not exist: train the model first with run_expid.py.")
     state = load(path, data_of(model))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(
-            f"{path} is a checkpoint of another model than {params['model']}: {reason}"
-        ) from error
+        raise InputError(f"{path} is not a checkpoint of {params['model']}: {reason}") from error
     return model.eval()
 
 
 def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Path) -> None:
-    """Add a row to a CSV: the result, then every parameter. New columns widen the table.
+    """Append a row to a CSV: the result, then every parameter. New keys become new columns.
 
     Raises:
-        InputError: the table is not one of ours, or cannot be written.
+        InputError: the file is not a result table of ours, or cannot be written.
     """
     row = {"time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), **result}
     for key, value in sorted(params.items()):
@@ -246,11 +250,11 @@ def _check_device(gpu: int) -> None:
     count = torch.cuda.device_count()
     if gpu >= count:
         have = f"has {count} CUDA device(s)" if count else "has no CUDA device"
-        raise InputError(f"GPU {gpu} is not there: this machine {have}. Use --gpu -1 for the CPU.")
+        raise InputError(f"GPU {gpu} does not exist: this machine {have}. --gpu -1 is the CPU.")
 
 
 def _arguments(model_class: type) -> set[str]:
-    """Every argument that the model's class and its parents name."""
+    """The argument names of the constructors of a class and its parents."""
     return {
         name
         for each in model_class.__mro__

@@ -1,10 +1,10 @@
-"""Trained embeddings as FuxiCTR's `pretrained_emb`: an h5 file with `key` and `value`.
+"""Export trained embeddings as FuxiCTR's `pretrained_emb`: h5 files with `key` and `value`.
 
     feature_cols:
       - {name: item_id, ..., pretrained_emb: mine_item_id.h5, pretrain_dim: 10, freeze_emb: False,
          pretrain_usage: init}
 
-in the dataset config of any FuxiCTR model starts its table from such a file.
+in a dataset config initializes the feature's table from such a file, in any FuxiCTR model.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write, writable
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
-_MARK = ("written_by", "fuxictr_miss")  # an attribute of our files, which FuxiCTR does not read
+_MARK = ("written_by", "fuxictr_miss")  # an attribute that marks our files; FuxiCTR ignores it
 
 
 def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     """Write every embedding table of a trained model, enhanced or not.
 
-    FuxiCTR reads one file a feature: `FILE.h5` becomes `FILE_<feature>.h5`, one for each table. A
-    table that a history shares with its target is written once, under the target. Padding and the
-    row for unknown tokens are left out.
+    FuxiCTR reads one file per feature, so `FILE.h5` becomes `FILE_<feature>.h5`, one per table. A
+    table that a history shares with its target is written once, under the target's name. The rows
+    for padding and unknown tokens are left out.
 
     Args:
-        model: built on a data set whose folder still holds `feature_vocab.json`.
+        model: the folder of its encoded data must still have `feature_vocab.json`.
         path: ends in ".h5".
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        InputError: another ending, no vocabulary or no table there, a file there that is not ours,
-            or one cannot be written.
+        InputError: the suffix is not .h5, the vocabulary is missing, the model has no embedding
+            table, or a file belongs to someone else or cannot be written.
     """
     path = check_embeddings_path(path, {})
     feature_map = model.feature_map
@@ -78,18 +78,18 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
 
 
 def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
-    """Write the plain backbone of a trained model, and the feature map that it was built with.
+    """Write the plain backbone of a trained model and its feature map.
 
     Args:
         model: enhanced or plain.
         folder: new or empty.
 
     Returns:
-        `<model>.model`, a state_dict that loads strictly into FuxiCTR's class of that name built
-        with `feature_map.json`, the other file.
+        The paths of `<model>.model` and `feature_map.json`. The first is a state_dict that loads
+        strictly into FuxiCTR's class of that name built with the second.
 
     Raises:
-        InputError: the folder holds something, or cannot be written.
+        InputError: the folder is not empty, or cannot be written.
     """
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model
@@ -102,32 +102,34 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that is not empty.
 
     Raises:
-        InputError: it does, it is a file, or it cannot be written.
+        InputError: it is not empty, is a file, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not an empty folder: name another.")
+        raise InputError(f"{folder} exists and is not an empty folder: name another.")
     if not writable(folder):
         raise InputError(f"{folder} cannot be written: name another folder.")
 
 
 def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
-    """The path, if the files beside it can be written; asked before the training.
+    """Check, before training, that `export_embeddings` can write to `path`.
 
     Args:
         path: FILE.h5.
-        params: the experiment's config. Its features' files may be there only if they are ours,
-            and none of them may be what the experiment itself starts from.
+        params: the experiment's config. A feature's file may exist only if we wrote it and it is
+            not a `pretrained_emb` of this experiment.
+
+    Returns:
+        `path` as a `Path`.
 
     Raises:
-        InputError: another ending than FuxiCTR knows, a folder that takes no files, or a file that
-            must stay.
+        InputError: the suffix is not .h5, the folder cannot be written, or a file would be lost.
     """
     path = Path(path)
     if path.suffix != ".h5":
-        raise InputError(f"Embeddings go to a file that ends in .h5, got {str(path)!r}.")
+        raise InputError(f"The path of the embeddings must end in .h5, got {str(path)!r}.")
     if not writable(path.parent):
         raise InputError(f"Embeddings cannot be written to {path.parent}: name another folder.")
     columns = [each for each in params.get("feature_cols") or [] if each.get("active", True)]
@@ -172,7 +174,7 @@ def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> Non
 
 
 def _keys(tokens: list[str]) -> np.ndarray:
-    """Bytes; FuxiCTR takes those for ASCII, so others go as NumPy's text, which h5py wraps."""
+    """Tokens as bytes if all are ASCII, as FuxiCTR decodes them, else as NumPy text for h5py."""
     keys = np.array(tokens)
     if all(token.isascii() for token in tokens):
         return keys.astype("S")

@@ -123,7 +123,7 @@ def test_a_finished_run_exports_without_being_trained_again(params, tmp_path):
 
 
 def test_what_cannot_be_exported_is_refused_in_one_sentence(params, tmp_path):
-    with pytest.raises(InputError, match=r"ends in \.h5, got 'mine\.csv'"):
+    with pytest.raises(InputError, match=r"end in \.h5, got 'mine\.csv'"):
         experiment.run(params, embeddings="mine.csv")
     params = {k: v for k, v in params.items() if not k.endswith("_regularizer")}
     with pytest.raises(InputError, match="LR has no embedding table"):
