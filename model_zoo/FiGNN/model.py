@@ -81,7 +81,7 @@ class FiGNN(BaseModel):
 
 class FieldSelfAttention(nn.Module):
     """Multi-head self-attention over the fields: H^1 = relu(softmax(Q K' / sqrt(d)) V), heads
-    side by side."""
+    concatenated."""
 
     def __init__(self, embedding_dim: int, num_heads: int) -> None:
         super().__init__()
