@@ -15,7 +15,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch import Tensor
 
 import fuxictr_miss as fm
-from fuxictr_miss.traits import settle
+from fuxictr_miss.traits import adapt
 
 DIM = 10  # K
 # Table II; Alipay's categories as in its raw log, the rest of its features are sellers
@@ -90,8 +90,8 @@ class MadeUp(NamedTuple):
             "gpu": -1,
             **keys,
         }
-        settled = settle(model_class, self.feature_map(), params)
-        model = model_class(settled.feature_map, **settled.params)
+        adapted = adapt(model_class, self.feature_map(), params)
+        model = model_class(adapted.feature_map, **adapted.params)
         model._max_gradient_norm = 10.0  # set by fit() before it calls train_step()
         return model.train()
 

@@ -34,7 +34,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import late (PEP 562): `--help` must not wait for torch."""
+    """Import on first use (PEP 562): `--help` must not wait for torch."""
     if name in ("data", "losses"):
         return importlib.import_module(f"fuxictr_miss.{name}")
     if name in _HOME:

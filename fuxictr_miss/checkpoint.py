@@ -1,4 +1,4 @@
-"""Checkpoints and states: whole or not there, without code in them, and of the data they name."""
+"""Checkpoints and run states: written atomically, read without running code, tied to their data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuxictr_miss.errors import InputError
 
 
 def data_of(model: BaseModel) -> str:
-    """The digest of the encoded data that a model was built on; "" where there is none on disk."""
+    """The digest of the encoded data that a model was built on; "" if it is not on disk."""
     folder = getattr(model.feature_map, "data_dir", "")
     if not folder or not os.path.exists(os.path.join(folder, "feature_map.json")):
         return ""
@@ -23,10 +23,10 @@ def data_of(model: BaseModel) -> str:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` with torch beside `path`, then rename.
+    """Write `state` with `torch.save` to a temporary file, then rename it to `path`.
 
     Raises:
-        InputError: the disk is full or not writable; what was at `path` before stays.
+        InputError: the disk is full or not writable; the old file at `path` stays.
     """
     unfinished = path.with_name(path.name + ".tmp")
     try:
@@ -36,11 +36,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        raise unwritable(unfinished, error) from error
+        raise write_error(unfinished, error) from error
 
 
-def unwritable(path: Path, error: Exception) -> InputError:
-    """What to tell the user when `path` could not be written; its half-written file goes."""
+def write_error(path: Path, error: Exception) -> InputError:
+    """Remove the half-written file `path` and return the error to raise."""
     path.unlink(missing_ok=True)
     return InputError(
         f"Cannot write {path}: {error}. Free some space or set model_root to another folder."
@@ -48,11 +48,11 @@ def unwritable(path: Path, error: Exception) -> InputError:
 
 
 def load(path: Path, data: str | None = None) -> dict[str, Any]:
-    """Read a state or a checkpoint of ours. Nothing in the file is run as code.
+    """Read a state or a checkpoint of ours, without running code from the file.
 
     Args:
         path: the file.
-        data: digest of the data that it is to be used on; None takes any.
+        data: digest of the data that it must have been trained on; None accepts any.
 
     Raises:
         InputError: it cannot be read, or it was trained on other data.
@@ -69,19 +69,19 @@ def load(path: Path, data: str | None = None) -> dict[str, Any]:
     if data is not None and trained_on != data:
         said = f"was trained on other data (digest {trained_on})"
         if trained_on is None:
-            said = "does not say what data it was trained on"
+            said = "does not say on which data it was trained"
         raise InputError(
-            f"{path} {said}, and the data that is here now (digest {data}) may give its ids "
-            "another meaning. Train again without --resume, or restore the data."
+            f"{path} {said}, and ids may differ in the current data (digest {data}). "
+            "Train again without --resume, or restore the data."
         )
     return content
 
 
 def remove_own(path: Path) -> None:
-    """Remove a state or checkpoint of an earlier run, so that it cannot pass for one of this run.
+    """Remove the state or checkpoint of an earlier run, so that it is not mistaken for this run's.
 
     Raises:
-        InputError: the file is there and we did not write it.
+        InputError: this version of fuxictr_miss did not write the file.
     """
     if not path.exists():
         return
@@ -98,7 +98,7 @@ def remove_own(path: Path) -> None:
 
 
 def _data_in(content: Any) -> str | None:
-    """The digest in a state's settings or a checkpoint's metadata; None where there is none."""
+    """The data digest in a state's settings or a checkpoint's metadata; None if missing."""
     if not isinstance(content, dict):
         return None
     if "settings" in content:

@@ -1,4 +1,4 @@
-"""FuxiCTR's YAML configs: expids, overrides from the command line, and keys that do not exist."""
+"""FuxiCTR's YAML configs: experiment ids, command-line overrides, and unknown keys."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ _BASE = "Base"
 
 
 def default_config() -> str:
-    """`./config/`; where there is none, the folder that comes with the package."""
+    """`./config/`; if that does not exist, the folder that comes with the package."""
     package = Path(__file__).resolve().parent
     places = [Path("config"), package.parent / "config", package / "shipped_config"]
     return str(next((each for each in places if each.is_dir()), places[0]))
 
 
 def list_expids(config_dir: str) -> list[str]:
-    """All experiment ids below `config_dir`, sorted; names with a leading "_" are templates.
+    """All experiment ids in `config_dir`, sorted, without templates (names with a leading "_").
 
     Raises:
-        InputError: there is no model config there.
+        InputError: the folder has no model config.
     """
     return sorted(name for name in _entries(config_dir, "model_config") if name != "Base")
 
 
 def list_datasets(config_dir: str) -> list[str]:
-    """All data sets below `config_dir`, sorted.
+    """All data set ids in `config_dir`, sorted.
 
     Raises:
-        InputError: there is no dataset config there.
+        InputError: the folder has no dataset config.
     """
     return sorted(_entries(config_dir, "dataset_config"))
 
 
 def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> dict[str, Any]:
-    """The merged model and dataset parameters of an experiment, as FuxiCTR's `load_config`.
+    """Load the merged model and dataset parameters of an experiment, like FuxiCTR's `load_config`.
 
     Args:
-        config_dir: holds `model_config` and `dataset_config`, as files or as folders of files.
-        expid: the model's entry.
-        dataset_id: the data set's; None: the one that the model's entry names.
+        config_dir: contains `model_config` and `dataset_config`, as files or as folders of files.
+        expid: key of the experiment in the model config.
+        dataset_id: key in the dataset config; None takes the one that the experiment names.
 
     Raises:
-        InputError: the expid or its data set is not in the config, and then names the closest; or
-            a value in it cannot be used.
+        InputError: there is no such expid or data set (names the closest), a required key is
+            missing, or a value is invalid.
     """
     model, data, places = load_parts(config_dir, expid, dataset_id)
     params = {**model, **data}
@@ -64,7 +64,10 @@ def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> d
 def load_parts(
     config_dir: str, expid: str, dataset_id: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """The two halves of `load_params`, unchecked, and where each key was read.
+    """Load the model and the dataset parameters separately and unchecked.
+
+    Returns:
+        The model parameters, the dataset parameters, and the place (file and line) of each key.
 
     Raises:
         InputError: there is no such entry.
@@ -89,14 +92,14 @@ def load_parts(
 
 
 def check(params: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """`params` with every value in its type: FuxiCTR's keys, ours, and those of `SSLSettings`.
+    """Validate FuxiCTR's keys and ours, and return `params` with each value converted to its type.
 
     Args:
         params: the whole config of an experiment.
-        places: where each key was read, for the message.
+        places: where each key was read, for the error message.
 
     Raises:
-        InputError: names the place, the key, the value, and what is allowed.
+        InputError: names the place, the key, the value, and the allowed values.
     """
     params = checked(params, places)
     try:
@@ -108,10 +111,10 @@ def check(params: Mapping[str, Any], places: Mapping[str, str] | None = None) ->
 
 
 def override(params: dict[str, Any], assignments: list[str], seed: int | None) -> dict[str, Any]:
-    """Apply `--set key=value` and `--seed`; the run gets a model_id of its own.
+    """Apply `--set key=value` and `--seed`, and extend model_id so that the run has its own files.
 
     Raises:
-        InputError: not of the form key=value, no such key, or a value that cannot be used.
+        InputError: an assignment is not key=value, has an unknown key, or an invalid value.
     """
     changed: dict[str, Any] = {}
     valid = {*params, *Keys.model_fields, *keys_of(SSLSettings, "ssl_")}
@@ -122,14 +125,14 @@ def override(params: dict[str, Any], assignments: list[str], seed: int | None) -
         if key not in valid:
             raise unknown("key in --set", key, valid)
         if key in changed:
-            raise InputError(f"--set gives {key} twice: leave one of them out.")
+            raise InputError(f"--set gives {key} twice: remove one of them.")
         changed[key] = text if key in NAMES and text not in ("", "~", "null") else read_value(text)
     if "gpu" in changed:
-        raise InputError("--set cannot change gpu, which has an option of its own: --gpu.")
+        raise InputError("--set cannot change gpu: use the option --gpu.")
     if "dataset_id" in changed and changed["dataset_id"] != params.get("dataset_id"):
         raise InputError(
-            "--set cannot change dataset_id, which names the data and all that is known of them: "
-            "give the --expid of that data set."
+            "--set cannot change dataset_id, which selects all keys of a data set: "
+            "give an --expid of that data set."
         )
     seeds = {} if seed is None else {"seed": seed}
     places = {**dict.fromkeys(changed, "--set"), **dict.fromkeys(seeds, "--seed"), "": "--set"}
@@ -142,10 +145,10 @@ def override(params: dict[str, Any], assignments: list[str], seed: int | None) -
     return params
 
 
-def misspelt(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
-    """One sentence a key that neither FuxiCTR nor the model reads but that looks like one.
+def misspelled_keys(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
+    """A warning for each ignored key that resembles a key of FuxiCTR or of the model.
 
-    A data set's entry names the fields of every model, in keys that end with `_field`.
+    Keys that end with `_field` are skipped: a data set's entry has those of every model.
     """
     valid = {*Keys.model_fields, *arguments}
     sentences = []
@@ -165,7 +168,7 @@ def _entries(config_dir: str, name: str) -> dict[str, Entry]:
         files = sorted((folder / name).glob("*.yaml"))
     if not files:
         raise InputError(
-            f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}. Name the folder by --config."
+            f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}: set the folder by --config."
         )
     entries: dict[str, Entry] = {}
     for path in files:
@@ -173,7 +176,7 @@ def _entries(config_dir: str, name: str) -> dict[str, Entry]:
             if key in entries:
                 raise InputError(
                     f"{key} is twice in the config, in {entries[key].place} and in {entry.place}: "
-                    "leave one of them out."
+                    "remove one of them."
                 )
             if not key.startswith("_"):
                 entries[key] = entry
@@ -181,10 +184,12 @@ def _entries(config_dir: str, name: str) -> dict[str, Entry]:
 
 
 def _merge(params: dict[str, Any], places: dict[str, str], name: str, entry: Entry) -> None:
-    """Let an entry of a config override what there is."""
+    """Update `params` and `places` with an entry of a config."""
     if not isinstance(entry.value, dict):
         what = "is empty" if entry.value is None else f"holds {entry.value!r}"
-        raise InputError(f"{entry.place}: {name} {what}; under it go lines of the form key: value.")
+        raise InputError(
+            f"{entry.place}: {name} {what}: it must have lines of the form key: value."
+        )
     params.update(entry.value)
     places.update(dict.fromkeys(entry.value, f"{entry.place}, {name}"))
 
@@ -193,5 +198,5 @@ def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
     close = " or ".join(repr(name) for name in closest(expid, valid, 3))
     hint = f" Did you mean {close}?" if close else ""
     return InputError(
-        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}, which --list prints."
+        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}: --list prints them."
     )

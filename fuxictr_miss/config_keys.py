@@ -1,7 +1,8 @@
-"""Every value that FuxiCTR 2.3.10 or this package reads from a config: its type and its range.
+"""The config keys that FuxiCTR 2.3.10 or this package reads: the type and range of each.
 
-Checked once, when a config is read, and trusted afterwards. Keys of a model's class, as
-`dnn_hidden_units`, are the class's own and pass untouched; `settings.py` has those of the methods.
+Values are checked once, when a config is read, and trusted afterwards. Other keys, such as
+`dnn_hidden_units`, belong to the model's class and are mostly unchecked. `settings.py` has the keys
+of the methods.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pydantic_core import ErrorDetails
 
 from fuxictr_miss.errors import InputError, unknown
 
-# FuxiCTR's metrics, and whether higher is better; those of groups, where it is, need `group_id`.
+# FuxiCTR's metrics, and whether higher is better. For grouped metrics it is; they need `group_id`.
 _METRICS = {"AUC": True, "logloss": False, "binary_crossentropy": False}
 _GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG(1)", "NDCG(5)", "NDCG(10)")
 _NDCG = re.compile(r"NDCG\((k=)?[1-9][0-9]*\)")
-# Classes of torch.optim that FuxiCTR can use: a learning rate is all they need, and any gradient
-# will do. `adam` is ours (optimizers.py).
+# Classes of torch.optim that FuxiCTR can use: they need only a learning rate and take dense
+# gradients. `adam` is ours (optimizers.py).
 OPTIMIZERS = ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",
               "RAdam", "RMSprop", "Rprop", "SGD", "adam")  # fmt: skip
-# Functions of torch.nn.functional of a prediction, a label and a reduction, and FuxiCTR's names.
+# Losses of torch.nn.functional that take a prediction, a label and a reduction.
 LOSSES = ("bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_crossentropy",
           "huber_loss", "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss",
           "soft_margin_loss")  # fmt: skip
@@ -45,14 +46,14 @@ _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def number(value: Any) -> Any:
-    """A value; text like 1e-3, which YAML 1.1 does not take for a number, as the number it is."""
+    """Convert text like 1e-3, which YAML 1.1 does not read as a number; return others unchanged."""
     if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
         return float(value)
     return value
 
 
 def _name(value: Any) -> Any:
-    """A value; a whole number, which YAML makes of a name like 2024, as text."""
+    """Convert an int back to text, as YAML reads a name like 2024 as a number."""
     return str(value) if type(value) is int else value
 
 
@@ -68,7 +69,7 @@ def _switch(value: Any) -> Any:
 
 
 def _regularizer(value: Any) -> Any:
-    """What FuxiCTR's `get_regularizer` understands; of a whole number it makes no regularizer."""
+    """Convert text like 1e-3; the float type converts ints, which `get_regularizer` ignores."""
     if isinstance(value, str) and not _REGULARIZER.fullmatch(value):
         return number(value)
     return value
@@ -120,9 +121,9 @@ Name = Annotated[
 
 
 class Keys(BaseModel):
-    """The keys, each with what it may hold. A key that a config leaves out stays left out."""
+    """The known keys with their allowed values. The defaults here are not used for missing keys."""
 
-    # which experiment
+    # the experiment
     model: Name = ""
     model_id: Name = ""
     dataset_id: Name = ""
@@ -161,7 +162,7 @@ class Keys(BaseModel):
     pickle_feature_encoder: Switch = True
     data_block_size: Natural = 0
     data_loader: Any = None
-    # a run
+    # the run
     batch_size: Count = 1
     buffer_size: Natural = 0
     num_workers: Natural = 0
@@ -183,7 +184,7 @@ class Keys(BaseModel):
     reduce_lr_on_plateau: Switch = True
     verbose: Annotated[int, _rule("0 or more")] = 0
     debug_mode: Switch = False
-    # a model
+    # the model
     task: str | list[str] = "binary_classification"
     num_tasks: Count = 1
     loss: str | list[str] = "bce"
@@ -210,7 +211,7 @@ class Keys(BaseModel):
     @field_validator("optimizer", mode="before")
     @classmethod
     def _an_optimizer(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() == "adam":  # as FuxiCTR has it
+        if isinstance(value, str) and value.lower() == "adam":  # FuxiCTR ignores case
             return value
         return _one_of("optimizer", value, OPTIMIZERS)
 
@@ -228,7 +229,7 @@ class Keys(BaseModel):
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list | tuple) or not names:
             raise InputError(
-                f"metrics must be a list of metrics, as [AUC, logloss], got {value!r}."
+                f"metrics must be a list of metrics like [AUC, logloss], got {value!r}."
             )
         return [_metric("metric in metrics:", name) for name in names]
 
@@ -239,27 +240,30 @@ class Keys(BaseModel):
             weights = {_metric("metric in monitor:", name): number(value[name]) for name in value}
             for name, weight in weights.items():
                 if type(weight) not in (int, float) or not 0 < abs(weight) < float("inf"):
-                    raise InputError(f"monitor weighs {name} by a number, not by {weight!r}.")
+                    raise InputError(
+                        f"The weight of {name} in monitor must be a number other than 0, "
+                        f"got {weight!r}."
+                    )
             return weights
         return _metric("monitor", value)
 
     @model_validator(mode="after")
-    def _together(self) -> Keys:
-        """What two keys say must fit; a key that is not given says nothing."""
+    def _check_combinations(self) -> Keys:
+        """Check keys against one another, as far as they are given."""
         given = self.model_fields_set
         weights = {self.monitor: 1} if isinstance(self.monitor, str) else self.monitor
         for name, weight in weights.items() if given & {"monitor", "monitor_mode"} else ():
             if (_METRICS.get(name, True) == (weight > 0)) != (self.monitor_mode == "max"):
                 raise InputError(
                     f"monitor {self.monitor!r} with monitor_mode {self.monitor_mode!r} keeps the "
-                    f"epoch of the worst {name}: set the other mode or turn its weight's sign."
+                    f"epoch with the worst {name}: change the mode or the sign of the weight."
                 )
         asked = [*self.metrics, *(weights if "monitor" in given else ())]
         grouped = [name for name in asked if name not in _METRICS]
         if grouped and not self.group_id:
             raise InputError(
-                f"{grouped[0]} is a mean over groups of rows: set group_id to the column that "
-                "tells the groups apart, as user_id, or take it out of metrics and monitor."
+                f"{grouped[0]} is a mean over groups of rows: set group_id to the column of the "
+                "group, for example user_id, or remove it from metrics and monitor."
             )
         if "feature_cols" in given:
             columns = [name for each in self.feature_cols for name in _names_of(each)]
@@ -269,7 +273,7 @@ class Keys(BaseModel):
         return self
 
     def _features(self) -> Iterator[tuple[str, str]]:
-        """The features that other keys name."""
+        """Pairs of a key and a feature that it names."""
         if self.group_id:
             yield "group_id", self.group_id
         for name in self.use_features or ():
@@ -278,8 +282,8 @@ class Keys(BaseModel):
             yield from (("feature in feature_specs:", name) for name in _names_of(each))
 
 
-# Keys of the models' own that mean the same in every class, by how they end. A wrong value there
-# would be an error in PyTorch's words, or none: `use_softmax: maybe` is a truth, [0] a layer.
+# Keys of model classes that mean the same in every class, by their ending. PyTorch would report a
+# wrong value unclearly or not at all: `use_softmax: maybe` is true, [0] a layer of no units.
 _Size = Annotated[Whole, Field(ge=1)]
 _Share = Annotated[Real, Field(ge=0, le=1)]
 _OF_MODELS: dict[str, tuple[Any, str]] = {
@@ -312,18 +316,18 @@ def _check_keys_of_models(params: Mapping[str, Any], places: Mapping[str, str]) 
                     raise InputError(f"{place}: {sentence}" if place else sentence) from None
 
 
-# Without these FuxiCTR's own run_expid.py ends with a KeyError.
+# FuxiCTR's own run_expid.py raises a KeyError if one of these is missing.
 REQUIRED = ("model", "dataset_id", "model_root", "data_root", "metrics", "optimizer", "loss",
             "batch_size", "epochs", "seed", "verbose")  # fmt: skip
-NAMES = ("model", "model_id", "dataset_id", "group_id")  # a text even where it looks like a number
+NAMES = ("model", "model_id", "dataset_id", "group_id")  # text even if it looks like a number
 
 
 def checked(params: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """`params` with every value of ours and FuxiCTR's in its type.
+    """Validate the keys above and return `params` with their values converted.
 
     Args:
         params: the whole config of an experiment.
-        places: where each key was read; "" for what two keys say together.
+        places: where each key was read; "" for errors that concern several keys.
 
     Raises:
         InputError: a value has the wrong type, is out of its range, or contradicts another.

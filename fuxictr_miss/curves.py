@@ -1,4 +1,4 @@
-"""The picture beside the log: losses, similarity of the pairs (Fig. 5), validation metrics."""
+"""Plot a run's losses, similarity of the pairs (Fig. 5) and validation metrics."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 _PANELS = {
     "label loss": ("label_loss",),
     "contrastive losses": ("ssl_loss", "ssl_feature_loss", "held_out_ssl"),
-    "similarity of the drawn pairs": ("similarity",),
+    "similarity of the positive pairs": ("similarity",),
 }
 _NOT_METRICS = {"phase", "epoch", "steps", "seconds"}.union(*_PANELS.values())
-_MARK = {"Software": "fuxictr_miss"}  # in the PNG
+_MARK = {"Software": "fuxictr_miss"}  # metadata of our PNGs
 
 
 def check_picture(path: Path) -> None:
-    """Refuse to replace a picture that `draw` did not write.
+    """Refuse to overwrite a file that `plot_history` did not write.
 
     Raises:
-        InputError: there is one.
+        InputError: `path` is such a file.
     """
     if path.exists():
         with open(path, "rb") as file:
@@ -36,15 +36,15 @@ def check_picture(path: Path) -> None:
             )
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Plot the epochs of a run, one panel a quantity, and mark where a phase begins.
+def plot_history(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Plot the history of a run, one panel per quantity, with a line where a phase begins.
 
-    A picture that cannot be written is a line in the log: the metrics of the run matter more.
+    If the file cannot be written, only a warning is logged: the metrics of the run matter more.
 
     Args:
-        rows: what `fuxictr_miss.training.fit` returned.
+        rows: the history that `fuxictr_miss.training.fit` returned.
         path: the PNG to write.
-        title: shown above.
+        title: the title of the figure.
     """
     import matplotlib
 
@@ -76,8 +76,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     figure.suptitle(title)
     try:
         check_picture(path)
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             figure.savefig(unfinished, dpi=110, metadata=_MARK)
     except InputError as error:
-        log.warning("The training curves are not drawn: %s", error)
+        log.warning("The training curves were not plotted: %s", error)
     pyplot.close(figure)

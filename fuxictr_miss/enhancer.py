@@ -1,4 +1,4 @@
-"""How a self-supervised method joins a backbone: L = L_ll + α1 L_ssl + α2 L'_ssl (Eq. 17)."""
+"""Add a self-supervised method to a backbone: L = L_ll + α1 L_ssl + α2 L'_ssl (Eq. 17)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.generated_classes import Generated
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.self_supervision import PART, SelfSupervision
-from fuxictr_miss.zoo import load_from, place_of
+from fuxictr_miss.zoo import load_from, zoo_location
 
 
 class Enhanced(BaseModel, metaclass=Generated):
     """The mixin. `enhance` puts it in front of a backbone; it is never used alone.
 
-    The backbone is built first and from the same random numbers as without the mixin; the method's
-    modules and draws come from generators of their own.
+    The backbone is built first and with the same random state as without the mixin. The method's
+    initial weights and random draws come from separate generators.
     """
 
     _ssl_backbone: ClassVar[type[BaseModel]]
@@ -34,7 +34,7 @@ class Enhanced(BaseModel, metaclass=Generated):
         )
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        """The backbone's forward; in training the method's losses ride along for `add_loss`."""
+        """Run the backbone; in training also compute the method's losses, for `add_loss`."""
         return_dict = super().forward(inputs)
         ssl = self._self_supervision
         turn = getattr(self, "_total_steps", 0) % ssl.settings.every == 0  # FuxiCTR counts steps
@@ -43,27 +43,27 @@ class Enhanced(BaseModel, metaclass=Generated):
         return return_dict
 
     def add_loss(self, return_dict: dict[str, Any], y_true: Any) -> Any:
-        """Eq. 17; a multi-task backbone's list of losses gets the contrastive term in its first."""
+        """Eq. 17; of a multi-task backbone's losses, the first gets the contrastive term."""
         ssl = self._self_supervision
         losses = return_dict.pop(PART, None)
         loss = super().add_loss(return_dict, y_true)
         if losses is None:
             ssl.last = None
             return loss
-        term = ssl.weighted(losses) * ssl.settings.every  # so that the mean step is Eq. 17
+        term = ssl.weighted(losses) * ssl.settings.every  # the mean over steps is Eq. 17
         ssl.last = SSLLosses(*(each.detach() for each in losses))
         if isinstance(loss, list):
             return [loss[0] + term, *loss[1:]]
         return loss + term
 
     def fit(self, data_generator: Any, **kwargs: Any) -> None:
-        """Train by the strategy in `ssl_training`; arguments as FuxiCTR's `fit`."""
+        """Train by the strategy in `ssl_training`; same arguments as FuxiCTR's `fit`."""
         training.fit(self, data_generator, **kwargs)
 
     def to_backbone(self) -> BaseModel:
-        """A plain backbone with the trained weights and nothing self-supervised."""
+        """A plain backbone with the trained weights, without the self-supervised part."""
         args, params = self._self_supervision.arguments
-        with own_random_numbers(self.device, 0):
+        with isolated_rng(self.device, 0):
             model = self._ssl_backbone(self.feature_map, *args, **params)
         own = self.state_dict()
         model.load_state_dict({k: v for k, v in own.items() if not k.startswith(f"{PART}.")})
@@ -71,15 +71,15 @@ class Enhanced(BaseModel, metaclass=Generated):
 
 
 def backbone_of(model_class: type[BaseModel]) -> type[BaseModel]:
-    """The class that was enhanced; a plain class itself."""
+    """The backbone of an enhanced class; a plain class is returned as it is."""
     return model_class._ssl_backbone if issubclass(model_class, Enhanced) else model_class
 
 
 def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
     """The class `<Backbone>_<METHOD>`: `backbone` plus a self-supervised method.
 
-    Works on any subclass of FuxiCTR's `BaseModel`; the result takes the same arguments, and the
-    `ssl_` and method keys on top. Class and instances pickle.
+    Works on any subclass of FuxiCTR's `BaseModel`. The new class takes the same arguments plus the
+    `ssl_` and method keys. The class and its instances can be pickled.
 
     Example:
         >>> import fuxictr_miss as fm
@@ -88,8 +88,8 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
         'DIN_MISS'
 
     Raises:
-        InputError: `backbone` is no FuxiCTR model or enhanced already, or the method does not
-            exist.
+        InputError: `backbone` is not a FuxiCTR model or already enhanced, or there is no such
+            method.
     """
     if not (isinstance(backbone, type) and issubclass(backbone, BaseModel)):
         raise InputError(
@@ -97,7 +97,7 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
         )
     if issubclass(backbone, Enhanced):
         raise InputError(
-            f"{backbone.__name__} is enhanced already: a model has one self-supervised method. "
+            f"{backbone.__name__} is already enhanced: a model has one self-supervised method. "
             f"Enhance {backbone._ssl_backbone.__name__} instead."
         )
     get_method(method)
@@ -106,7 +106,7 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
 
 @functools.cache
 def _enhanced(backbone: type[BaseModel], method: str) -> type[BaseModel]:
-    place = place_of(backbone)
+    place = zoo_location(backbone)
     body = {
         "_ssl_backbone": backbone,
         "_ssl_method": method,

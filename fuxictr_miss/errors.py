@@ -1,4 +1,4 @@
-"""What the user got wrong, said in one sentence; a command then ends with exit code 2."""
+"""Errors of the user, reported in one sentence; the command ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class InputError(ValueError):
 
 
 def closest(name: str, valid: Iterable[str], number: int = 1) -> list[str]:
-    """The valid names most like a mistyped one, the closest first; upper case counts for little."""
+    """The valid names most similar to a mistyped one, the closest first, ignoring case."""
     by_lower = {candidate.lower(): candidate for candidate in sorted(valid)}
     found = difflib.get_close_matches(name.lower(), by_lower, n=number, cutoff=0.5)
     return [by_lower[lower] for lower in found]
 
 
 class DivergedError(InputError):
-    """A training whose numbers are no numbers any more: there is no result."""
+    """A training with a NaN or infinite loss, prediction or metric; it has no result."""
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
-    """The error for a name that does not exist: the closest valid one first, then all of them."""
+    """The error for an unknown name: suggests the closest valid name and lists all."""
     names = sorted(valid)
     close = closest(str(name), names)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -32,11 +32,11 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command line's `main`; errors of the user or the machine end it with one sentence.
+    """Run a command's `main` and report errors of the user or the machine in one sentence.
 
-    Exit codes: 2 for an `InputError` or what the operating system refuses (a full disk, a missing
-    permission), 130 for Ctrl-C, 141 if the reader of a pipe has gone. Anything else is a defect of
-    ours and keeps its traceback.
+    Exit codes: 2 for an `InputError` or an `OSError` (full disk, missing permission), 130 for
+    Ctrl-C, 141 if the reader of a pipe has closed it. Any other exception is our bug and shows its
+    traceback.
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8
@@ -57,7 +57,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _say(message: str, exit_code: int) -> int:
-    """Print a line of its own on stderr, behind no progress bar."""
+    """Close progress bars and print the message on stderr; return the exit code."""
     if "tqdm" in sys.modules:
         for bar in list(sys.modules["tqdm"].tqdm._instances):
             bar.close()

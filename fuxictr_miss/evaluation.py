@@ -1,4 +1,4 @@
-"""Metrics of a model on a split: FuxiCTR's, without its Python lists and its processes."""
+"""FuxiCTR's metrics on a split, computed without its Python lists and worker processes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from fuxictr_miss.errors import DivergedError, InputError, unknown
 
 
 def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str, float]:
-    """The values that FuxiCTR's `model.evaluate` gives.
+    """Evaluate a model; same values as FuxiCTR's `model.evaluate`.
 
-    Rows of a trimming loader are predicted in the order of their histories' lengths, so that a
-    batch is no longer than its rows; every metric sees them in the order of the file. A class that
-    has an `evaluate` of its own, as multi-task models have, or an `evaluate_metrics`, keeps it.
+    A loader that trims histories predicts rows sorted by history length, so that batches contain
+    little padding; the metrics see them in the order of the file. A class with its own `evaluate`,
+    such as a multi-task model, or its own `evaluate_metrics` keeps it.
 
     Args:
-        model: in any mode; it is left in `eval()`.
+        model: in any mode; it is left in `eval()` mode.
         loader: a `TensorDataLoader`, or any loader of FuxiCTR's.
         metrics: FuxiCTR's names: AUC, logloss, gAUC, avgAUC, MRR, NDCG(k).
 
+    Returns:
+        The metrics by name.
+
     Raises:
-        InputError: FuxiCTR does not know a metric, it is not defined for these rows, or the
-            predictions are not finite.
+        InputError: a metric is unknown or not defined for these rows.
+        DivergedError: a prediction is NaN or infinite.
     """
     where = f"the {split} split" if (split := getattr(loader, "split", None)) else "these rows"
     if type(model).evaluate is not BaseModel.evaluate:
@@ -54,13 +57,15 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
 
 
 def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None:
-    """Whether the metrics of a split will be numbers: ask before training for hours.
+    """Check before training that the metrics of a split are defined for its labels and groups.
 
     Args:
-        loader: a `TensorDataLoader`.
+        model: gives the label and the group column.
+        loader: a `TensorDataLoader` of the split.
+        metrics: as in `evaluate`.
 
     Raises:
-        InputError: as `evaluate`, but for what depends on predictions.
+        InputError: a metric is unknown or not defined for these rows.
     """
     if _evaluates_itself(model):
         return
@@ -82,12 +87,12 @@ def _evaluates_itself(model: BaseModel) -> bool:
     )
 
 
-# PyTorch sums several positions at a time: between multiples of their number, leaving padding out
-# changes hardly a bit of a sum over positions, nor the order of any two rows. (A matrix product
-# over positions would round otherwise.)
+# PyTorch sums several positions at a time. Trimming padding to multiples of that number hardly
+# changes a sum over positions, and not the order of any two rows. (A matrix product over positions
+# would round differently.)
 _MULTIPLE = 8
-# FuxiCTR's means of the groups' AUC, and whether a group counts as its rows or once. Its own code
-# hands every group to another process.
+# FuxiCTR's grouped AUCs, and whether a group is weighted by its rows. FuxiCTR's own code computes
+# each group in another process.
 _WEIGHTS = {"gAUC": True, "avgAUC": False}
 _LOGLOSS = ("logloss", "binary_crossentropy")
 _NDCG = re.compile(r"NDCG\((?:k=)?(\d+)\)")
@@ -101,7 +106,7 @@ def _check_known(metric: str) -> None:
 
 def _check_predictions(y_pred: np.ndarray, where: str) -> None:
     if not len(y_pred):
-        raise InputError(f"There is nothing to evaluate: {where} holds no rows.")
+        raise InputError(f"There is nothing to evaluate: {where} has no rows.")
     bad = int((~np.isfinite(y_pred)).sum())
     if bad:
         kind = "NaN" if np.isnan(y_pred).any() else "infinite"
@@ -122,11 +127,11 @@ def _finite(values: dict[str, float], where: str) -> dict[str, float]:
 
 
 def _check_defined(name: str, y_true: np.ndarray, group: np.ndarray | None, where: str) -> None:
-    """Whether a metric of these labels is a number, whatever is predicted."""
+    """Refuse a metric that is undefined for these labels and groups, whatever the predictions."""
     if _by_group(name) and group is None:
         raise InputError(
-            f"{name} needs groups: set group_id in the data set's config to the column that names "
-            "the group of a row, as user_id."
+            f"{name} needs groups: set group_id in the data set's config to the column that holds "
+            "the group of a row, for example user_id."
         )
     if name == "MRR" or name.startswith("NDCG"):
         return
@@ -155,11 +160,14 @@ def _has_mixed_group(y_true: np.ndarray, group: np.ndarray) -> bool:
 def _value(
     name: str, y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray | None, where: str
 ) -> float:
-    """A metric of rows whose predictions are finite.
+    """Compute a metric; the predictions must be finite.
 
     Args:
-        y_true: (rows,); y_pred and group alike.
-        where: the rows, in an error.
+        name: the metric.
+        y_true: labels (rows,).
+        y_pred: predictions (rows,).
+        group: group ids (rows,), for grouped metrics.
+        where: how an error message calls the rows.
     """
     _check_defined(name, y_true, group, where)
     if name in _LOGLOSS:
@@ -214,14 +222,14 @@ def _predictions(
 
 
 def _restored(values: np.ndarray, order: Tensor) -> np.ndarray:
-    """Values of rows taken in an order, in the order of the file."""
+    """Undo a reordering: return the values (rows,) in the order of the file."""
     restored = np.empty_like(values)
     restored[order.numpy()] = values
     return restored
 
 
 def _grouped_auc(y_true: np.ndarray, y_pred: np.ndarray, group: np.ndarray, by_rows: bool) -> float:
-    """Mean over the groups that have both labels of the AUC in a group, by its rank sum."""
+    """The mean AUC of the groups that have both labels, each computed from its rank sum."""
     order = np.lexsort((y_pred, group))
     y_true, y_pred, group = y_true[order], y_pred[order], group[order]
     new_group = np.append(True, group[1:] != group[:-1])

@@ -23,13 +23,13 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_miss.checkpoint import data_of, load
-from fuxictr_miss.config import check, misspelt
-from fuxictr_miss.curves import draw
+from fuxictr_miss.config import check, misspelled_keys
+from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
-from fuxictr_miss.export import checked, export_embeddings
-from fuxictr_miss.files import replaced
+from fuxictr_miss.export import check_embeddings_path, export_embeddings
+from fuxictr_miss.files import atomic_write
 from fuxictr_miss.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
 from fuxictr_miss.mixed_precision import autocast
@@ -39,38 +39,41 @@ from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import described, settle
+from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # what caches hold (benchmarks/evaluation.py)
-# Where a run happens, not what it computes: these may change between a run and its resume.
-NOT_SETTINGS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
-                 "memory_budget_gb"}  # fmt: skip
+_EVALUATION_BATCH = {
+    "cpu": 1024,
+    "cuda": 16_384,
+}  # rows; see benchmarks/evaluation.py
+# Keys that say where a run happens, not what it computes: a resume may change them.
+RUNTIME_KEYS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
+                "memory_budget_gb"}  # fmt: skip
 
 
 def run(
     params: dict[str, Any], resume: bool = False, embeddings: str | Path | None = None
 ) -> dict[str, Any]:
-    """Run one experiment to its test metrics.
+    """Run one experiment: build the data, train the model, and evaluate it.
 
     Args:
-        params: as `load_params` gives them, with `gpu`.
+        params: from `load_params`, plus `gpu`.
         resume: continue an interrupted run of the same `model_id`.
-        embeddings: a FILE.h5 beside which `export_embeddings` is to write the trained tables.
+        embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
 
     Returns:
-        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`: one
-        row an epoch, as `fit` returns them.
+        `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
+        rows that `fit` returns, one per epoch.
 
     Raises:
-        InputError: something in the config, the data or the machine does not fit, or the same
-            experiment is running.
+        InputError: the config, the data or the machine does not allow the run, or the same
+            experiment is already running.
     """
     started = time.perf_counter()
     if embeddings is not None:
-        checked(embeddings, params)
-    with _alone(params), logging_redirect_tqdm(), without_fuxictr_info():
+        check_embeddings_path(embeddings, params)
+    with _run_lock(params), logging_redirect_tqdm(), without_fuxictr_info():
         log_file = set_logger(params, append=resume)
         model, loaders = build(params)
         rows = fit(
@@ -91,7 +94,7 @@ def run(
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
-    draw(rows, log_file.with_suffix(".png"), title=params["model_id"])
+    plot_history(rows, log_file.with_suffix(".png"), title=params["model_id"])
     result["epochs"] = len(rows)
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
@@ -99,8 +102,8 @@ def run(
 
 
 @contextmanager
-def _alone(params: Mapping[str, Any]) -> Iterator[None]:
-    """Two runs of one experiment would write each other's checkpoint and log: refuse the second."""
+def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
+    """Refuse a second run of an experiment, which would overwrite the first one's files."""
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{params['model_id']}.lock", blocking=False)
@@ -108,7 +111,7 @@ def _alone(params: Mapping[str, Any]) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"{params['model_id']} is running already with its checkpoint in {folder}: wait for "
+            f"{params['model_id']} is already running with its checkpoint in {folder}: wait for "
             "it, or set another model_root."
         ) from error
     try:
@@ -118,33 +121,36 @@ def _alone(params: Mapping[str, Any]) -> Iterator[None]:
 
 
 def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
-    """The untrained model of an experiment and the loaders of its splits.
+    """Build an experiment's untrained model and the loaders of its splits.
+
+    Returns:
+        The model, and the loaders under "train", "valid" and "test"; None for a missing split.
 
     Raises:
-        InputError: something in the config, the data or the machine does not fit.
+        InputError: the config, the data or the machine does not allow the run.
     """
     params = check(params)
     _check_device(params.get("gpu", -1))
     torch.set_num_threads(params.get("num_threads", 1))
     check_method_keys(params)
     model_class = get_model(params["model"], params.get("model_zoo_path"))
-    for sentence in misspelt(params, _arguments(model_class)):
+    for sentence in misspelled_keys(params, _arguments(model_class)):
         log.warning(sentence)
     paths = dict(zip(("train", "valid", "test"), build_dataset(params), strict=True))
     folder = os.path.dirname(str(paths["train"]))
     feature_map = FeatureMap(params["dataset_id"], folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
-    settled = settle(model_class, feature_map, params)
+    adapted = adapt(model_class, feature_map, params)
     seed_everything(params["seed"])
     kind = autocast(model_class, params.get("autocast"))  # type: ignore[arg-type]
-    with _as_a_sentence(params["model"]):
-        model = kind(settled.feature_map, **settled.params)
+    with _as_input_error(params["model"]):
+        model = kind(adapted.feature_map, **adapted.params)
     set_optimizer(model, params["optimizer"])
     initialize_forgotten_tables(model, params["seed"])
     tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
-    arrange = partial(settled.pad, model_class=model_class) if settled.traits.padding else None
+    arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
@@ -152,7 +158,7 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             continue
         rows = params["batch_size"]
         loaders[split] = TensorDataLoader(
-            settled.feature_map,
+            adapted.feature_map,
             path,
             split=split,
             batch_size=rows
@@ -162,62 +168,60 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
             seed=params["seed"],
             train_sample_rate=params.get("train_sample_rate", 1.0),
             label_noise_rate=params.get("label_noise_rate", 0.0),
-            trim_history=settled.traits.trim,
+            trim_history=adapted.traits.trim,
             memory_budget_gb=params.get("memory_budget_gb"),
             device=model.device,
             arrange=arrange,
         )
         if split != "train":
             check_defined(model, loaders[split], params["metrics"])
-    with _as_a_sentence(params["model"]), torch.no_grad():
+    with _as_input_error(params["model"]), torch.no_grad():
         model.eval().forward(next(loaders["train"].batches()))
     return model.train(), loaders
 
 
 @contextmanager
-def _as_a_sentence(name: str) -> Iterator[None]:
-    """What a model's own class raises at a key that it cannot use, in FuxiCTR's or PyTorch's words.
+def _as_input_error(name: str) -> Iterator[None]:
+    """Turn an exception of a model's class, usually due to its keys, into an `InputError`.
 
     Raises:
-        InputError: the model, the error, and the line of the class that it came through.
+        InputError: names the model, the error, and the line of the class that raised it.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # whatever a class may raise
+    except Exception as error:  # a class may raise anything
         raise InputError(
-            f"{name} does not run with this config on this data: {described(error)}. Check the "
-            "keys of the model, and the embedding_dim of single features if there is one."
+            f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
+            "keys of the model, and the embedding_dim of single features if any has its own."
         ) from error
 
 
 def load_trained(params: dict[str, Any]) -> BaseModel:
-    """The model of a finished experiment, with its best weights, in `eval()`.
+    """Load the model of a finished experiment with its best weights, in `eval()` mode.
 
     Raises:
-        InputError: it has not been trained here, or the checkpoint is another model's.
+        InputError: there is no checkpoint, or it belongs to another model or other data.
     """
     model, _ = build(params)
     path = Path(model.checkpoint)
     if not path.exists():
-        raise InputError(f"{path} is not there: train it first with run_expid.py.")
+        raise InputError(f"{path} does not exist: train the model first with run_expid.py.")
     state = load(path, data_of(model))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(
-            f"{path} is a checkpoint of another model than {params['model']}: {reason}"
-        ) from error
+        raise InputError(f"{path} is not a checkpoint of {params['model']}: {reason}") from error
     return model.eval()
 
 
 def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Path) -> None:
-    """Add a row to a CSV: the result, then every parameter. New columns widen the table.
+    """Append a row to a CSV: the result, then every parameter. New keys become new columns.
 
     Raises:
-        InputError: the table is not one of ours, or cannot be written.
+        InputError: the file is not a result table of ours, or cannot be written.
     """
     row = {"time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), **result}
     for key, value in sorted(params.items()):
@@ -234,23 +238,23 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
             except ValueError as error:  # pandas' ParserError, UnicodeDecodeError
                 raise InputError(f"{path} cannot be read as a table ({error}).") from error
             table = pd.concat([known, table])
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in params.items() if k not in NOT_SETTINGS}
+    return {k: v for k, v in params.items() if k not in RUNTIME_KEYS}
 
 
 def _check_device(gpu: int) -> None:
     count = torch.cuda.device_count()
     if gpu >= count:
         have = f"has {count} CUDA device(s)" if count else "has no CUDA device"
-        raise InputError(f"GPU {gpu} is not there: this machine {have}. Use --gpu -1 for the CPU.")
+        raise InputError(f"GPU {gpu} does not exist: this machine {have}. --gpu -1 is the CPU.")
 
 
 def _arguments(model_class: type) -> set[str]:
-    """Every argument that the model's class and its parents name."""
+    """The argument names of the constructors of a class and its parents."""
     return {
         name
         for each in model_class.__mro__

@@ -1,10 +1,10 @@
-"""Trained embeddings as FuxiCTR's `pretrained_emb`: an h5 file with `key` and `value`.
+"""Export trained embeddings as FuxiCTR's `pretrained_emb`: h5 files with `key` and `value`.
 
     feature_cols:
       - {name: item_id, ..., pretrained_emb: mine_item_id.h5, pretrain_dim: 10, freeze_emb: False,
          pretrain_usage: init}
 
-in the dataset config of any FuxiCTR model starts its table from such a file.
+in a dataset config initializes the feature's table from such a file, in any FuxiCTR model.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.embeddings import main_tables, side_by_side
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced, writable
+from fuxictr_miss.files import atomic_write, writable
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
-_MARK = ("written_by", "fuxictr_miss")  # an attribute of our files, which FuxiCTR does not read
+_MARK = ("written_by", "fuxictr_miss")  # an attribute that marks our files; FuxiCTR ignores it
 
 
 def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     """Write every embedding table of a trained model, enhanced or not.
 
-    FuxiCTR reads one file a feature: `FILE.h5` becomes `FILE_<feature>.h5`, one for each table. A
-    table that a history shares with its target is written once, under the target. Padding and the
-    row for unknown tokens are left out.
+    FuxiCTR reads one file per feature, so `FILE.h5` becomes `FILE_<feature>.h5`, one per table. A
+    table that a history shares with its target is written once, under the target's name. The rows
+    for padding and unknown tokens are left out.
 
     Args:
-        model: built on a data set whose folder still holds `feature_vocab.json`.
+        model: the folder of its encoded data must still have `feature_vocab.json`.
         path: ends in ".h5".
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        InputError: another ending, no vocabulary or no table there, a file there that is not ours,
-            or one cannot be written.
+        InputError: the suffix is not .h5, the vocabulary is missing, the model has no embedding
+            table, or a file belongs to someone else or cannot be written.
     """
-    path = checked(path, {})
+    path = check_embeddings_path(path, {})
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
     try:
@@ -67,7 +67,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
             tables.setdefault(id(layers[0][name]), name)
     files = {name: _file_of(path, name) for name in tables.values()}
     for file in files.values():
-        _refuse_a_strangers(file)
+        _refuse_foreign_file(file)
     for name, file in files.items():
         ids = {t: i for t, i in vocabulary[name].items() if t not in _NO_TOKENS}
         table = side_by_side([layer[name] for layer in layers])
@@ -78,56 +78,58 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
 
 
 def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
-    """Write the plain backbone of a trained model, and the feature map that it was built with.
+    """Write the plain backbone of a trained model and its feature map.
 
     Args:
         model: enhanced or plain.
         folder: new or empty.
 
     Returns:
-        `<model>.model`, a state_dict that loads strictly into FuxiCTR's class of that name built
-        with `feature_map.json`, the other file.
+        The paths of `<model>.model` and `feature_map.json`. The first is a state_dict that loads
+        strictly into FuxiCTR's class of that name built with the second.
 
     Raises:
-        InputError: the folder holds something, or cannot be written.
+        InputError: the folder is not empty, or cannot be written.
     """
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model
     files = [folder / f"{type(plain).__name__}.model", folder / "feature_map.json"]
-    with replaced(files[0]) as unfinished:
+    with atomic_write(files[0]) as unfinished:
         torch.save(plain.state_dict(), unfinished)
-    with replaced(files[1]) as unfinished:
+    with atomic_write(files[1]) as unfinished:
         plain.feature_map.save(str(unfinished))
     return files
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that is not empty.
 
     Raises:
-        InputError: it does, it is a file, or it cannot be written.
+        InputError: it is not empty, is a file, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not an empty folder: name another.")
+        raise InputError(f"{folder} exists and is not an empty folder: name another.")
     if not writable(folder):
         raise InputError(f"{folder} cannot be written: name another folder.")
 
 
-def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
-    """The path, if the files beside it can be written; asked before the training.
+def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
+    """Check, before training, that `export_embeddings` can write to `path`.
 
     Args:
         path: FILE.h5.
-        params: the experiment's config. Its features' files may be there only if they are ours,
-            and none of them may be what the experiment itself starts from.
+        params: the experiment's config. A feature's file may exist only if we wrote it and it is
+            not a `pretrained_emb` of this experiment.
+
+    Returns:
+        `path` as a `Path`.
 
     Raises:
-        InputError: another ending than FuxiCTR knows, a folder that takes no files, or a file that
-            must stay.
+        InputError: the suffix is not .h5, the folder cannot be written, or a file would be lost.
     """
     path = Path(path)
     if path.suffix != ".h5":
-        raise InputError(f"Embeddings go to a file that ends in .h5, got {str(path)!r}.")
+        raise InputError(f"The path of the embeddings must end in .h5, got {str(path)!r}.")
     if not writable(path.parent):
         raise InputError(f"Embeddings cannot be written to {path.parent}: name another folder.")
     columns = [each for each in params.get("feature_cols") or [] if each.get("active", True)]
@@ -136,7 +138,7 @@ def checked(path: str | Path, params: Mapping[str, Any]) -> Path:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):
             names = column["name"] if isinstance(column["name"], list) else [column["name"]]
             for file in (_file_of(path, name) for name in names):
-                _refuse_a_strangers(file)
+                _refuse_foreign_file(file)
                 if file.resolve() in starts:
                     raise InputError(
                         f"{file} is the pretrained_emb that this experiment starts from: give "
@@ -149,7 +151,7 @@ def _file_of(path: Path, feature: str) -> Path:
     return path.with_name(f"{path.stem}_{feature}.h5")
 
 
-def _refuse_a_strangers(file: Path) -> None:
+def _refuse_foreign_file(file: Path) -> None:
     if not file.exists():
         return
     try:
@@ -164,7 +166,7 @@ def _refuse_a_strangers(file: Path) -> None:
 
 
 def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> None:
-    with replaced(file) as unfinished, h5py.File(unfinished, "w") as content:
+    with atomic_write(file) as unfinished, h5py.File(unfinished, "w") as content:
         content.attrs[_MARK[0]] = _MARK[1]
         content.attrs["data"] = data  # digest of the encoded data that the vectors were trained on
         content["key"] = _keys(tokens)
@@ -172,7 +174,7 @@ def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> Non
 
 
 def _keys(tokens: list[str]) -> np.ndarray:
-    """Bytes; FuxiCTR takes those for ASCII, so others go as NumPy's text, which h5py wraps."""
+    """Tokens as bytes if all are ASCII, as FuxiCTR decodes them, else as NumPy text for h5py."""
     keys = np.array(tokens)
     if all(token.isascii() for token in tokens):
         return keys.astype("S")

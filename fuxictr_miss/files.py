@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fuxictr_miss.errors import InputError
 
 
 @contextmanager
-def replaced(path: str | Path) -> Iterator[Path]:
-    """Write a file beside `path`, then rename it to `path`; a link keeps pointing at its file.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Write a temporary file, then rename it to `path`; if `path` is a link, replace its target.
 
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text)
 
-    Whatever happens inside, `path` holds either what it held before or all that was written.
+    If the block fails, the old file stays as it was.
 
     Yields:
-        Where to write: a name in the same folder, with the same ending.
+        The temporary path, in the same folder and with the same suffix.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
@@ -45,7 +45,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
 
 
 def writable(folder: str | Path) -> bool:
-    """Whether a folder, or the nearest one above it that is there, takes files."""
+    """Whether a folder, or its nearest existing parent, is writable."""
     folder = Path(folder).absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     return there.is_dir() and os.access(there, os.W_OK)

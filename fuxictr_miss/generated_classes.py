@@ -1,4 +1,4 @@
-"""Classes that are made while a program runs, and that pickle all the same."""
+"""Make classes that are generated at run time picklable."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Generated(type):
-    """Metaclass: a class pickles as the call that made it, (function, arguments) in `_made_by`.
+    """Metaclass whose classes pickle as the call that made them, `_made_by`: (function, arguments).
 
-    Another process then makes the class again. A class without `_made_by` of its own pickles by its
-    name, as any class does.
+    Unpickling calls the function again. A class without its own `_made_by` pickles by name, as
+    usual.
     """
 
     _made_by: tuple[Callable[..., type], tuple[Any, ...]]

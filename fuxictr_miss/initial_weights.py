@@ -1,10 +1,10 @@
-"""One fair start for plain and enhanced models: the tables that FuxiCTR 2.3.10 forgets.
+"""Initialize the embedding tables that FuxiCTR 2.3.10 forgets.
 
-FuxiCTR draws a table's weights with the layer's own initializer, normal with std 1e-4, but passes
-over every feature that has a `share_embedding`, even where that feature got a table of its own:
-in the linear part of LR, FM, DeepFM and some twenty more, where nothing is shared, and wherever the
-table to share comes later or is left out. Those tables stay at PyTorch's N(0, 1), and the model
-starts at a logloss of 1.4 or worse instead of ln 2.
+FuxiCTR initializes embedding tables from N(0, 1e-4²) but skips every feature with a
+`share_embedding`, even if that feature has its own table: in the linear part of LR, FM, DeepFM and
+some twenty others, where nothing is shared, and wherever the table to share comes later or is
+missing. Those tables keep PyTorch's N(0, 1), and training starts at a logloss of 1.4 or worse
+instead of ln 2.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from fuxictr.pytorch.layers.embeddings.pretrained_embedding import PretrainedEmb
 from fuxictr.pytorch.models import BaseModel
 from torch import nn
 
-from fuxictr_miss.random_numbers import own_random_numbers
+from fuxictr_miss.isolated_rng import isolated_rng
 
-_STREAM = 693_147  # keeps these draws apart from those that built the model from the same seed
+_STREAM = 693_147  # added to the seed, so that these weights differ from those of the model
 
 
 def initialize_forgotten_tables(model: BaseModel, seed: int = 0) -> list[str]:
-    """Draw the weights that FuxiCTR forgot, each table with its own layer's initializer.
+    """Initialize the tables that FuxiCTR forgot, with the initializer of their layer.
 
-    Call it right after the model's construction. The draws depend on `seed` and the model's tables
-    alone, so a plain model and its enhanced variant get the same; the global random numbers stay
-    as they were.
+    Call it right after the model's construction. The weights depend only on `seed` and the model's
+    tables, so a plain model and its enhanced variant get the same. The global random state does not
+    change.
 
     Returns:
-        Where the tables are: `<module>.<feature>`.
+        The names of these tables, `<module>.<feature>`.
     """
     found: list[str] = []
-    with torch.no_grad(), own_random_numbers(model.device, seed + _STREAM):
+    with torch.no_grad(), isolated_rng(model.device, seed + _STREAM):
         for place, layer in model.named_modules():
             if isinstance(layer, FeatureEmbeddingDict):
                 for feature in _forgotten(layer):
-                    _draw(layer.embedding_layers[feature], layer)
+                    _initialize(layer.embedding_layers[feature], layer)
                     found.append(f"{place}.{feature}")
     return found
 
 
 def _forgotten(layer: FeatureEmbeddingDict) -> list[str]:
-    """Features with a `share_embedding` whose table is nevertheless their own."""
+    """Features with a `share_embedding` that have a table of their own."""
     tables = layer.embedding_layers
     initialized = {
         id(table)
@@ -51,12 +51,12 @@ def _forgotten(layer: FeatureEmbeddingDict) -> list[str]:
     forgotten = []
     for feature, table in tables.items():
         if id(table) not in initialized and isinstance(table, nn.Embedding | PretrainedEmbedding):
-            initialized.add(id(table))  # under a second name it is not drawn again
+            initialized.add(id(table))  # initialize a shared table once
             forgotten.append(feature)
     return forgotten
 
 
-def _draw(table: nn.Embedding | PretrainedEmbedding, layer: FeatureEmbeddingDict) -> None:
+def _initialize(table: nn.Embedding | PretrainedEmbedding, layer: FeatureEmbeddingDict) -> None:
     if isinstance(table, PretrainedEmbedding):
         table.init_weights()
     else:

@@ -1,4 +1,4 @@
-"""Where log lines go: the screen and one file a run."""
+"""Logging to the screen and to one file per run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 
 
 def set_logger(params: Mapping[str, Any], append: bool) -> Path:
-    """Log to the screen and to `<model_root>/<dataset_id>/<model_id>.log`, which is returned.
+    """Log to the screen and to `<model_root>/<dataset_id>/<model_id>.log`.
+
+    Args:
+        params: the experiment's config.
+        append: keep the lines of an earlier run.
+
+    Returns:
+        The path of the log.
 
     Raises:
-        InputError: a log or a picture of that name is there that this package did not write.
+        InputError: a log or a plot of that name exists that this package did not write.
     """
     path = Path(params["model_root"]) / params["dataset_id"] / f"{params['model_id']}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +35,7 @@ def set_logger(params: Mapping[str, Any], append: bool) -> Path:
             f"{path} was not written by fuxictr_miss: move it, or set another model_root."
         )
     check_picture(path.with_suffix(".png"))
-    logging.raiseExceptions = False  # a log on a full disk does not end the run
+    logging.raiseExceptions = False  # a full disk must not end the run
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -43,7 +50,7 @@ def set_logger(params: Mapping[str, Any], append: bool) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """By the form of its first line, which is not that of FuxiCTR's logs; or there is nothing."""
+    """Whether the file is empty or starts with our log format, which differs from FuxiCTR's."""
     with open(path, "rb") as file:
         start = file.read(100)
     return not start or _OUR_LINE.match(start) is not None
@@ -51,7 +58,7 @@ def _is_ours(path: Path) -> bool:
 
 @contextmanager
 def without_fuxictr_info() -> Iterator[None]:
-    """Drop the INFO lines that FuxiCTR writes to the root logger; ours go on being written."""
+    """Drop the INFO lines that FuxiCTR writes to the root logger, and keep ours."""
 
     def above_info(record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO

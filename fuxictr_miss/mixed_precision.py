@@ -1,4 +1,4 @@
-"""A model's forward pass in bfloat16, its losses in float32."""
+"""Run a model's forward pass in bfloat16 and its losses in float32."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PRECISIONS = ("bf16",)
 
 @functools.cache
 def autocast(model_class: type[BaseModel], precision: str | None) -> type[BaseModel]:
-    """The class under its own name, whose matrix products run in a lower precision.
+    """Derive a class of the same name whose matrix products run in a lower precision.
 
     Weights, optimizer and losses stay in float32, and so does the self-supervised part: cosines
     divided by a temperature of 0.1 need more than the 8 bits of a bfloat16.
 
     Args:
         model_class: plain or enhanced.
-        precision: "bf16", in training and in `eval()`; None: the class as it is.
+        precision: "bf16", in training and in `eval()`; None returns the class unchanged.
 
     Raises:
-        InputError: another precision, or a device that has no bfloat16.
+        InputError: the precision is unknown; at construction, the GPU has no bfloat16.
     """
     if precision is None:
         return model_class
@@ -42,12 +42,12 @@ def autocast(model_class: type[BaseModel], precision: str | None) -> type[BaseMo
 
 
 class _InBfloat16(BaseModel, metaclass=Generated):
-    """Stands before a model's class."""
+    """Mixin in front of a model's class."""
 
     def __init__(self, *args: Any, **params: Any) -> None:
         super().__init__(*args, **params)
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise InputError("This GPU has no bfloat16: leave autocast out.")
+            raise InputError("This GPU does not support bfloat16: remove autocast from the config.")
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         with torch.autocast(self.device.type, torch.bfloat16):

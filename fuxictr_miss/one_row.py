@@ -1,7 +1,7 @@
-"""Batch normalisation that survives a batch of one row.
+"""Let batch normalisation train on a batch of one row.
 
-A batch of one has no variance, and PyTorch refuses to train on it; loaders that keep the last
-batch end an epoch on one row whenever rows % batch_size == 1.
+One row has no variance, so PyTorch raises an error. A loader that keeps the last batch yields such
+a batch whenever rows % batch_size == 1.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 
 def tolerate_one_row(model: nn.Module) -> None:
-    """Let every `BatchNorm1d` of the model use its running statistics where it sees one value.
+    """Let every `BatchNorm1d` of the model use its running statistics for a batch of one row.
 
-    The model's parameters, `state_dict` and larger batches are as before. A second call changes
-    nothing.
+    Parameters, `state_dict` and larger batches are not affected. A second call has no effect.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d) and not _is_tolerant(module):
@@ -30,7 +29,7 @@ def _is_tolerant(norm: nn.Module) -> bool:
 
 
 class _Pause:
-    """Takes one `BatchNorm1d` out of training for the length of one call."""
+    """Puts one `BatchNorm1d` into `eval()` mode for one call."""
 
     def __init__(self) -> None:
         self.on = False

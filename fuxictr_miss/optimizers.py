@@ -1,4 +1,4 @@
-"""Adam for FuxiCTR's models in one kernel."""
+"""PyTorch's fused Adam for FuxiCTR's models."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fuxictr.pytorch.models import BaseModel
 
 
 class FusedAdam(torch.optim.Adam):
-    """PyTorch's Adam in one kernel: the same to float rounding, without a loop in Python."""
+    """PyTorch's Adam as one fused kernel: equal up to rounding, without a Python loop."""
 
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, lr=lr, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        # Adam's own, without what is around it: that imports torch._dynamo (see start_up.py)
+        # without the decorators of Adam.step, which import torch._dynamo (see start_up.py)
         return inspect.unwrap(torch.optim.Adam.step)(self, closure)
 
 
 def set_optimizer(model: BaseModel, name: str) -> None:
-    """Replace a new model's Adam by `FusedAdam`; learning rates stay.
+    """Replace a new model's Adam by `FusedAdam`, with the same parameter groups and rates.
 
     Args:
         model: plain or enhanced, not trained yet.
-        name: what the config says; with any other optimizer the model keeps what FuxiCTR gave it.
+        name: the config's `optimizer`; unless it is Adam, nothing changes.
     """
     if name.lower() != "adam":
         return

@@ -21,10 +21,10 @@ _models: dict[str, type[BaseModel]] = {}
 
 
 def register_model(name: str) -> Callable[[ClassT], ClassT]:
-    """Class decorator: make a backbone of your own known under `name`.
+    """Class decorator that registers a backbone of your own under `name`.
 
     Raises:
-        InputError: the class is no FuxiCTR model, or another model has that name.
+        InputError: the class is not a FuxiCTR model, or the name is invalid or taken.
     """
 
     def register(model: ClassT) -> ClassT:
@@ -33,12 +33,12 @@ def register_model(name: str) -> Callable[[ClassT], ClassT]:
         stem, _, ending = name.rpartition("_")
         if not name.isidentifier() or (stem and ending in list_methods()):
             raise InputError(
-                f"A model cannot be called {name!r}: a name is letters, digits and _, and does not "
+                f"A model cannot be called {name!r}: use letters, digits and _, and do not "
                 "end in _ and a method's name."
             )
         refuse_another(f"model {name}", _models.get(name), model)
         if name in {*_own_names(), *DEFAULT_MODELS}:
-            raise InputError(f"There is a model {name} already. Register yours by another name.")
+            raise InputError(f"Model {name} exists already: register yours under another name.")
         _models[name] = model
         return model
 
@@ -46,7 +46,11 @@ def register_model(name: str) -> Callable[[ClassT], ClassT]:
 
 
 def list_models(zoo: str | Path | None = None) -> list[str]:
-    """Names of all backbones and their enhanced variants, sorted."""
+    """The names of all backbones and their enhanced variants, sorted.
+
+    Args:
+        zoo: as in `get_model`.
+    """
     backbones = _own_names() | set(_models)
     if zoo is not None:
         backbones.update(Zoo(zoo).names)
@@ -55,16 +59,16 @@ def list_models(zoo: str | Path | None = None) -> list[str]:
 
 
 def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
-    """The class of a model: "DIN", "DIN_MISS", "MISS" (which is DIN_MISS), ...
+    """Return the class of a model: "DIN", "DIN_MISS", "MISS" (an alias of DIN_MISS), ...
 
     Args:
-        name: a backbone, or a backbone, "_" and a method.
-        zoo: folder or importable package in which backbones are looked up before our own; a
-            checkout of FuxiCTR will do.
+        name: `<backbone>` or `<backbone>_<method>`.
+        zoo: folder or importable package whose backbones take precedence over ours, for example
+            a checkout of FuxiCTR.
 
     Raises:
-        InputError: no such model, and then names the closest and all valid ones; or one that
-            cannot be imported.
+        InputError: there is no such model (the message lists the valid names, the closest first),
+            or it cannot be imported.
     """
     wanted = DEFAULT_MODELS.get(name, name)
     place = None if zoo is None else Zoo(zoo)
@@ -80,10 +84,10 @@ def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
 
 
 def _own_names() -> set[str]:
-    """The packages in our `model_zoo`, which is the one that is imported from here on.
+    """The models of our own `model_zoo`, after making sure that `import model_zoo` finds it.
 
-    FuxiCTR's wheel leaves folders in site-packages that Python takes for a package of this name,
-    unless ours lies there too or comes first on the path.
+    FuxiCTR's wheel leaves a `model_zoo` folder in site-packages. Python imports it as a namespace
+    package unless ours is installed there too or comes first on the path.
     """
     import model_zoo
 
@@ -95,7 +99,7 @@ def _own_names() -> set[str]:
         sys.modules["model_zoo"] = model_zoo = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(model_zoo)
     files = (file for folder in model_zoo.__path__ for file in Path(folder).glob("*/model.py"))
-    # a plain install has FuxiCTR's folders beside ours, and model_zoo/MISS is DIN_MISS
+    # FuxiCTR's folders have no model.py; model_zoo/MISS is only an alias of DIN_MISS
     return {file.parent.name for file in files} - set(DEFAULT_MODELS)
 
 
@@ -107,5 +111,5 @@ def _find_backbone(name: str, zoo: Zoo | None) -> type[BaseModel] | None:
     if name in _own_names():
         return getattr(importlib.import_module(f"model_zoo.{name}"), name)
     if zoo is not None and (name in zoo.models or name in zoo.unreadable):
-        return zoo.load(name)  # which says why it cannot
+        return zoo.load(name)  # raises, and says why
     return None

@@ -1,4 +1,4 @@
-"""The CSV that run_expid.py adds a row to: whether it is one, asked before the run and after it."""
+"""Check the CSV to which run_expid.py appends a row, before and after the run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from fuxictr_miss.files import writable
 
 
 def check_result_table(path: Path) -> None:
-    """Refuse a table that this package did not write, and a folder that takes no table.
+    """Refuse a file that is not a result table of this package, and an unwritable folder.
 
     Raises:
-        InputError: says which, and what to do.
+        InputError: `path` is such a file, or its folder is not writable.
     """
     if not writable(path.absolute().parent):
         raise InputError(
-            f"The row of this run goes to {path.absolute()}, and that folder cannot be written: "
+            f"The result of this run goes to {path.absolute()}, but that folder cannot be written: "
             "start the command in another folder."
         )
     if path.exists() and not _is_ours(path):
         raise InputError(
-            f"{path.absolute()} would get the row of this run, but is no table of run_expid.py: "
+            f"The result of this run goes to {path.absolute()}, which is no table of run_expid.py: "
             "move it, or start the command in another folder."
         )
 
 
 def _is_ours(path: Path) -> bool:
-    """A table of `append_result` begins with the time, and has a column of expids."""
+    """Whether the header has the columns of `append_result`: `time` first, and `expid`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])

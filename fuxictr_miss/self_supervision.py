@@ -1,4 +1,4 @@
-"""The part that a self-supervised method adds to a model: its modules, behaviors and draws."""
+"""What a self-supervised method adds to a model: its modules, behaviors and random generator."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fuxictr_miss.embeddings import BehaviorSource
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
 from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
 
@@ -20,19 +20,19 @@ PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, t
 
 
 class SelfSupervision(nn.Module):
-    """All that a method adds to a model, under one name, so that nothing of the model is shadowed.
+    """Everything that a method adds to a model, in one attribute to avoid name clashes.
 
-    With both weights of Eq. 17 at 0 there is nothing in it.
+    It is empty if both weights of Eq. 17 are 0.
 
     Args:
         model: the model, its backbone already built.
         backbone: the class that was enhanced.
         method: the method's name.
-        args: the positional arguments that built the model, after the feature map.
-        params: the others.
+        args: the model's positional arguments after the feature map.
+        params: its keyword arguments.
 
     Raises:
-        InputError: a key is wrong, or the model has no behavior that a method could learn from.
+        InputError: a key is wrong, or the data has no behavior sequence to learn from.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class SelfSupervision(nn.Module):
         check_method_keys(params)
         self.arguments = (args, params)
         self.settings = read_settings(SSLSettings, "ssl_", params)
-        self.active = True  # whether a step's loss has the contrastive terms
-        self.last: SSLLosses | None = None  # of the last step if it had any, for the log
-        self.sources: list[BehaviorSource] = []  # one a behavior
-        self.methods = nn.ModuleList()  # one a behavior
+        self.active = True  # whether the loss includes the contrastive terms
+        self.last: SSLLosses | None = None  # of the last step, for the log
+        self.sources: list[BehaviorSource] = []  # one per behavior
+        self.methods = nn.ModuleList()  # one per behavior
         seed = int(params.get("seed") or 0)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         if not self.on:
@@ -59,7 +59,7 @@ class SelfSupervision(nn.Module):
         settings = read_settings(kind.Settings, f"{method.lower()}_", params)
         groups = self._behaviors(model, backbone, params)
         self.sources = [BehaviorSource(model, group) for group in groups]
-        with own_random_numbers(model.device, seed):
+        with isolated_rng(model.device, seed):
             for source in self.sources:
                 width = len(source.sequences), source.dim
                 module = kind(self.settings, settings, *width, self.generator)
@@ -89,12 +89,15 @@ class SelfSupervision(nn.Module):
     def losses(self, model: BaseModel, inputs: dict[str, Tensor]) -> SSLLosses:
         """The method's losses for a batch, each the mean over the behaviors.
 
-        They are computed in float32 also where the model is not: cosines divided by a temperature
-        of 0.1 need more than the 8 bits of a bfloat16.
+        They are computed in float32 even if the model runs in bfloat16: cosines divided by a
+        temperature of 0.1 need more than its 8 bits.
 
         Args:
-            model: the model that this is part of.
-            inputs: (B, L) id columns, and what else the batch has.
+            model: the model that this object belongs to.
+            inputs: the batch, with the behaviors' id columns (B, L).
+
+        Returns:
+            Scalars.
         """
         with torch.autocast(model.device.type, enabled=False):
             each = [
@@ -114,13 +117,13 @@ class SelfSupervision(nn.Module):
         return list(dict.fromkeys([*own, *self.methods.parameters()]))
 
 
-def part_of(model: BaseModel) -> SelfSupervision | None:
-    """What a method has added to a model; None for a plain backbone."""
+def self_supervision_of(model: BaseModel) -> SelfSupervision | None:
+    """The `SelfSupervision` of an enhanced model; None for a plain backbone."""
     return getattr(model, PART, None)
 
 
 def method_defaults() -> dict[str, Any]:
-    """Every `ssl_` and method key with its default, as `config` must list them."""
+    """Every `ssl_` and method key with its default."""
     defaults: dict[str, Any] = {}
     kinds: list[tuple[type, str]] = [(SSLSettings, "ssl_")]
     kinds += [(get_method(name).Settings, f"{name.lower()}_") for name in list_methods()]
@@ -131,10 +134,10 @@ def method_defaults() -> dict[str, Any]:
 
 
 def check_method_keys(params: dict[str, Any]) -> None:
-    """Refuse keys that look like ours and are not, and values that no method can use.
+    """Refuse unknown `ssl_` and method keys, and invalid values of known ones.
 
     Raises:
-        InputError: names the key and the closest valid one, or what its value must be.
+        InputError: names the key and the closest valid one, or the allowed values.
     """
     valid = keys_of(SSLSettings, "ssl_")
     prefixes = ["ssl_"]

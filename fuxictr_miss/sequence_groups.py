@@ -1,4 +1,4 @@
-"""Which sequences of a data set are attributes of one behavior, as a backbone reads them."""
+"""Group the sequences of a data set into behaviors, as the backbone reads them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_miss.errors import unknown
 
-_NEGATIVE = {"neg", "negative", "negatives"}  # in a key or a name: what a user was shown and left
+_NEGATIVE = {"neg", "negative", "negatives"}  # words in a key or a name
 
 
 def field_arguments(backbone: type, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `..._field` arguments of a class are, by config or by default."""
+    """The values of a class's `*_field` arguments, from the config or by default."""
     return {
         name: params.get(name, argument.default)
         for name, argument in inspect.signature(backbone).parameters.items()
@@ -26,9 +26,9 @@ def field_arguments(backbone: type, params: Mapping[str, Any]) -> dict[str, Any]
 def sequence_groups(
     fields: Mapping[str, Any], feature_map: FeatureMap
 ) -> dict[str, list[list[str]]]:
-    """The groups of sequences that field keys name; keys without one are left out.
+    """The groups of sequences in the values of field keys; keys that name no sequence are left out.
 
-    In FuxiCTR's form: the list [a, b] is two groups, [(a, b)] and (a, b) are one.
+    Values are in FuxiCTR's form: the list [a, b] is two groups, [(a, b)] and (a, b) are one.
     """
     sequences = set(_sequences(feature_map))
     found: dict[str, list[list[str]]] = {}
@@ -45,13 +45,13 @@ def sequence_groups(
 def behavior_groups(
     backbone: type, feature_map: FeatureMap, params: Mapping[str, Any]
 ) -> list[list[str]]:
-    """The behaviors that a backbone reads, each by the sequences that are its attributes.
+    """The behaviors that a backbone reads, each a list of the sequences that are its attributes.
 
-    Those of its own `*_field` arguments; for a class without, those that any `*_field` key of the
-    config names first; else the sequences in their order, where a new behavior begins with another
-    `max_len` or with a second sequence that shares the same table. Negatives, by the name of the
-    key or of a sequence, are no behavior. A class that reads all of its groups as attributes of one
-    behavior says so in an attribute, `reads_one_behavior = True`.
+    They come from the first of these that names a sequence: the backbone's own `*_field` arguments;
+    the first such `*_field` key of the config; the feature map, where a new behavior begins at each
+    change of `max_len` and at each second sequence of the same table. Keys and sequences with "neg"
+    or "negative" in their names are skipped. A class that reads all of its groups as attributes of
+    one behavior sets the class attribute `reads_one_behavior = True`.
     """
     own = sequence_groups(field_arguments(backbone, params), feature_map)
     fields = {k: v for k, v in params.items() if k.endswith("_field")}
@@ -102,7 +102,7 @@ def _by_table(feature_map: FeatureMap) -> list[list[str]]:
 
 
 def check_names(names: Iterable[str], feature_map: FeatureMap) -> None:
-    """Refuse a name in `ssl_sequences` that is no sequence of the data set.
+    """Refuse a name in `ssl_sequences` that is not a sequence of the data set.
 
     Raises:
         InputError: names the closest valid one.

@@ -18,19 +18,19 @@ SettingsT = TypeVar("SettingsT")
 
 @dataclasses.dataclass(frozen=True)
 class SSLSettings:
-    """What every self-supervised method shares. A key is `ssl_` and the field's name."""
+    """Settings shared by all self-supervised methods; the config keys start with `ssl_`."""
 
     weight: float = 0.5  # α1 of Eq. 17
-    feature_weight: float | None = None  # α2 of Eq. 17; None is α1
+    feature_weight: float | None = None  # α2 of Eq. 17; None: α1
     temperature: float = 0.1  # τ of Eq. 15
-    block_size: int | None = 128  # rows that InfoNCE contrasts with one another; None: the batch
-    every: int = 1  # contrast at every n-th step of a joint phase, with as much more weight
+    block_size: int | None = 128  # rows contrasted with one another; None: the batch
+    every: int = 1  # contrast at every n-th joint step, with n times the weight
     training: str = "joint"  # one of STRATEGIES
-    pretrain_epochs: int = 30  # at most; the held-out contrastive loss may stop it earlier
-    pretrain_batch_size: int | None = None  # histories a step of a pretraining; None: batch_size
-    pretrain_learning_rate: float | None = None  # of a pretraining; None: learning_rate
-    embedding_lr_scale: float = 1.0  # of all tables in the phase after a pretraining; 0 freezes
-    # of one behavior, or a list for each of several; None: the behaviors that the backbone reads
+    pretrain_epochs: int = 30  # maximum; the held-out contrastive loss may stop it earlier
+    pretrain_batch_size: int | None = None  # histories per pretraining step; None: batch_size
+    pretrain_learning_rate: float | None = None  # None: learning_rate
+    embedding_lr_scale: float = 1.0  # factor for all tables after a pretraining; 0 freezes
+    # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
     sequences: list | None = None
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class SSLSettings:
 
     @property
     def behaviors(self) -> list[list[str]]:
-        """`sequences` as one list a behavior; none where the backbone decides."""
+        """`sequences` as one list per behavior; empty if the backbone decides."""
         if self.sequences and all(isinstance(each, list | tuple) for each in self.sequences):
             return [list(each) for each in self.sequences]
         return [list(self.sequences)] if self.sequences else []
@@ -69,7 +69,7 @@ class SSLSettings:
 
 
 def require(holds: bool, key: str, value: object, rule: str) -> None:
-    """Raise an `InputError` that names the key and the rule unless the rule holds."""
+    """Raise an `InputError` with the key, the rule and the value unless `holds`."""
     if not holds:
         raise InputError(f"{key} must be {rule}, got {value!r}.")
 
@@ -85,7 +85,7 @@ def read_settings(kind: type[SettingsT], prefix: str, params: Mapping[str, Any])
         key = prefix + field.name
         if key in params:
             kind_of_value = field.type
-            if not isinstance(kind_of_value, str):  # a module without lazy annotations
+            if not isinstance(kind_of_value, str):  # no `from __future__ import annotations`
                 kind_of_value = inspect.formatannotation(kind_of_value)
             values[field.name] = _checked(key, params[key], kind_of_value)
     return kind(**values)
@@ -97,7 +97,7 @@ def keys_of(kind: type, prefix: str) -> list[str]:
 
 
 def check_keys(params: Mapping[str, Any], prefixes: Iterable[str], valid: Iterable[str]) -> None:
-    """Refuse a key that starts like one of ours but is none.
+    """Refuse an unknown key with one of the prefixes.
 
     Raises:
         InputError: names the key and the closest valid one.
@@ -109,7 +109,11 @@ def check_keys(params: Mapping[str, Any], prefixes: Iterable[str], valid: Iterab
 
 
 def _checked(key: str, value: Any, annotation: str) -> Any:
-    """`value` as the annotated type, or an error that says what was expected."""
+    """Convert `value` to the annotated type.
+
+    Raises:
+        InputError: says which type was expected.
+    """
     allowed = [each.strip() for each in annotation.split("|")]
     if value is None and "None" in allowed:
         return None

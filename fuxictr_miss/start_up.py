@@ -1,4 +1,4 @@
-"""From a command to its first step: what a run imports, at once."""
+"""Import what a training run needs, as fast as possible."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from types import ModuleType
 
 
 def import_experiment() -> ModuleType:
-    """`fuxictr_miss.experiment`, imported with the garbage collector at rest.
+    """Import `fuxictr_miss.experiment` with the garbage collector disabled.
 
-    The collector would go through everything imported so far time and again, a fifth of the whole,
-    and find nothing: modules stay.
+    The collector would scan all imported modules repeatedly, a fifth of the import time, and free
+    nothing.
     """
     gc.disable()
     try:
         _leave_dynamo_out()
         return importlib.import_module("fuxictr_miss.experiment")
     finally:
-        gc.freeze()  # nor is any of it looked at during training
+        gc.freeze()  # exclude the modules from collections during training, too
         gc.enable()
 
 
 def _leave_dynamo_out() -> None:
-    """Keep PyTorch's optimizers from importing torch._dynamo, a third of all that is imported.
+    """Keep PyTorch's optimizers from importing torch._dynamo, a third of the import time.
 
-    They do at their first use, to tell the compiler that it must not look into four of their
-    methods. A command compiles nothing; where PyTorch changes, the import is back and nothing else.
+    They import it at first use, to exclude four of their methods from compilation. Our commands
+    compile nothing. If PyTorch changes this mechanism, it only imports torch._dynamo again.
     """
     from torch.optim import Optimizer
 

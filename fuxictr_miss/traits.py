@@ -1,7 +1,7 @@
-"""What a backbone class expects of its data and its config, in one place.
+"""What a backbone class expects of its data and its config.
 
-Known classes come with their traits; a class of your own says them in an attribute,
-`traits = Traits(pooled=False)`, or is tried out on a few made-up rows.
+The traits of known classes are listed here. Your own class declares them in an attribute,
+`traits = Traits(pooled=False)`; otherwise they are found by a training step on synthetic rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fuxictr_miss.enhancer import backbone_of
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.logs import without_fuxictr_info
-from fuxictr_miss.random_numbers import own_random_numbers
 from fuxictr_miss.sequence_groups import field_arguments, flat, sequence_groups
 
 POOLING = "layers.MaskedAveragePooling()"
@@ -35,11 +35,11 @@ class Traits:
     """How a backbone reads behavior sequences.
 
     Args:
-        pooled: it wants one vector a sequence (a pooling `feature_encoder`), not one a behavior.
-        trim: its batches may be cut to the longest history in them, as it reads no position.
-        padding: the side, "pre" or "post", on which it takes padding to be; None: it asks a mask.
-        needs: what its config must say as its own defaults do not work, for the error that then
-            comes.
+        pooled: it takes one vector per sequence (a pooling `feature_encoder`), not per behavior.
+        trim: its batches may be trimmed to their longest history, as it does not use positions.
+        padding: the side, "pre" or "post", on which it expects padding; None if it uses a mask.
+        needs: keys that the config must set because the class's defaults do not work; for the
+            error message.
     """
 
     pooled: bool = True
@@ -48,18 +48,18 @@ class Traits:
     needs: str = ""
 
 
-_POOLED = Traits(trim=True)  # such a model sees no position
+_POOLED = Traits(trim=True)  # a pooled sequence has no positions
 _UNPOOLED = Traits(pooled=False, trim=True)
 _HYPERNET = (
     "hypernet_config, as {hidden_units: [64, 32], hidden_activations: relu, dropout_rates: 0}, and "
     "a rank_k of at most its narrowest layer"
 )
-_TASKS = "several labels in label_col, and num_tasks: how many they are"
+_TASKS = "several labels in label_col, and their number in num_tasks"
 
-# Our own: all others of model_zoo pool. These ask masks and count from the newest behavior.
+# Our un-pooled backbones; all others of model_zoo pool. They use masks, so padding does not matter.
 _OURS = dict.fromkeys(("DIEN", "DIN", "DMR", "SIM"), _UNPOOLED)
 
-# Those of FuxiCTR's zoo (2.3.10), by name.
+# The backbones of FuxiCTR's zoo (2.3.10).
 _FUXICTR = {
     **dict.fromkeys(
         """
@@ -79,7 +79,7 @@ _FUXICTR = {
     "PPNet": Traits(trim=True, needs="gate_priors: fields without a history, as [user_id]"),
     **dict.fromkeys(("MMoE", "PLE", "ShareBottom"), Traits(trim=True, needs=_TASKS)),
     "DIN": _UNPOOLED,
-    "DIEN": Traits(pooled=False, trim=True, padding="post"),  # packs its histories
+    "DIEN": Traits(pooled=False, trim=True, padding="post"),  # uses packed sequences
     "BST": Traits(pooled=False),  # a position embedding of fixed length
     "DMIN": Traits(pooled=False, needs="an embedding_dim that num_heads divides"),  # as BST
     "DMR": Traits(pooled=False, padding="pre"),  # as BST; the last position is the newest behavior
@@ -87,29 +87,29 @@ _FUXICTR = {
 }
 
 
-class Settled(NamedTuple):
-    """A backbone's traits, and the data and keys in the form that it wants."""
+class Adapted(NamedTuple):
+    """A backbone's traits, and the feature map and keys in the form that it expects."""
 
     traits: Traits
     feature_map: FeatureMap
     params: dict[str, Any]
 
     def pad(self, columns: dict[str, Tensor], model_class: type[BaseModel]) -> None:
-        """Put the padding of the sequences in `columns`, (rows, L) each, where the class has it."""
+        """Move the padding of the sequence columns (rows, L) to the side that the class expects."""
         if self.traits.padding is not None:
             for group in _sequence_groups(model_class, self.feature_map, self.params):
                 side = padded([columns[name] for name in group], self.traits.padding)
                 columns.update(zip(group, side, strict=True))
 
 
-def settle(
+def adapt(
     model_class: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
-) -> Settled:
-    """Bring a backbone, or its enhanced variant, together with the data and the config.
+) -> Adapted:
+    """Adapt the feature map and the config to a backbone or its enhanced variant.
 
-    One data set serves all models: only the `feature_encoder` of sequences changes, which FuxiCTR
-    reads when it builds the embedding layer. Sequences that an un-pooled model's keys do not name
-    are pooled, as nothing else would use them; an encoder other than FuxiCTR's default stays.
+    All models use the same encoded data; only the `feature_encoder` of sequences differs, which
+    FuxiCTR reads when it builds the embedding layer. Sequences that no key of an un-pooled model
+    names are pooled, as nothing else would use them. Encoders other than FuxiCTR's default stay.
 
     Raises:
         InputError: the class does not run with this config on this data; says what to set.
@@ -120,14 +120,14 @@ def settle(
     traits = traits_of(backbone)
     if traits is None or not _is_ours(backbone):
         _check_fields(backbone, feature_map, params)
-        traits = _tried(backbone, feature_map, params, traits)
-    return Settled(traits, _encoded(feature_map, backbone, traits, params), params)
+        traits = _probed(backbone, feature_map, params, traits)
+    return Adapted(traits, _encoded(feature_map, backbone, traits, params), params)
 
 
 def traits_of(model_class: type[BaseModel]) -> Traits | None:
-    """The traits of a known backbone or of its enhanced variant; None for an unknown one.
+    """The traits of a known backbone or its enhanced variant; None for an unknown one.
 
-    A class derived from a known one is encoded like it, but never cut.
+    A class derived from a known one inherits its traits, but its histories are not trimmed.
     """
     backbone = backbone_of(model_class)
     for each in backbone.__mro__:
@@ -142,11 +142,14 @@ def traits_of(model_class: type[BaseModel]) -> Traits | None:
 
 
 def padded(sequences: list[Tensor], side: str) -> list[Tensor]:
-    """Move the histories of each row so that padding at their ends stands on one side.
+    """Shift the histories of each row so that the padding at their ends is on one side.
 
     Args:
-        sequences: (rows, L) each; they describe the same behaviors and move together.
+        sequences: ids (rows, L) each; they describe the same behaviors and shift together.
         side: "pre" or "post".
+
+    Returns:
+        The shifted ids (rows, L).
     """
     real = torch.stack([ids != 0 for ids in sequences]).any(dim=0).to(torch.uint8)  # (rows, L)
     at_end = side == "pre"
@@ -164,7 +167,7 @@ def _is_ours(model_class: type) -> bool:
 
 
 def _with_groups(params: Mapping[str, Any], feature_map: FeatureMap) -> dict[str, Any]:
-    """Groups of fields as tuples, as FuxiCTR's models tell them from lists; YAML has no tuple."""
+    """Turn groups of fields into tuples, which FuxiCTR's models require and YAML cannot write."""
 
     def is_group(value: Any) -> bool:
         return (
@@ -190,7 +193,7 @@ def _sequence_groups(
 
 
 def _check_regularizer(backbone: type[BaseModel], params: Mapping[str, Any]) -> None:
-    """FM, FwFM and LR have one key for both of FuxiCTR's, and fail where those are set."""
+    """Refuse FuxiCTR's two regularizer keys for FM, FwFM and LR, which take `regularizer`."""
     both = [key for key in ("embedding_regularizer", "net_regularizer") if key in params]
     if both and "regularizer" in inspect.signature(backbone).parameters:
         raise InputError(f"{backbone.__name__} takes regularizer, not {' and '.join(both)}.")
@@ -199,7 +202,7 @@ def _check_regularizer(backbone: type[BaseModel], params: Mapping[str, Any]) -> 
 def _check_fields(
     backbone: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
 ) -> None:
-    """Refuse fields that the data lacks; those of a default with what to set instead."""
+    """Refuse fields that the data lacks; for default fields, say which keys to set."""
     features = feature_map.features
     fields = field_arguments(backbone, params)
     missing = []
@@ -217,7 +220,7 @@ def _check_fields(
 
 
 def _example(keys: list[str], feature_map: FeatureMap) -> str:
-    """YAML for field keys: all sequences and what they share their tables with."""
+    """Example YAML for field keys: all sequences, and the features they share tables with."""
     features = feature_map.features
     sequences = [name for name, spec in features.items() if spec["type"] == "sequence"]
     targets = [features[name].get("share_embedding", "...") for name in sequences]
@@ -233,7 +236,7 @@ def _example(keys: list[str], feature_map: FeatureMap) -> str:
 def _encoded(
     feature_map: FeatureMap, backbone: type[BaseModel], traits: Traits, params: Mapping[str, Any]
 ) -> FeatureMap:
-    """A copy of the feature map whose sequences are encoded as the class wants them."""
+    """A copy of the feature map with the sequence encoders that the class expects."""
     adapted = copy.deepcopy(feature_map)
     named = {name for group in _sequence_groups(backbone, feature_map, params) for name in group}
     for name, spec in adapted.features.items():
@@ -245,25 +248,25 @@ def _encoded(
     return adapted
 
 
-# ---------------------------------------------------------------------- trying a class out
+# ---------------------------------------------------------------------- probing an unknown class
 
 _ROWS, _IDS = 4, 4
 
 
-def _tried(
+def _probed(
     backbone: type[BaseModel],
     feature_map: FeatureMap,
     params: Mapping[str, Any],
     known: Traits | None,
 ) -> Traits:
-    """The traits with which the class takes a step on made-up rows.
+    """The traits with which the class can train a step on synthetic rows.
 
     Raises:
-        InputError: there are none.
+        InputError: it can with none; says why.
     """
     problems = []
     for traits in [known] if known else [Traits(pooled=True), Traits(pooled=False)]:
-        problem = _problem(backbone, _encoded(feature_map, backbone, traits, params), params)
+        problem = _step_error(backbone, _encoded(feature_map, backbone, traits, params), params)
         if problem is None:
             return traits
         problems.append(problem)
@@ -278,18 +281,18 @@ def _tried(
     raise InputError(f"{name} does not run with this config on this data: {problems[0]}.{advice}")
 
 
-def _problem(
+def _step_error(
     backbone: type[BaseModel], feature_map: FeatureMap, params: Mapping[str, Any]
 ) -> str | None:
-    """Build the class with tiny tables and train it one step; what went wrong, if anything."""
+    """Build the class with tiny tables and train one step; return the error, None if it works."""
     tiny = copy.deepcopy(feature_map)
     for spec in tiny.features.values():
         spec.pop("pretrained_emb", None)
         if "vocab_size" in spec:
             spec["vocab_size"] = _IDS
     device = torch.device("cpu")
-    with own_random_numbers(device, 0), without_fuxictr_info(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come again where the model itself is built
+    with isolated_rng(device, 0), without_fuxictr_info(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are shown when the real model is built
         try:
             model = backbone(tiny, **{**params, "gpu": -1})
             model._max_gradient_norm = 10.0  # set by fit() before it calls train_step()
@@ -298,13 +301,13 @@ def _problem(
                 model.eval().forward(_rows(tiny))
         except InputError:
             raise
-        except Exception as error:  # whatever a class of somebody else may raise
-            return described(error)
+        except Exception as error:  # a foreign class may raise anything
+            return error_summary(error)
     return None
 
 
 def _rows(feature_map: FeatureMap) -> dict[str, Tensor]:
-    """A batch that the feature map could have come from."""
+    """A random batch that fits the feature map."""
     shapes = {"sequence": "max_len", "embedding": "pretrain_dim"}
     batch: dict[str, Tensor] = {}
     for name, spec in feature_map.features.items():
@@ -318,8 +321,8 @@ def _rows(feature_map: FeatureMap) -> dict[str, Tensor]:
     return batch
 
 
-def described(error: Exception) -> str:
-    """The error, and the last line outside the libraries that it came through."""
+def error_summary(error: Exception) -> str:
+    """The error in one line, with the last line of code outside the libraries in its traceback."""
     text = str(error).strip().splitlines()
     libraries = (torch.__path__[0], fuxictr.__path__[0])
     frames = traceback.extract_tb(error.__traceback__)

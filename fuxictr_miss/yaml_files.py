@@ -1,4 +1,4 @@
-"""YAML files as a user wrote them: no key twice, names as text, every fault with its line."""
+"""Read YAML files strictly: no duplicate keys, names as text, line numbers in errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fuxictr_miss.errors import InputError
 _MAPPING, _MERGE, _NULL, _TEXT = (
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str")
 )
-# What names something stays as written: YAML takes 2024_01 for the number 202401, and no for False.
+# Names are kept as text: YAML would read 2024_01 as the number 202401, and no as False.
 _NAMES = {"base_expid", "dataset_id", "model", "model_id"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's, for which 1e-3 is a number as in YAML 1.2; it takes it for text."""
+    """PyYAML's loader, except that 1e-3 is a number, as in YAML 1.2, instead of text."""
 
 
 _Loader.add_implicit_resolver(
@@ -29,7 +29,7 @@ _Loader.add_implicit_resolver(
 
 
 class Entry(NamedTuple):
-    """What stands under one name at the top of a file."""
+    """A top-level key of a file with its value and position."""
 
     value: Any
     path: Path
@@ -41,11 +41,11 @@ class Entry(NamedTuple):
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
-    """The entries at the top of a file, by name.
+    """Read the top-level entries of a file, by name.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8 or not YAML, holds something else than
-            `name: value` lines, or has a key twice.
+        InputError: the file cannot be read, is not UTF-8, is not YAML, is not a mapping, or has a
+            duplicate key.
     """
     text = _read(path)
     try:
@@ -54,14 +54,14 @@ def read_entries(path: Path) -> dict[str, Entry]:
         if root is None:
             return {}
         if root.tag != _MAPPING:
-            raise InputError(f"{path} must hold lines of the form `name: value`.")
+            raise InputError(f"{path} must have lines of the form `name: value`.")
         _check(root, path)
         for key, _ in root.value:
             if key.tag != _MERGE:
                 key.tag = _TEXT
         values = loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise _fault(path, text, error) from error
+        raise _syntax_error(path, text, error) from error
     except InputError:
         raise
     except Exception as error:  # PyYAML's, from a date such as 2024-13-45 or `!!bool maybe`
@@ -72,15 +72,15 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The same without their places."""
+    """Read the top-level values of a file, by name. Raises like `read_entries`."""
     return {name: entry.value for name, entry in read_entries(path).items()}
 
 
 def read_value(text: str) -> Any:
-    """A single value, as it stands behind a `key:`.
+    """Parse a single YAML value, such as the text after a `key:`.
 
     Raises:
-        InputError: it is no YAML value.
+        InputError: it is not a YAML value.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -104,7 +104,7 @@ def _read(path: Path) -> str:
 
 
 def _check(root: yaml.MappingNode, path: Path) -> None:
-    """Refuse a key that stands twice in a mapping, and leave names the text that they are."""
+    """Refuse duplicate keys in any mapping, and tag names as text."""
     waiting: list[yaml.Node] = [root]
     seen: set[int] = set()
     while waiting:
@@ -115,7 +115,7 @@ def _check(root: yaml.MappingNode, path: Path) -> None:
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
-            _refuse_twice(node, path, node is root)
+            _refuse_duplicates(node, path, node is root)
             for key, value in node.value:
                 waiting.append(value)
                 scalars = isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
@@ -123,8 +123,8 @@ def _check(root: yaml.MappingNode, path: Path) -> None:
                     value.tag = _TEXT
 
 
-def _refuse_twice(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
-    """An entry's null may be followed by a value: an example of FuxiCTR's own is written so."""
+def _refuse_duplicates(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
+    """Refuse duplicate keys. Below the top level a null may come first, as in a FuxiCTR example."""
     lines: dict[str, int] = {}
     for key, value in mapping.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
@@ -133,14 +133,14 @@ def _refuse_twice(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
         if key.value in lines:
             raise InputError(
                 f"{path} has {key.value!r} twice, in line {lines[key.value]} and in line {line}: "
-                "leave one of them out."
+                "remove one of them."
             )
         if top or value.tag != _NULL:
             lines[key.value] = line
 
 
-def _fault(path: Path, text: str, error: yaml.YAMLError) -> InputError:
-    """What the YAML parser stumbled over, and the line."""
+def _syntax_error(path: Path, text: str, error: yaml.YAMLError) -> InputError:
+    """The error for invalid YAML, with the line and the problem."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.")
@@ -151,5 +151,5 @@ def _fault(path: Path, text: str, error: yaml.YAMLError) -> InputError:
     if "python/" in problem:
         problem = "a Python object; write !!python/tuple [a, b] as [a, b]"
     if "\t" in line[: len(line) - len(line.lstrip())] or "\\t" in problem:
-        problem = "YAML indents by spaces, and there is a tab"
+        problem = "there is a tab; YAML indents with spaces"
     return InputError(f"{path}, line {mark.line + 1}, is not valid YAML: {problem}.")

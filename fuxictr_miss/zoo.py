@@ -1,8 +1,8 @@
-"""Backbones from elsewhere: a checkout of FuxiCTR, or a folder or package of one's own.
+"""Load backbones from elsewhere: a checkout of FuxiCTR, or your own folder or package.
 
-What a zoo holds is read from its source, and only the file of the class that is asked for is
-imported: a file that is broken, or needs TensorFlow, takes no other with it. The `__init__.py` of a
-folder is not run; relative imports inside it work.
+The models are found by parsing the source, and only the file of the requested class is imported, so
+a file that is broken or needs TensorFlow does not affect the others. The `__init__.py` of a folder
+is not run; relative imports inside the folder work.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.errors import InputError, unknown
 
-_BASES = {"BaseModel", "MultiTaskModel"}  # FuxiCTR's, from which every model descends
+_BASES = {"BaseModel", "MultiTaskModel"}  # FuxiCTR's base classes of all models
 
 
-_places: dict[type[BaseModel], tuple[str, str]] = {}  # classes that no import statement finds
+_places: dict[type[BaseModel], tuple[str, str]] = {}  # of classes from a folder, for pickling
 
 
 class Found(NamedTuple):
-    """A class in a zoo's source, not imported yet."""
+    """A model class found in the source, not yet imported."""
 
     name: str
     file: Path
-    takes_tuples: bool  # it unpacks a batch of three parts, as FuxiCTR's LongCTR loader gives them
+    takes_tuples: bool  # it unpacks the tuples of FuxiCTR's LongCTR loader
 
 
 class Zoo:
     """The models of a folder or an importable package.
 
-    Where two classes have one name, the one that takes FuxiCTR's ordinary batches is meant.
+    If two classes share a name, the one that takes FuxiCTR's ordinary batches is used.
 
     Args:
-        path: a folder, FuxiCTR's root or its `model_zoo` among them, or the name of a package.
+        path: a folder (for FuxiCTR, its root or its `model_zoo`), or the name of a package.
 
     Raises:
-        InputError: it is neither.
+        InputError: `path` is neither a folder nor a package.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,7 +56,7 @@ class Zoo:
             folder /= "model_zoo"
         self.root = folder.resolve()
         self.models: dict[str, Found] = {}
-        self.unreadable: dict[str, str] = {}  # file stem: why
+        self.unreadable: dict[str, str] = {}  # file stem -> the error
         self._scan()
 
     @property
@@ -65,11 +65,11 @@ class Zoo:
         return sorted(name for name, each in self.models.items() if not each.takes_tuples)
 
     def load(self, name: str) -> type[BaseModel]:
-        """Import a class.
+        """Import the class of a model.
 
         Raises:
-            InputError: there is none of this name, its file cannot be read or imported, or it takes
-                batches of another form.
+            InputError: there is no such class, its file cannot be read or imported, or it takes
+                batches in another format.
         """
         if name in self.unreadable and name not in self.models:
             raise InputError(f"{name} in the model zoo cannot be read: {self.unreadable[name]}.")
@@ -79,11 +79,11 @@ class Zoo:
         if found.takes_tuples:
             raise InputError(
                 f"{name} ({found.file}) takes the tuples of FuxiCTR's LongCTR loader instead of "
-                "ordinary batches, so it cannot be trained here. For long histories there is SIM."
+                "ordinary batches, so it cannot be trained here. For long histories use SIM."
             )
         try:
             model = getattr(self._import(found.file), name)
-        except Exception as error:  # whatever a file of somebody else may raise
+        except Exception as error:  # a foreign file may raise anything
             raise InputError(
                 f"{found.file} cannot be imported: {type(error).__name__}: {error}."
             ) from error
@@ -110,7 +110,7 @@ class Zoo:
                     if isinstance(node, ast.ClassDef)
                 ]
         known = set(_BASES)
-        while True:  # a class may derive from one that is found later
+        while True:  # a class may derive from one that comes later
             models = [found for found, node in classes if _is_model(found, node, known)]
             names = _BASES | {found.name for found in models}
             if names == known:
@@ -136,13 +136,13 @@ class Zoo:
         return importlib.import_module(f"{name}.{path.name}")
 
 
-def place_of(model: type[BaseModel]) -> tuple[str, str] | None:
-    """The folder and the name by which `load_from` finds a class again; None if Python does."""
+def zoo_location(model: type[BaseModel]) -> tuple[str, str] | None:
+    """The arguments with which `load_from` finds a class again; None if it can be imported."""
     return _places.get(model)
 
 
 def load_from(root: str, name: str) -> type[BaseModel]:
-    """The class that `place_of` has described, maybe in another process."""
+    """The class that `zoo_location` describes, also in another process."""
     return Zoo(root).load(name)
 
 
@@ -157,7 +157,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _bare_package(name: str, folder: Path) -> None:
-    """A package whose modules can be imported and whose `__init__.py` has not been run."""
+    """Register a package in `sys.modules` without running its `__init__.py`."""
     if name not in sys.modules:
         module: Any = ModuleType(name)
         module.__path__ = [str(folder)]
@@ -173,13 +173,13 @@ def _needs_tensorflow(tree: ast.Module) -> bool:
 
 
 def _is_model(found: Found, node: ast.ClassDef, known: set[str]) -> bool:
-    """Derived from a model by its name; or named as its file, from a base that may be renamed."""
+    """Whether a base is a known model, or the class is named like its file and has another base."""
     bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
     return bool(bases & known) or (found.name == found.file.stem and bool(bases - {"Module"}))
 
 
 def _takes_tuples(node: ast.ClassDef) -> bool:
-    """Whether `get_inputs` takes its batch apart: `batch_dict, item_dict, mask = inputs`."""
+    """Whether `get_inputs` unpacks its batch: `batch_dict, item_dict, mask = inputs`."""
     return any(
         isinstance(step, ast.Assign)
         and isinstance(step.targets[0], ast.Tuple)

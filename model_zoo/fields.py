@@ -1,4 +1,4 @@
-"""Groups of fields as YAML can write them, and what the grouped sequences have in common."""
+"""Read groups of fields from the config, and combine the embeddings of fields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Group = tuple[str, ...]
 
 
 def read_groups(key: str, fields: Fields, feature_map: FeatureMap) -> list[Group]:
-    """Bring a key to one form: a list of groups, each a tuple of field names.
+    """Normalise the value of a field key to a list of groups, each a tuple of field names.
 
-    `a` is [(a,)]; the list [a, b] is two groups, [(a,), (b,)]; [[a, b]] and the bare tuple (a, b)
-    are one group, [(a, b)]; None and [] are no group. FuxiCTR writes a group as a tuple, which
-    YAML lacks.
+    `a` becomes [(a,)]; the list [a, b] becomes two groups, [(a,), (b,)]; [[a, b]] and the bare
+    tuple (a, b) become one group, [(a, b)]; None and [] become []. FuxiCTR writes a group as a
+    tuple, which YAML lacks.
 
     Raises:
-        InputError: for a field that the data lacks.
+        InputError: a field is not in the data.
     """
     if fields is None:
         fields = []
@@ -40,34 +40,34 @@ def read_groups(key: str, fields: Fields, feature_map: FeatureMap) -> list[Group
 def pair_groups(
     target_key: str, targets: Fields, sequence_key: str, sequences: Fields, feature_map: FeatureMap
 ) -> list[tuple[Group, Group]]:
-    """Read both keys and pair their groups: [(targets, sequences), ...], equally long.
+    """Read both keys and pair their groups of equal length: [(targets, sequences), ...].
 
     Raises:
-        InputError: for groups that do not pair up, or a sequence field that is none.
+        InputError: the groups do not pair up, or a field of `sequences` is not a sequence.
     """
     target_groups = read_groups(target_key, targets, feature_map)
     sequence_groups = read_groups(sequence_key, sequences, feature_map)
     if not target_groups or [len(g) for g in target_groups] != [len(g) for g in sequence_groups]:
         raise InputError(
-            f"{target_key}={targets!r} and {sequence_key}={sequences!r} must pair up: as many "
-            "groups, and as many fields in each."
+            f"{target_key}={targets!r} and {sequence_key}={sequences!r} must pair up: the same "
+            "number of groups, and of fields in each."
         )
     for field in [field for group in sequence_groups for field in group]:
         if feature_map.features[field]["type"] != "sequence":
-            raise InputError(f"{sequence_key} names {field!r}, which is no sequence.")
+            raise InputError(f"{sequence_key} names {field!r}, which is not a sequence.")
     return list(zip(target_groups, sequence_groups, strict=True))
 
 
 def width(group: Sequence[str], feature_map: FeatureMap, embedding_dim: int) -> int:
-    """The dimension of a group's embeddings side by side."""
+    """The dimension of a group's concatenated embeddings."""
     return sum(feature_map.features[f].get("embedding_dim", embedding_dim) for f in group)
 
 
 def flat_embeddings(embeddings: dict[str, Tensor], feature_map: FeatureMap) -> dict[str, Tensor]:
-    """The embeddings (B, K) in the order of the feature map.
+    """The embeddings (B, K) in the order of the feature map, sequences (B, L, K) pooled.
 
-    A sequence that came un-pooled, (B, L, K), and is still so, is one that the model's keys do
-    not name: it counts as FuxiCTR's default for a sequence, the mean of its behaviors.
+    A sequence that is still un-pooled is not named by the model's keys. It is pooled to the mean of
+    its behaviors, FuxiCTR's default.
     """
     pool = MaskedAveragePooling()
     return {

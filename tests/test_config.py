@@ -12,7 +12,7 @@ import pytest
 import yaml
 from fuxictr.utils import load_config
 
-from fuxictr_miss.config import list_expids, load_params, misspelt, override
+from fuxictr_miss.config import list_expids, load_params, misspelled_keys, override
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.registry import list_models
@@ -120,7 +120,7 @@ def test_set_refuses_what_is_no_key(text):
 
 def test_a_misspelt_key_of_fuxictr_is_pointed_out():
     params: dict[str, Any] = {"learning_rat": 1, "batch_size": 2, "something_of_mine": 3}
-    (sentence,) = misspelt(params, {"hidden_units"})
+    (sentence,) = misspelled_keys(params, {"hidden_units"})
     assert "'learning_rat'" in sentence
     assert "'learning_rate'" in sentence
 

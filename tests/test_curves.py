@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuxictr_miss.curves import check_picture, draw
+from fuxictr_miss.curves import check_picture, plot_history
 from fuxictr_miss.errors import InputError
 
 ROWS = [{"phase": "label", "epoch": 1, "label_loss": 0.7, "AUC": 0.5},
@@ -14,7 +14,7 @@ ROWS = [{"phase": "label", "epoch": 1, "label_loss": 0.7, "AUC": 0.5},
 def test_a_run_draws_over_its_own_picture(tmp_path):
     path = tmp_path / "run.png"
     for title in ("first", "second"):
-        draw(ROWS, path, title)
+        plot_history(ROWS, path, title)
         check_picture(path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [each.name for each in tmp_path.iterdir()] == ["run.png"]
@@ -28,12 +28,12 @@ def test_a_strangers_picture_is_refused_and_stays(tmp_path, caplog):
     before = path.read_bytes()
     with pytest.raises(InputError, match="was not written by fuxictr_miss: move it"):
         check_picture(path)
-    draw(ROWS, path, "run")
+    plot_history(ROWS, path, "run")
     assert path.read_bytes() == before
-    assert "not drawn" in caplog.text
+    assert "not plotted" in caplog.text
 
 
 def test_a_picture_that_cannot_be_written_is_a_line_in_the_log(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    draw(ROWS, tmp_path / "file" / "run.png", "run")
-    assert "not drawn: Cannot write" in caplog.text
+    plot_history(ROWS, tmp_path / "file" / "run.png", "run")
+    assert "not plotted: Cannot write" in caplog.text

@@ -136,7 +136,7 @@ def test_sequences_of_different_dimensions_are_refused(params):
 
 def test_a_checkpoint_of_another_model_is_refused(params):
     experiment.run({**params, "model": "DNN", "epochs": 1})
-    with pytest.raises(InputError, match="another model than PNN"):
+    with pytest.raises(InputError, match="is not a checkpoint of PNN"):
         experiment.load_trained({**params, "model": "PNN"})
 
 
@@ -154,7 +154,7 @@ def test_an_experiment_that_is_running_is_not_started_again(params):
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True)
     with FileLock(folder / f".{params['model_id']}.lock"):
-        with pytest.raises(InputError, match="running already with its checkpoint"):
+        with pytest.raises(InputError, match="already running with its checkpoint"):
             experiment.run(params)
         assert not list(folder.glob("*.log"))
         assert experiment.run({**params, "model_id": "another"})["epochs"]

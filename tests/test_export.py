@@ -16,7 +16,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.export import checked, export_embeddings
+from fuxictr_miss.export import check_embeddings_path, export_embeddings
 
 CATEGORICAL = {"active": True, "dtype": "str", "type": "categorical"}
 
@@ -123,7 +123,7 @@ def test_a_finished_run_exports_without_being_trained_again(params, tmp_path):
 
 
 def test_what_cannot_be_exported_is_refused_in_one_sentence(params, tmp_path):
-    with pytest.raises(InputError, match=r"ends in \.h5, got 'mine\.csv'"):
+    with pytest.raises(InputError, match=r"end in \.h5, got 'mine\.csv'"):
         experiment.run(params, embeddings="mine.csv")
     params = {k: v for k, v in params.items() if not k.endswith("_regularizer")}
     with pytest.raises(InputError, match="LR has no embedding table"):
@@ -152,7 +152,7 @@ def test_a_strangers_file_is_refused_before_the_training_and_stays(params, tmp_p
     assert strangers.read_bytes() == before
     strangers.write_text("no h5 at all")
     with pytest.raises(InputError, match="move it"):
-        checked(tmp_path / "mine.h5", params)
+        check_embeddings_path(tmp_path / "mine.h5", params)
 
 
 def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):
@@ -161,7 +161,7 @@ def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):
     for path in beside:
         path.write_text("somebody's")
     for _ in range(2):
-        checked(tmp_path / "mine.h5", params)
+        check_embeddings_path(tmp_path / "mine.h5", params)
         export_embeddings(model, tmp_path / "mine.h5")
     assert {path.read_text() for path in beside} == {"somebody's"}
 
@@ -174,5 +174,5 @@ def test_what_the_experiment_starts_from_is_not_replaced(params, tmp_path):
          "pretrained_emb": str(tmp_path / "x" / ".." / "mine_item_id.h5")},
     )  # fmt: skip
     with pytest.raises(InputError, match="is the pretrained_emb that this experiment starts from"):
-        checked(tmp_path / "mine.h5", params)
-    assert checked(tmp_path / "other.h5", params) == tmp_path / "other.h5"
+        check_embeddings_path(tmp_path / "mine.h5", params)
+    assert check_embeddings_path(tmp_path / "other.h5", params) == tmp_path / "other.h5"

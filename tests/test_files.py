@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced, writable
+from fuxictr_miss.files import atomic_write, writable
 
 
 def names(folder):
@@ -16,7 +16,7 @@ def names(folder):
 
 def test_a_written_file_is_there_whole_and_alone(tmp_path):
     path = tmp_path / "new folder [1]" / "a.txt"
-    with replaced(path) as unfinished:
+    with atomic_write(path) as unfinished:
         assert unfinished.suffix == ".txt"
         unfinished.write_text("whole")
         assert not path.exists()
@@ -30,7 +30,7 @@ def test_what_was_there_stays_if_writing_ends_early(tmp_path, error):
     path.write_text("before")
 
     def write_half() -> None:
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text("hal")
             raise error("no")
 
@@ -48,7 +48,7 @@ def test_a_full_disk_is_a_sentence_with_the_path(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     with (
         pytest.raises(InputError, match=r"Cannot write .*a\.txt \(No space left on device\)"),
-        replaced(path) as unfinished,
+        atomic_write(path) as unfinished,
     ):
         unfinished.write_text("whole")
     assert names(tmp_path) == []
@@ -56,7 +56,7 @@ def test_a_full_disk_is_a_sentence_with_the_path(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="Cannot write"), replaced(tmp_path / "file" / "a.txt"):
+    with pytest.raises(InputError, match="Cannot write"), atomic_write(tmp_path / "file" / "a.txt"):
         pass
 
 
@@ -65,7 +65,7 @@ def test_a_link_keeps_pointing_at_its_file(tmp_path):
     (tmp_path / "real" / "a.txt").write_text("before")
     link = tmp_path / "a.txt"
     link.symlink_to(tmp_path / "real" / "a.txt")
-    with replaced(link) as unfinished:
+    with atomic_write(link) as unfinished:
         unfinished.write_text("after")
     assert link.is_symlink()
     assert (tmp_path / "real" / "a.txt").read_text() == "after"

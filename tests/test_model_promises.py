@@ -190,7 +190,7 @@ def test_one_class_a_backbone_and_method():
 
 
 def test_enhancing_twice_is_refused():
-    with pytest.raises(InputError, match=r"DIN_MISS is enhanced already.*Enhance DIN"):
+    with pytest.raises(InputError, match=r"DIN_MISS is already enhanced.*Enhance DIN"):
         fm.enhance(fm.get_model("DIN_MISS"), "S3Rec")
 
 

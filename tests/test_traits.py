@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import fuxictr_miss as fm
 from fuxictr_miss import experiment, registry
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.traits import POOLING, Traits, padded, settle, traits_of
+from fuxictr_miss.traits import POOLING, Traits, adapt, padded, traits_of
 
 
 class Pooled(BaseModel):
@@ -211,8 +211,8 @@ def test_a_field_that_the_data_lacks_is_refused_with_the_closest(params):
 def test_groups_of_fields_reach_a_model_as_tuples(params):
     feature_map = build(params, "DNN")[0].feature_map
     groups = {"a": [["item_id", "cate_id"], ["user_id"]], "b": ["item_id"], "c": [["x"]], "d": []}
-    settled = settle(fm.get_model("DNN"), feature_map, {**groups, "units": [[8, 8]]}).params
-    assert settled == {**groups, "a": [("item_id", "cate_id"), ("user_id",)], "units": [[8, 8]]}
+    adapted = adapt(fm.get_model("DNN"), feature_map, {**groups, "units": [[8, 8]]}).params
+    assert adapted == {**groups, "a": [("item_id", "cate_id"), ("user_id",)], "units": [[8, 8]]}
 
 
 def test_one_key_for_two_is_refused_where_the_two_are_set(params):
@@ -224,7 +224,7 @@ def test_one_feature_map_serves_all(params):
     feature_map = build(params, "DNN")[0].feature_map
     before = repr(feature_map.features)
     for name in ("DIN", "DNN", "Pooled"):
-        settle(fm.get_model(name), feature_map, params)
+        adapt(fm.get_model(name), feature_map, params)
     assert repr(feature_map.features) == before
 
 

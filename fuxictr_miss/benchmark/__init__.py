@@ -1,11 +1,11 @@
-"""The paper's tables and figures: which experiments they need, their runs, their reports.
+"""Reproduce the paper's tables and figures: plan the experiments, run them, write the reports.
 
 tables.py    what each table and figure of the paper compares
-plan.py      a selection of them -> experiments, each with the digest of its settings
-search.py    hyper-parameters, chosen by validation
-run.py       experiments -> rows, on Ray; worker.py is the part inside a worker
+plan.py      selected tables and figures -> experiments, each with the digest of its settings
+search.py    hyper-parameter search by validation
+run.py       experiments -> rows, on Ray; worker.py runs inside a worker
 results.py   the results file
-report.py    rows -> Markdown and LaTeX; sheet.py and compare.py draw and judge them
+report.py    rows -> tables in Markdown and LaTeX; sheet.py formats, compare.py tests differences
 figures.py   rows -> Fig. 5, 6, 7
 paper.py     the paper's own numbers
 """

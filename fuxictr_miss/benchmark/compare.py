@@ -1,4 +1,4 @@
-"""Means over seeds, which of them is best, and whether MISS beats the strongest baseline."""
+"""Compare means over seeds: the best, and whether MISS beats the strongest baseline."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 SIGNIFICANCE = 0.05
-FEWEST_SEEDS = 3  # for a test
+MIN_SEEDS = 3  # for a test
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One metric of one model: the values by seed."""
+    """The values of one metric of one model, by seed."""
 
     values: Mapping[int, float]
 
@@ -22,13 +22,13 @@ class Measured:
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None of a single seed."""
+        """Sample standard deviation (n - 1); None for a single seed."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """How a cell is set off: bold, underlined, starred."""
+    """How a cell is highlighted: bold, underlined, starred."""
 
     best: bool = False
     strongest_baseline: bool = False
@@ -38,12 +38,15 @@ class Mark:
 def marks(
     cells: Sequence[Measured | None], ours: Sequence[bool], higher_is_better: bool
 ) -> list[Mark]:
-    """Judge the cells of one column of a block.
+    """Choose the highlighting of the cells of one column of a block.
 
     Args:
-        cells: None where there is no number.
-        ours: which are compared with the strongest of the others.
-        higher_is_better: as for AUC.
+        cells: one per row; None if there is no result.
+        ours: one per row, whether it is compared with the strongest of the other rows.
+        higher_is_better: true for AUC, false for logloss.
+
+    Returns:
+        One mark per row.
     """
     sign = 1 if higher_is_better else -1
     best = _best(cells, range(len(cells)), sign)
@@ -57,16 +60,17 @@ def marks(
 
 
 def significantly_better(ours: Measured, baseline: Measured, sign: int) -> bool:
-    """Better on average over the common seeds, with p < 0.05 in a paired t-test.
+    """Whether ours is better on the common seeds, with p < 0.05 in a two-sided paired t-test.
 
     Args:
-        ours, baseline: of one metric.
+        ours: our values of a metric.
+        baseline: the baseline's values of the same metric.
         sign: 1 if higher is better, -1 if lower is.
     """
     from scipy.stats import ttest_rel  # late: half a second
 
     seeds = sorted(ours.values.keys() & baseline.values.keys())
-    if len(seeds) < FEWEST_SEEDS:
+    if len(seeds) < MIN_SEEDS:
         return False
     first = [sign * ours.values[seed] for seed in seeds]
     second = [sign * baseline.values[seed] for seed in seeds]
@@ -76,7 +80,7 @@ def significantly_better(ours: Measured, baseline: Measured, sign: int) -> bool:
 
 
 def improvement(ours: float, baseline: float, higher_is_better: bool) -> float:
-    """Relative improvement in percent, positive where ours is better."""
+    """Relative improvement in percent, positive if ours is better."""
     return (1 if higher_is_better else -1) * 100 * (ours - baseline) / baseline
 
 

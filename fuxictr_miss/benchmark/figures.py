@@ -1,4 +1,4 @@
-"""Fig. 5, 6 and 7 from the rows of the results file, as PNG and SVG, with the numbers beside."""
+"""Plot Fig. 5, 6 and 7 from the results file as PNG and SVG, with the values in Markdown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from matplotlib import pyplot
 from fuxictr_miss.benchmark.report import (
     MARK,
     Source,
-    refuse_a_strangers,
+    refuse_foreign_report,
     value_text,
     winners_text,
     write,
 )
 from fuxictr_miss.benchmark.tables import FIGURES, METRICS, Figure
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 _REPRODUCIBLE: Any = {"svg.hashsalt": "fuxictr_miss", "svg.fonttype": "none"}
 _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperature τ"}
 
 
 def write_figure(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
-    """Write `figure_<number>.png`, `.svg` and `.md`; arguments as of `write_table`."""
+    """Write `figure_<number>.png`, `.svg` and `.md`; arguments as in `write_table`."""
     figure = FIGURES[number]
     path = source.results.path.parent / f"figure_{number}.md"
     with pyplot.rc_context(_REPRODUCIBLE):
@@ -34,19 +34,19 @@ def write_figure(number: int, source: Source, command: str, even_empty: bool = T
         if not even_empty and not _drawn(drawing):
             pyplot.close(drawing)
             return False
-        refuse_a_strangers(path.parent, path.stem)
+        refuse_foreign_report(path.parent, path.stem)
         seeds = "one seed" if source.seeds == 1 else f"{source.seeds} seeds"
         head = [f"# Fig. {number}. {figure.title}", "", f"![]({path.stem}.png)", ""]
         head += [f"{seeds.capitalize()}. {figure.caption}", ""]
         text = "\n".join([*head, *lines]) + "\n"
         text += winners_text(source, {variant.model for variant in figure.variants})
-        write(path, f"{text}\nMade by `{command}`.\n")  # first: it says whose the pictures are
+        write(path, f"{text}\nMade by `{command}`.\n")  # first: it marks the pictures as ours
         _save(drawing, path)
     return True
 
 
 def _curves(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 6, 7: test metrics over the values of a key, with the standard deviation."""
+    """Fig. 6 and 7: test metrics over the values of a key, with the standard deviation."""
     drawing, axes = _panels(len(METRICS), len(source.datasets))
     lines = [
         "| data set | " + " | ".join([figure.key, *METRICS.values()]) + " |",
@@ -81,7 +81,7 @@ def _curves(figure: Figure, source: Source) -> tuple[Any, list[str]]:
 
 
 def _similarity(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 5: mean similarity of the two views over the training, one line an extractor."""
+    """Fig. 5: mean similarity of the two views over the training steps, one line per extractor."""
     drawing, axes = _panels(1, len(source.datasets))
     lines = [
         "| data set | extractor | similarity, first epoch | last epoch |",
@@ -124,7 +124,7 @@ def _save(drawing: Any, path: Path) -> None:
         (".png", {"Software": MARK}),
         (".svg", {"Creator": MARK, "Date": None}),
     ):
-        with replaced(path.with_suffix(ending)) as unfinished:
+        with atomic_write(path.with_suffix(ending)) as unfinished:
             drawing.savefig(unfinished, dpi=150, metadata=metadata)
     pyplot.close(drawing)
 

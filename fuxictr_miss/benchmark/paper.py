@@ -1,4 +1,4 @@
-"""The paper's own numbers, Tables II to X, to stand beside ours on its three data sets."""
+"""The paper's results (arXiv 2111.15068, Tables II to X), for comparison with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STATISTICS = {
     "alipay": (326_577, 451_631, 653_154, 788_166, 7),
 }
 
-# Tables III to VIII: AUC and logloss a data set, in the order of DATASETS
+# Tables III to VIII: AUC and logloss per data set, in the order of DATASETS
 _TABLES = """
 LR                  0.6918 0.6308  0.7350 0.5968  0.7848 0.5578
 FM                  0.7585 0.5851  0.7653 0.5745  0.8470 0.4859
@@ -55,7 +55,7 @@ MISS-Joint          0.8867 0.4357  0.9180 0.3730  0.9327 0.3295
 MISS-Pre            0.8848 0.4381  0.9170 0.3746  0.9313 0.3328
 """
 
-# Tables IX and X: the AUC of DIN and DIN-MISS a data set; Alipay is not in them
+# Tables IX and X: the AUC of DIN and DIN-MISS per data set; they omit Alipay
 _RATES = """
 train_sample_rate  0.8  0.7913 0.8779  0.7932 0.9107
 train_sample_rate  0.9  0.7988 0.8814  0.7998 0.9152
@@ -67,12 +67,12 @@ label_noise_rate   0.2  0.7413 0.8331  0.7384 0.8678
 
 
 def metrics(dataset: str, row: str) -> dict[str, float]:
-    """AUC and logloss of a row of Tables III to VIII; empty where the paper has none."""
+    """AUC and logloss of a row of Tables III to VIII; empty if the paper has none."""
     return _METRICS.get((dataset, row), {})
 
 
 def rate_auc(dataset: str, key: str, rate: float, row: str) -> float | None:
-    """The AUC of DIN or DIN-MISS at a rate of Table IX or X."""
+    """The AUC of DIN or DIN-MISS at a rate of Table IX or X; None if the paper has none."""
     return _AUC_AT.get((dataset, key, rate, row))
 
 

@@ -1,4 +1,4 @@
-"""A selection of tables and figures -> experiments; one that several of them share is one."""
+"""Turn selected tables and figures into experiments, each listed once even if several share it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
 from fuxictr_miss.config import check, list_datasets, list_expids, load_params
 from fuxictr_miss.errors import InputError, unknown
 
-Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> what search chose
+Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One training run: a model with all its settings on a data set under a seed.
+    """One training run: a model, a data set, a seed and all settings.
 
-    `overrides` are the settings that differ from the config's own, in `params` already.
+    `overrides` are the settings that differ from the config; `params` includes them.
     """
 
     model: str
@@ -32,8 +32,8 @@ class Experiment:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the settings that this model reads: equal for equal experiments of all seeds."""
-        read = {k: v for k, v in self.params.items() if k not in _unread(self)}
+        """Digest of the settings that this model reads, without the seed."""
+        read = {k: v for k, v in self.params.items() if k not in _ignored_keys(self)}
         return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -42,11 +42,11 @@ class Experiment:
 
 
 class Planner:
-    """Cells of tables -> experiments, from one config folder.
+    """Turns cells of tables into experiments, with the settings of one config folder.
 
     Args:
         config: folder with `model_config` and `dataset_config`.
-        winners: what a search chose; every cell that starts from such a model inherits it.
+        winners: settings that a search chose; all cells of the model on that data set use them.
     """
 
     def __init__(self, config: str, winners: Winners | None = None) -> None:
@@ -57,13 +57,17 @@ class Planner:
     def experiment(
         self, variant: Variant, dataset: str, seed: int, purpose: str = "final"
     ) -> Experiment | None:
-        """The experiment of a cell; None if the config has no such expid (see `absence`)."""
+        """The experiment of a cell; None if the config has no such expid (`absence` says why).
+
+        Raises:
+            InputError: a setting is invalid.
+        """
         expid = f"{variant.model}_{dataset}"
         if expid not in self.expids:
             return None
         params = _loaded(self.config, expid)
         overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
-        if _is_whole(overrides.get("miss_variant"), params):
+        if _removes_nothing(overrides.get("miss_variant"), params):
             overrides["miss_variant"] = ""
         overrides = {k: v for k, v in overrides.items() if params.get(k, _MISSING) != v}
         place = f"{self.config}, {expid} with {overrides}"
@@ -71,28 +75,28 @@ class Planner:
         return Experiment(variant.model, dataset, seed, purpose, overrides, params)
 
     def absence(self, variant: Variant, dataset: str) -> str:
-        """Why a data set has no such model."""
+        """Why the config has no such model for a data set, as a footnote."""
         expid = f"{variant.model}_{dataset}"
         if variant.model.endswith("_Rule"):
-            return f"{expid} is not in the config: Rule needs a category, {dataset} has none."
+            return f"{expid} is not in the config: Rule needs a category, and {dataset} has none."
         return f"{expid} is not in the config."
 
     def note(self, variant: Variant, dataset: str) -> str:
-        """What a reader of a cell has to know; "" if nothing."""
+        """A footnote for a cell; "" if it needs none."""
         expid = f"{variant.model}_{dataset}"
-        if expid in self.expids and _is_whole(
+        if expid in self.expids and _removes_nothing(
             variant.settings.get("miss_variant"), _loaded(self.config, expid)
         ):
             return (
-                f"{dataset} has one feature a behavior (J = 1), so there is no feature level to "
-                "take away: the same experiments as the whole MISS."
+                f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
+                "remove: these are the experiments of the full MISS."
             )
         return ""
 
     def experiments(
         self, variants: Iterable[Variant], datasets: Iterable[str], seeds: int
     ) -> list[Experiment]:
-        """All experiments of these models, each once, for seeds 1 to `seeds`."""
+        """The experiments of these variants for seeds 1 to `seeds`, without duplicates."""
         found: dict[str, Experiment] = {}
         variants = list(variants)
         for dataset in datasets:
@@ -105,7 +109,7 @@ class Planner:
 
 
 def variants_of(tables: Iterable[int], figures: Iterable[int]) -> Iterator[Variant]:
-    """Every model that these tables and figures show, in their order."""
+    """The variants that these tables and figures show, in their order."""
     for number in tables:
         table = TABLES[number]
         for block in table.blocks:
@@ -119,7 +123,7 @@ def variants_of(tables: Iterable[int], figures: Iterable[int]) -> Iterator[Varia
 
 
 def check_datasets(config: str, datasets: Iterable[str]) -> None:
-    """Refuse a data set that the config does not have.
+    """Refuse an unknown data set.
 
     Raises:
         InputError: names the closest valid one.
@@ -131,10 +135,10 @@ def check_datasets(config: str, datasets: Iterable[str]) -> None:
 
 
 def dataset_params(config: str, dataset: str) -> dict[str, Any]:
-    """The parameters of any experiment on a data set: those of the data are the same in all.
+    """The parameters of some experiment on a data set; the data keys are the same in all.
 
     Raises:
-        InputError: the config has no experiment on it.
+        InputError: the config has no experiment on this data set.
     """
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
@@ -142,8 +146,8 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
             if params["dataset_id"] == dataset:
                 return params
     raise InputError(
-        f"{config} has no experiment on data set {dataset!r}. An expid is called "
-        f"<Model>_<data set>, as DIN_{dataset}: add the models you want to its model_config."
+        f"{config} has no experiment on data set {dataset!r}: add one to its model_config, with an "
+        f"expid of the form <Model>_<data set>, for example DIN_{dataset}."
     )
 
 
@@ -151,8 +155,8 @@ _MISSING = object()
 _loaded = functools.lru_cache(maxsize=None)(load_params)
 
 
-def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
-    """With one sequence a user (J = 1), "/F" takes nothing away."""
+def _removes_nothing(part: Any, params: Mapping[str, Any]) -> bool:
+    """Whether a `miss_variant` equals the full MISS: "/F" does with one sequence (J = 1)."""
     sequences = [column for column in params["feature_cols"] if column.get("type") == "sequence"]
     names = [
         n for c in sequences for n in ([c["name"]] if isinstance(c["name"], str) else c["name"])
@@ -160,9 +164,9 @@ def _is_whole(part: Any, params: Mapping[str, Any]) -> bool:
     return part == "/F" and len(names) == 1
 
 
-def _unread(experiment: Experiment) -> set[str]:
-    """Keys that cannot change this experiment: of other methods, and where it runs."""
-    from fuxictr_miss.experiment import NOT_SETTINGS  # late: these import torch
+def _ignored_keys(experiment: Experiment) -> set[str]:
+    """Keys that do not affect this experiment: those of other methods and `RUNTIME_KEYS`."""
+    from fuxictr_miss.experiment import RUNTIME_KEYS  # late: these import torch
     from fuxictr_miss.methods.base import list_methods
 
     backbone, _, method = experiment.model.rpartition("_")
@@ -172,4 +176,4 @@ def _unread(experiment: Experiment) -> set[str]:
     if method not in methods:
         unread.add("ssl_")
     others = {k for k in experiment.params if k.startswith(tuple(unread))}
-    return others | NOT_SETTINGS | {"model_id", "seed"}
+    return others | RUNTIME_KEYS | {"model_id", "seed"}

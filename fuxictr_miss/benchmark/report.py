@@ -1,4 +1,4 @@
-"""Rows of the results file -> Tables II to X as Markdown and LaTeX, and an index of reports."""
+"""Write Tables II to X from the results file as Markdown and LaTeX, and an index of reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fuxictr_miss.benchmark import paper
-from fuxictr_miss.benchmark.compare import FEWEST_SEEDS, Measured, improvement, marks
+from fuxictr_miss.benchmark.compare import MIN_SEEDS, Measured, improvement, marks
 from fuxictr_miss.benchmark.plan import Planner, dataset_params
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.search import Winner
@@ -24,38 +24,38 @@ from fuxictr_miss.benchmark.tables import (
     at_rate,
 )
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced, writable
+from fuxictr_miss.files import atomic_write, writable
 
 _ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
 _INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
-MARK = "fuxictr_miss"  # in the pictures
+MARK = "fuxictr_miss"  # metadata of our pictures
 _LAST_LINE = "\nMade by `"  # of every report
 _REPORT = re.compile(r"(table|figure)_\d+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What the results file has of one cell."""
+    """The results of one cell."""
 
-    measured: Mapping[str, Measured]  # by metric; empty if there is none
-    text: str  # instead of a number
+    measured: Mapping[str, Measured]  # by metric; empty without results
+    text: str  # shown if there is no result
     notes: tuple[str, ...]
 
 
 @dataclasses.dataclass
 class Source:
-    """Where the numbers of a report come from."""
+    """The data from which reports are made."""
 
     planner: Planner
     results: Results
     datasets: Sequence[str]
     seeds: int
-    budget: int  # of the search, 0 for none
+    budget: int  # trials of the search per model; 0 for no search
     winners: Mapping[tuple[str, str], Winner]
 
     def find(self, variant: Variant, dataset: str) -> Found:
-        """The test metrics of a model over the seeds, and what must be said about them."""
+        """The test metrics of a model over the seeds, with footnotes."""
         rows = []
         for seed in range(1, self.seeds + 1):
             experiment = self.planner.experiment(variant, dataset, seed)
@@ -71,7 +71,7 @@ class Source:
                 f"({bad[0]['status']}, {bad[0].get('reason', '')})."
             )
         if done and len(done) + len(bad) < self.seeds:
-            notes.append(f"n = {len(done)}: not all seeds have been run.")
+            notes.append(f"n = {len(done)}: not all seeds are finished.")
         measured = {
             metric: Measured({row["seed"]: row[f"test_{metric}"] for row in done})
             for metric in METRICS
@@ -82,42 +82,42 @@ class Source:
 
 
 def check_folder(folder: Path, reports: Iterable[str]) -> None:
-    """Refuse a folder that takes no file, or in which a stranger's stands where one of ours goes.
+    """Refuse an unwritable folder, or one where a report would overwrite a foreign file.
 
     Args:
-        folder: for the results file and the reports.
-        reports: "table_3", "figure_5", ...
+        folder: the folder of the results file and the reports.
+        reports: the names of the reports: "table_3", "figure_5", ...
 
     Raises:
         InputError: names the folder or the file.
     """
     if not writable(folder):
-        raise InputError(f"No report can be written to {folder}: give another by --results.")
+        raise InputError(f"Reports cannot be written to {folder}: name another by --results.")
     for name in reports:
-        refuse_a_strangers(folder, name)
+        refuse_foreign_report(folder, name)
     index = folder / "README.md"
     if index.exists() and not _text(index).startswith(_INDEX):
-        raise _strangers(index)
+        raise _foreign_file(index)
 
 
-def refuse_a_strangers(folder: Path, report: str) -> None:
-    """Refuse to replace a report, or what belongs to it, that this command did not write.
+def refuse_foreign_report(folder: Path, report: str) -> None:
+    """Refuse to overwrite a report, or its other formats, if this command did not write it.
 
     Raises:
         InputError: names the file.
     """
     page = folder / f"{report}.md"
     if page.exists() and _LAST_LINE not in _text(page):
-        raise _strangers(page)
+        raise _foreign_file(page)
     for ending, mark in ((".tex", "% python run_benchmark.py"), (".png", MARK), (".svg", MARK)):
         path = page.with_suffix(ending)
         if path.exists() and not page.exists() and mark not in _text(path)[:4000]:
-            raise _strangers(path)
+            raise _foreign_file(path)
 
 
-def _strangers(path: Path) -> InputError:
+def _foreign_file(path: Path) -> InputError:
     return InputError(
-        f"{path} was not written by run_benchmark.py: move it, or give another folder by --results."
+        f"{path} was not written by run_benchmark.py: move it, or name another folder by --results."
     )
 
 
@@ -126,13 +126,19 @@ def _text(path: Path) -> str:
 
 
 def write_table(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
-    """Write `table_<number>.md` and `.tex` beside the results file.
+    """Write `table_<number>.md` and `.tex` into the folder of the results file.
 
     Args:
-        number: of the paper's table.
-        source: where its numbers come from.
-        command: that makes it, to be named in it.
-        even_empty: else a table without a single number is not written, and the answer is False.
+        number: the number of the table in the paper.
+        source: the data of the report.
+        command: the command that makes the report, printed in it.
+        even_empty: write the table even if it has no result yet.
+
+    Returns:
+        Whether the table was written.
+
+    Raises:
+        InputError: a file of that name is not ours, or cannot be written.
     """
     table = TABLES[number]
     if number == 2:
@@ -144,7 +150,7 @@ def write_table(number: int, source: Source, command: str, even_empty: bool = Tr
     if not even_empty and not _has_numbers(sheet):
         return False
     folder = source.results.path.parent
-    refuse_a_strangers(folder, f"table_{number}")
+    refuse_foreign_report(folder, f"table_{number}")
     text = sheet.markdown() + winners_text(source, {v.model for b in table.blocks for v in b})
     write(folder / f"table_{number}.md", f"{text}{_LAST_LINE}{command}`.\n")
     write(folder / f"table_{number}.tex", f"% {command}\n{sheet.latex()}")
@@ -152,7 +158,7 @@ def write_table(number: int, source: Source, command: str, even_empty: bool = Tr
 
 
 def write_index(folder: Path) -> None:
-    """Write README.md of the results folder: every report there, and the command that made it."""
+    """Write README.md of the results folder: a list of its reports with their commands."""
     lines = ["| report | as | made by |", "|---|---|---|"]
     for path in sorted(
         folder.glob("*_*.md"), key=lambda p: (p.stem[0] != "t", len(p.stem), p.stem)
@@ -160,32 +166,32 @@ def write_index(folder: Path) -> None:
         title, *content = _text(path).splitlines() or [""]
         command = next((x[8:].rstrip(".") for x in content if x.startswith(_LAST_LINE[1:])), None)
         if command is None or not _REPORT.fullmatch(path.stem):
-            continue  # a stranger's
+            continue  # not ours
         others = [path.with_suffix(s).name for s in (".tex", ".png", ".svg")]
         links = ", ".join(f"[{n}]({n})" for n in others if (folder / n).exists())
         lines.append(f"| [{title.removeprefix('# ')}]({path.name}) | {links} | {command} |")
-    lines += ["", "They are made again from the rows alone by the same command with --report-only."]
+    lines += ["", "The same command with --report-only makes a report again from the rows."]
     check_folder(folder, [])
     write(folder / "README.md", "\n".join([_INDEX, *lines]) + "\n")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file that is either whole or not there."""
-    with replaced(path) as unfinished:
+    """Write a text file atomically."""
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def winners_text(source: Source, models: set[str]) -> str:
-    """What each model was run with: the search's budget and choice, or that there was none."""
+    """The paragraph on hyper-parameters: the budget and the choices of the search, if any."""
     if not models:
         return ""
     if not source.budget:
-        return "\nNo search: every model runs with the config as it stands.\n"
+        return "\nNo search: every model uses the settings of the config.\n"
     lines = [
-        f"\nSearch: {source.budget} trials for every model here, baselines too, one seed, chosen "
-        "by the validation metric alone; a table cell inherits its model's choice.",
+        f"\nSearch: {source.budget} trials for every model, including baselines, with one seed, "
+        "chosen by the validation metric alone; all cells of a model use its choice.",
         "",
-        "| data set | model | chosen over the config | validation | trials that ended well |",
+        "| data set | model | chosen settings | validation | finished trials |",
         "|---|---|---|---:|---:|",
     ]
     for (dataset, model), winner in source.winners.items():
@@ -197,25 +203,25 @@ def winners_text(source: Source, models: set[str]) -> str:
             )
     searched = {model for _, model in source.winners}
     if models - searched:
-        lines += ["", f"With the config as it stands: {', '.join(sorted(models - searched))}."]
+        lines += ["", f"With the settings of the config: {', '.join(sorted(models - searched))}."]
     return "\n".join(lines) + "\n"
 
 
 def value_text(measured: Measured) -> str:
-    """Mean ± standard deviation, or the only value."""
+    """The mean ± standard deviation, or the value of a single seed, as text."""
     std = measured.std
     return f"{measured.mean:.4f}" + ("" if std is None else f" ± {std:.4f}")
 
 
 def _has_numbers(sheet: Sheet) -> bool:
-    """Whether a cell of ours, not of the paper, has a number; marks are only on ours."""
+    """Whether the sheet has a result of ours; only ours are highlighted."""
     if any(cell.bold for block in sheet.blocks for row in block for cell in row):
         return True
-    return any(width and not name for name, width in sheet.groups)  # Table II, which runs nothing
+    return any(width and not name for name, width in sheet.groups)  # Table II needs no runs
 
 
 def _statistics(source: Source) -> Sheet:
-    """Table II: what the preprocessing counted, and the paper's counts."""
+    """Table II: the statistics of the preprocessing, and the paper's."""
     sheet = Sheet("Dataset statistics", ["Dataset", *(f"#{n.capitalize()}" for n in _COUNTS)], [])
     sheet.groups = [("", len(_COUNTS))]
     rows = []
@@ -226,7 +232,7 @@ def _statistics(source: Source) -> Sheet:
             counts = _counts(path)
             cells = [Cell(f"{counts[n]:,}" if n in counts else _ABSENT) for n in _COUNTS]
         else:
-            note = sheet.note(f"{path} is not there: {params.get('preprocess_command', '')}")
+            note = sheet.note(f"{path} does not exist yet: {params.get('preprocess_command', '')}")
             cells = [Cell(_NOT_YET, notes=(note,)) for _ in _COUNTS]
         rows.append([Cell(dataset), *cells])
         if dataset in paper.STATISTICS:
@@ -240,11 +246,11 @@ def _counts(path: Path) -> dict[str, int]:
     try:
         return {name: int(count) for name, count in json.loads(path.read_bytes()).items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path} does not hold the counts of a preprocessing: {error}.") from error
+        raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
 
 
 def _models(table: Table, source: Source) -> Sheet:
-    """Tables III to VIII: a row a model, AUC and logloss a data set."""
+    """Tables III to VIII: one row per model, AUC and logloss per data set."""
     sheet = Sheet(table.title, ["Model"], [])
     for dataset in source.datasets:
         names = list(METRICS.values())
@@ -258,7 +264,7 @@ def _models(table: Table, source: Source) -> Sheet:
         last = [Cell("improvement")]
         for dataset in source.datasets:
             found = [source.find(variant, dataset) for variant in block]
-            # a row that is MISS itself on these data is no baseline of it
+            # a row that equals MISS on these data is not a baseline
             ours = [v.ours or bool(source.planner.note(v, dataset)) for v in block]
             for metric in METRICS:
                 column, gain = _column(sheet, found, ours, metric)
@@ -277,7 +283,7 @@ def _models(table: Table, source: Source) -> Sheet:
 
 
 def _rates(table: Table, source: Source) -> Sheet:
-    """Tables IX and X: a row a rate, the AUC of both models and the improvement a data set."""
+    """Tables IX and X: one row per rate, both AUCs and the improvement per data set."""
     (block,) = table.blocks
     sheet = Sheet(table.title, ["NR" if "noise" in table.rate else "SR"], [])
     ours = [variant.ours for variant in block]
@@ -308,7 +314,7 @@ def _rates(table: Table, source: Source) -> Sheet:
 def _column(
     sheet: Sheet, found: Sequence[Found], ours: Sequence[bool], metric: str
 ) -> tuple[list[Cell], str]:
-    """The cells of one metric of a block, marked, and the relative improvement."""
+    """The highlighted cells of one metric of a block, and the relative improvement."""
     measured = [each.measured.get(metric) for each in found]
     judged = marks(measured, ours, HIGHER_IS_BETTER[metric])
     cells = []
@@ -326,7 +332,7 @@ def _column(
 
 
 def _gain(measured: Sequence[Measured | None], ours: Sequence[bool], metric: str) -> str:
-    """Relative improvement of the best of ours over the strongest baseline."""
+    """The relative improvement of our best row over the strongest baseline, as text."""
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     means = [(own, each.mean) for own, each in zip(ours, measured, strict=True) if each]
     best = max((mean for own, mean in means if own), key=lambda m: sign * m, default=None)
@@ -340,13 +346,13 @@ def _explanations(source: Source, table: Table) -> list[str]:
     seeds = f"{source.seeds} seeds" if source.seeds > 1 else "one seed"
     spread = "mean ± sample standard deviation" if source.seeds > 1 else "the value"
     text = [
-        f"Test split, {spread} of {seeds} (n = {source.seeds} where a cell says nothing else). "
+        f"Test split, {spread} of {seeds} (n = {source.seeds} unless a cell says otherwise). "
         "Bold: best of the block; underlined: strongest baseline in it."
     ]
-    if source.seeds >= FEWEST_SEEDS:
+    if source.seeds >= MIN_SEEDS:
         text.append(f"{STAR}: better than the underlined with p < 0.05 (paired t-test over seeds).")
     else:
-        text.append(f"No test of significance with fewer than {FEWEST_SEEDS} seeds.")
+        text.append(f"No significance test with fewer than {MIN_SEEDS} seeds.")
     if any(dataset in paper.DATASETS for dataset in source.datasets):
         text.append("(paper): arXiv 2111.15068.")
     return text + ([table.caption] if table.caption else [])

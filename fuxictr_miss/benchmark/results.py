@@ -1,4 +1,4 @@
-"""The results file: one row an experiment, kept whole whatever happens."""
+"""The results file: one row per experiment, updated atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 from filelock import FileLock
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 NAME = "experiments.csv"
-# what a row says first; the metrics come between, what it was run with last
+# the order of the columns: these, the metrics, then _LAST
 _ALWAYS = ["key", "dataset", "model", "purpose", "seed", "status"]
 _FIRST = [*_ALWAYS, "reason"]
 _LAST = ["epochs", "seconds", "peak_memory_mb", "digest", "params", "curve", "data", "versions"]
@@ -23,12 +23,12 @@ _NUMBERS = ("seconds", "peak_memory_mb")
 
 
 class Results:
-    """Rows by key in `<folder>/experiments.csv`. A row is a dict of text and numbers.
+    """The rows of `<folder>/experiments.csv` by key; each row is a dict.
 
-    Two processes may add to the same file; a row of a key replaces the earlier one.
+    Several processes may add to the same file. A new row replaces the row with the same key.
 
     Raises:
-        InputError: there is a file of this name that is no results file.
+        InputError: the file exists and is not a results file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -36,14 +36,14 @@ class Results:
         self.rows = _read(self.path)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Put a row into the file: a copy is written, then renamed over it."""
+        """Add or replace a row, and rewrite the file atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{NAME}.lock")):
             self.rows = {**_read(self.path), row["key"]: dict(row)}
             _write(self.path, self.rows.values())
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """The row of an experiment that ended well."""
+        """The row of an experiment if it succeeded, else None."""
         row = self.rows.get(key)
         return row if row and row["status"] == "ok" else None
 
@@ -64,8 +64,8 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is no results file of run_benchmark.py ({reason}): move it, or give another "
-            "folder by --results."
+            f"{path} is not a results file of run_benchmark.py ({reason}): move it, or name "
+            "another folder by --results."
         ) from error
     return rows
 
@@ -79,7 +79,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in an order that does not depend on when they were run: a clean git diff."""
+    """Write rows sorted by experiment instead of by time, for small git diffs."""
     order = ("dataset", "purpose", "model", "digest", "seed")
     rows = sorted(rows, key=lambda row: tuple(row[name] for name in order))
     names = {name for row in rows for name in row}
@@ -87,6 +87,6 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     columns = [name for name in (*_FIRST, *metrics, *_LAST) if name in names]
     text = [{k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()}
             for row in rows]  # fmt: skip
-    with replaced(path) as unfinished:
+    with atomic_write(path) as unfinished:
         # as objects: a whole number stays one, and every digit of a metric is kept
         pd.DataFrame(text, columns=columns, dtype=object).to_csv(unfinished, index=False)

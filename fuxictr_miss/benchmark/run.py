@@ -1,4 +1,4 @@
-"""Experiments -> rows, in parallel on Ray. Only this process writes the results file."""
+"""Run experiments in parallel on Ray. Only this process writes the results file."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fuxictr_miss.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_ROOT = "./checkpoints/benchmark"
-# One thread a worker: the numbers then do not depend on how many there are.
+# One thread per worker, so that results do not depend on the number of threads.
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def missing(
     experiments: Iterable[Experiment], results: Results, data: Mapping[str, str], retry_failed: bool
 ) -> list[Experiment]:
-    """The experiments that have no row yet.
+    """The experiments that still have to run.
 
     Args:
-        experiments: of the plan.
-        results: what has been run.
-        data: digest of the encoded data, by data set; a row of other data does not count.
-        retry_failed: rows that did not end well do not count, either.
+        experiments: the planned experiments.
+        results: the finished ones.
+        data: digest of the encoded data, by data set; results on other data are ignored.
+        retry_failed: also ignore results of failed and diverged runs.
     """
     left = []
     for each in experiments:
@@ -45,9 +45,9 @@ def missing(
 
 
 def estimate(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> float | None:
-    """Seconds an experiment will take, from rows of its like; None if there is no row at all.
+    """Estimate the seconds that an experiment takes; None without any finished run.
 
-    The median of the same model on the same data set, else of the same model, else of all.
+    This is the median of the same model on the same data set, else of the same model, else of all.
     """
     timed = [row for row in rows if row["status"] == "ok"]
     model = [row for row in timed if row["model"] == experiment.model]
@@ -66,16 +66,16 @@ def run_all(
     keep_checkpoints: bool = False,
     title: str = "experiments",
 ) -> None:
-    """Run experiments, the longest first, and add each one's row as it ends.
+    """Run experiments, the longest first, and add the row of each when it ends.
 
     Args:
-        experiments: to be run.
-        results: to be added to.
-        workers: processes, one CPU each.
-        address: of a Ray cluster whose machines see this folder under the same path; None: this
-            machine.
-        keep_checkpoints: else a run's checkpoint goes when its row is written.
-        title: of the progress bar.
+        experiments: the experiments to run.
+        results: the results file to add to.
+        workers: number of processes, with one CPU each.
+        address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
+            None runs on this machine.
+        keep_checkpoints: keep the checkpoint of a run after its end.
+        title: the label of the progress bar.
 
     Raises:
         InputError: Ray cannot be started or reached.
@@ -83,10 +83,10 @@ def run_all(
     if not experiments:
         return
     known = list(results.rows.values())
-    # of equal estimates the plan's order stays; an unknown one might be long
+    # stable sort; unknown durations first, as they might be long
     queue = sorted(experiments, key=lambda e: -(estimate(e, known) or float("inf")))
     commit = commit_of(ROOT, results.path.parent)
-    # an interrupted run is only continued by the code that began it
+    # an interrupted run is only resumed by the same commit
     options = f"{MODEL_ROOT}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
     with (
         _ray(workers, address) as ray,
@@ -105,7 +105,7 @@ def run_all(
 
 
 def commit_of(code: Path, results: Path) -> str:
-    """The commit of the code, "-dirty" behind it if tracked files, results apart, differ."""
+    """The commit of the code, with "-dirty" if tracked files outside the results have changed."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -126,7 +126,7 @@ def commit_of(code: Path, results: Path) -> str:
 def _rows(
     ray: Any, queue: list[Experiment], workers: int, options: tuple[str, bool, bool]
 ) -> Iterator[dict[str, Any]]:
-    """Rows as the experiments end; a worker that dies costs its experiment only."""
+    """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
     from fuxictr_miss.benchmark.worker import row_of
 
     waiting = iter(queue)
@@ -170,12 +170,12 @@ class _Worker:
 
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
-    """Ray, quiet; stopped at the end, and with it every worker."""
+    """Start Ray without its log output; stop it and all workers at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    # ours first: the wheel of FuxiCTR brings a top-level `model_zoo` of its own
+    # ours first: FuxiCTR's wheel has its own top-level `model_zoo`
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     own: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:

@@ -1,4 +1,4 @@
-"""Hyper-parameter search: the same budget for every model, judged by validation only."""
+"""Hyper-parameter search: the same budget for every model, chosen by validation only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fuxictr_miss.config import list_expids
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.yaml_files import read_values
 
-SEED = 0  # of all trials; the seeds of the tables begin at 1
+SEED = 0  # of all trials; the tables use seeds from 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,26 +27,26 @@ class Winner:
     """The trial with the best validation metric."""
 
     overrides: Mapping[str, Any]
-    value: float  # of the validation metric
-    trials: int  # that ended well
+    value: float  # its validation metric
+    trials: int  # number of successful trials
 
 
 def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
-    """The sections of `<config>/search.yaml`.
+    """Read `<config>/search.yaml`: section -> key -> values.
 
     Raises:
-        InputError: it is not there, has a section of no model, or a value is not a list.
+        InputError: the file is missing, a section is unknown, or a value is not a list.
     """
     path = Path(config) / "search.yaml"
     if not path.exists():
-        raise InputError(f"--search needs {path}: the values to choose from, a list a key.")
+        raise InputError(f"--search needs {path}, with a list of values per key.")
     spaces = read_values(path)
     parts = {part for expid in list_expids(config) for part in expid.split("_")}
     for section, space in spaces.items():
         if section not in {"ssl", "backbone", *parts}:
             raise unknown(f"section in {path}:", section, {"ssl", "backbone", *parts})
         if not isinstance(space, dict):
-            raise InputError(f"{path}: {section} must hold lines of the form key: [value, value].")
+            raise InputError(f"{path}: {section} must have lines of the form key: [value, value].")
         for key, values in space.items():
             if not isinstance(values, list) or not values:
                 raise InputError(f"{path}: {section}: {key} must be a list of values.")
@@ -54,7 +54,7 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
 
 
 def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """What a model may choose from: self-supervision, backbone, method."""
+    """The search space of a model: its backbone's, the shared `ssl` one and its method's."""
     backbone, _, method = model.rpartition("_")
     if not backbone:
         return dict(spaces.get(model, spaces.get("backbone", {})))
@@ -69,12 +69,14 @@ def trials(
     budget: int,
     spaces: Mapping[str, dict[str, list[Any]]],
 ) -> dict[tuple[str, str], list[Experiment]]:
-    """`budget` experiments for every data set and model, the config as it stands first.
+    """Choose `budget` trials for every data set and model; the first is the unchanged config.
 
-    A larger budget only adds to a smaller one. A space with fewer combinations is tried whole.
+    A larger budget contains the trials of a smaller one. A space with fewer combinations is tried
+    completely.
 
     Raises:
-        InputError: a key of the space is not one of the model's.
+        InputError: a key of the space is not a key of the model, or the monitored metric is not in
+            its `metrics`.
     """
     models = list(dict.fromkeys(variant.model for variant in variants))
     found: dict[tuple[str, str], list[Experiment]] = {}
@@ -92,7 +94,7 @@ def trials(
                     f"--search chooses {model} on {dataset} by {metric}: add it to metrics."
                 )
         chosen = {start.key: start}
-        for settings in _draws(space, f"{model} {dataset}"):
+        for settings in _candidates(space, f"{model} {dataset}"):
             if len(chosen) >= budget:
                 break
             trial = planner.experiment(Variant(model, model, settings), dataset, SEED, "search")
@@ -105,9 +107,9 @@ def trials(
 def winners(
     tried: Mapping[tuple[str, str], list[Experiment]], results: Results
 ) -> dict[tuple[str, str], Winner]:
-    """The best trial a data set and model, by the validation metric that stops the training.
+    """The best trial per data set and model, by the metric that early stopping monitors.
 
-    Ties go to the earlier trial; a model none of whose trials ended well has no winner.
+    The earlier trial wins a tie. A model without a successful trial has no winner.
     """
     best: dict[tuple[str, str], Winner] = {}
     for place, experiments in tried.items():
@@ -128,8 +130,8 @@ def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
     return monitor.get_value({name: row[f"valid_{name}"] for name in monitor.get_metrics()})
 
 
-def _draws(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
-    """Changes of one key alone, each key's first value before any second; then combinations."""
+def _candidates(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
+    """Yield settings that change one key (first values first), then random combinations."""
     for turn in range(max(map(len, space.values()), default=0)):
         yield from ({key: values[turn]} for key, values in space.items() if turn < len(values))
     size = math.prod(len(values) for values in space.values())

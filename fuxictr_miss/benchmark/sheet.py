@@ -1,4 +1,4 @@
-"""A table of text cells, as Markdown and as LaTeX."""
+"""Format a table of text cells as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Cell:
 
 @dataclasses.dataclass
 class Sheet:
-    """Columns in groups (one a data set), rows in blocks, footnotes numbered from 1.
+    """A table with columns in groups (one per data set), rows in blocks, and numbered footnotes.
 
-    The first column has no group; `groups` gives the others' names and how many columns each has.
+    `groups` has the name and the number of columns of each group; the first column is in none.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Sheet:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def note(self, text: str) -> int:
-        """The number of a footnote; the same for the same text."""
+        """Add a footnote, unless the text is there already, and return its number."""
         if text not in self.notes:
             self.notes.append(text)
         return self.notes.index(text) + 1
@@ -51,7 +51,7 @@ class Sheet:
         return "\n".join(lines).rstrip() + "\n"
 
     def latex(self) -> str:
-        """A `table` environment; needs `\\usepackage{booktabs,amssymb}`."""
+        """The table as a `table` environment; needs `\\usepackage{booktabs,amssymb}`."""
         width = len(self.columns)
         lines = [r"\begin{table}", r"\centering", rf"\caption{{{_plain(self.title)}}}"]
         lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]

@@ -13,13 +13,13 @@ HIGHER_IS_BETTER = {"AUC": True, "logloss": False}
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A model as a row of the paper names it.
+    """A row of a table of the paper, as a model with settings.
 
     Args:
-        name: in the paper.
-        model: of ours; with the data set it gives the expid.
-        settings: of this row, over the model's own.
-        ours: it is compared with the strongest row of its block that is not.
+        name: the row's name in the paper.
+        model: our name of the model; the expid is `<model>_<data set>`.
+        settings: keys that this row sets in the model's config.
+        ours: whether it is compared with the strongest baseline of its block.
     """
 
     name: str
@@ -30,10 +30,9 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of models; a block is compared within itself.
+    """A table of the paper; rows are compared within their block.
 
-    `rate`, for Tables IX and X, is the key that each row sets, to the values in `rates`, for both
-    models of the only block.
+    In Tables IX and X each row sets the key `rate` to one of `rates` for both models of the block.
     """
 
     title: str
@@ -54,7 +53,7 @@ class Figure:
     caption: str = ""
 
     def at(self, value: float) -> Variant:
-        """The only model of Fig. 6 or 7, at one value of the key."""
+        """The model of Fig. 6 or 7 at one value of the key."""
         (variant,) = self.variants
         return dataclasses.replace(variant, settings={**variant.settings, self.key: value})
 
@@ -66,7 +65,7 @@ def at_rate(variant: Variant, key: str, rate: float) -> Variant:
 
 _BACKBONES = {"IPNN": "PNN", "DIN": "DIN", "FiGNN": "FiGNN"}
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
-_ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # longer: more is taken away
+_ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
 _JOINT = {"ssl_training": "joint"}
 _PRE = {"ssl_training": "pretrain"}
 _PRE_JOINT = {"ssl_training": "pretrain_joint", "ssl_embedding_lr_scale": 1.0}
@@ -142,7 +141,7 @@ TABLES = {
                 Variant("MISS-Pre-Joint", "DIN_MISS", _PRE_JOINT, ours=True),
             ),
         ),
-        caption="MISS-Pre-Joint, a pretraining before the joint training, is not in the paper.",
+        caption="MISS-Pre-Joint (pretraining, then joint training) is not in the paper.",
     ),
     9: Table(
         "Sampling rate (SR) of the training rows",

@@ -1,4 +1,4 @@
-"""One experiment inside a worker process: its settings -> its row of the results file."""
+"""Run one experiment inside a worker process and return its row of the results file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ _MB = 1024  # KiB
 
 
 def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) -> dict[str, Any]:
-    """Train and evaluate one experiment; whatever goes wrong is said in the row.
+    """Train and evaluate one experiment; a failure is reported in the row.
 
     Args:
         job: the experiment.
         model_root: folder for its checkpoint, state, log and curves.
-        resume: continue an interrupted run of the same settings at the same `model_root`.
-        keep_checkpoints: else checkpoint and state go when the run has ended.
+        resume: continue an interrupted run of the same settings in the same `model_root`.
+        keep_checkpoints: keep the checkpoint and state after the run.
 
     Returns:
-        Its row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
-        digest, params, `valid_<metric>`, `test_<metric>` (not of a search: its choice must not
-        see them), epochs, seconds, peak_memory_mb, curve, data, versions, host, finished.
+        The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
+        digest, params, `valid_<metric>`, `test_<metric>` (not for search trials, which must
+        not see the test split), epochs, seconds, peak_memory_mb, curve, data, versions, host,
+        finished.
     """
     params = {**job.params, "seed": job.seed, "model_id": f"{job.model}_{job.key}"}
     params.update(model_root=model_root, gpu=-1, verbose=0)
@@ -46,7 +47,7 @@ def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) 
     try:
         result = experiment.run(params, resume=resume)
         row.update(_outcome(job, result))
-    except Exception as error:  # one bad experiment must not take the others with it
+    except Exception as error:  # a failed experiment must not stop the others
         row.update(_failure(error))
     row.setdefault("seconds", round(time.perf_counter() - started, 1))
     row["peak_memory_mb"] = _peak_memory_mb()
@@ -60,7 +61,7 @@ def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) 
 
 
 def row_of(job: Experiment) -> dict[str, Any]:
-    """What a row says of its experiment before it has run."""
+    """The columns of a row that are known before the run."""
     return {
         "key": job.key,
         "dataset": job.dataset,
@@ -73,7 +74,7 @@ def row_of(job: Experiment) -> dict[str, Any]:
 
 
 def data_digest(params: Mapping[str, Any]) -> str:
-    """Of the encoded data, so that rows of other data under the same name are told apart."""
+    """Digest of the encoded data, to recognise rows of other data under the same name."""
     stamp = Path(params["data_root"]) / params["dataset_id"] / "build.json"
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))["content"]
@@ -87,7 +88,7 @@ def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
     metrics = {k: v for k, v in result.items() if k.startswith(("valid_", "test_"))}
     if job.purpose == "search":
         metrics = {k: v for k, v in metrics.items() if k.startswith("valid_")}
-    trained = sum(epoch["seconds"] for epoch in history)  # more than this process saw, if resumed
+    trained = sum(epoch["seconds"] for epoch in history)  # includes time before a resume
     return {
         "status": "ok",
         **metrics,
@@ -106,7 +107,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Mean similarity of the views over each epoch that has one, by its last step, for Fig. 5."""
+    """Mean similarity of the views per epoch, and the epoch's last training step, for Fig. 5."""
     curve: dict[str, list[float]] = {"training step": [], "similarity": []}
     step = 0
     for epoch in history:
@@ -139,13 +140,13 @@ def _host() -> str:
 
 
 def _reset_peak_memory() -> None:
-    """Linux forgets the peak of earlier experiments in this process; elsewhere it stays."""
+    """Forget the peak of earlier experiments in this process (only on Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory_mb() -> float:
-    """The largest resident memory of this process, in MiB, with Python and torch themselves."""
+    """The peak resident memory of this process in MiB, including Python and torch."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):

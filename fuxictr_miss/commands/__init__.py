@@ -1,1 +1,1 @@
-"""What can be typed: a file a command, each of which parses, calls and prints."""
+"""The command-line interface: one file per command, which parses arguments and prints results."""

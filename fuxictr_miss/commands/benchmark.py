@@ -23,27 +23,27 @@ EXAMPLES = """examples:
   python run_benchmark.py --table 3 4 5 --dataset amazonbeauty amazoncds_subset
   python run_benchmark.py --table all --figure all --dataset amazoncds --search 20
   python run_benchmark.py --figure 6 7 --dataset amazonbeauty --seeds 3
-  python run_benchmark.py --report-only --dataset amazonbeauty            reports from what there is
+  python run_benchmark.py --report-only --dataset amazonbeauty            only rewrite the reports
   python run_benchmark.py --table 3 --dataset alipay --workers 64 --ray-address HOST:6379
 
 tables:  2 statistics, 3 overall, 4 compatibility, 5 self-supervised methods, 6 ablations,
          7 extractors, 8 training strategies, 9 sampling rates, 10 label noise
 figures: 5 similarity over steps, 6 loss weight, 7 temperature
 
-Every finished experiment is a row of results/experiments.csv; the same command again runs only what
-is missing, so it can be stopped at any time. The exit code is 1 if an experiment failed. On a
-cluster every machine must see this folder under the same path."""
+Every finished experiment is a row of results/experiments.csv. The command runs only experiments
+without a row, so it can be stopped and started again at any time. The exit code is 1 if an
+experiment failed. On a cluster every machine must see this folder under the same path."""
 
 
 def main() -> None:
     arguments = _parse()
-    from fuxictr_miss.benchmark.tables import FIGURES, TABLES  # late, as --help must be fast
+    from fuxictr_miss.benchmark.tables import FIGURES, TABLES  # late: --help must be fast
 
     tables = _numbers("table", arguments.table, TABLES)
     figures = _numbers("figure", arguments.figure, FIGURES)
     if not tables and not figures:
         if not arguments.report_only:
-            raise InputError("What to run? Give --table 3 (or 2 to 10, or all) or --figure 6.")
+            raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
         tables, figures = list(TABLES), list(FIGURES)
 
     from fuxictr_miss.benchmark import plan, search
@@ -61,7 +61,7 @@ def main() -> None:
     trials = [trial for each in tried.values() for trial in each]
 
     def final() -> tuple[plan.Planner, dict[tuple[str, str], search.Winner], list[plan.Experiment]]:
-        """The tables' experiments; the trials so far decide their settings."""
+        """The experiments of the tables, with the settings of the best trials so far."""
         best = search.winners(tried, results)
         tuned = plan.Planner(arguments.config, {k: dict(w.overrides) for k, w in best.items()})
         return tuned, best, tuned.experiments(variants, arguments.dataset, arguments.seeds)
@@ -99,27 +99,27 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--table", nargs="+", default=[], metavar="N", help="tables of the paper: 2 to 10, or all")
     add("--figure", nargs="+", default=[], metavar="N", help="figures: 5, 6, 7, or all")
-    add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, side by side")
+    add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, shown side by side")
     add("--model", nargs="+", default=[], metavar="NAME",
-        help="run these only, as DIN DIN_MISS; the reports show what else there is")  # fmt: skip
+        help="run only these models, e.g. DIN DIN_MISS; the reports show all results")  # fmt: skip
     add("--seeds", type=_at_least(1), default=5, metavar="N", help="seeds 1 to N (default: 5)")
     add("--search", type=_at_least(0), default=0, metavar="N",
-        help="first try N settings of every model, from <config>/search.yaml, by validation; "
-        "0 (default): the config as it stands")  # fmt: skip
-    add("--workers", type=_at_least(1), default=1, metavar="N", help="parallel runs, a CPU each")
+        help="first try N settings of every model, from <config>/search.yaml, and choose by "
+        "validation; 0 (default): use the config unchanged")  # fmt: skip
+    add("--workers", type=_at_least(1), default=1, metavar="N", help="parallel runs, one CPU each")
     add("--ray-address", metavar="HOST:PORT", help="a Ray cluster instead of this machine")
     add("--dry-run", action="store_true", help="print the plan and an estimate of its time")
-    add("--report-only", action="store_true", help="make the reports again; run nothing")
-    add("--retry-failed", action="store_true", help="run again what failed or diverged")
-    add("--keep-checkpoints", action="store_true", help="in checkpoints/benchmark; else removed")
+    add("--report-only", action="store_true", help="rewrite the reports without running anything")
+    add("--retry-failed", action="store_true", help="rerun experiments that failed or diverged")
+    add("--keep-checkpoints", action="store_true", help="keep them in checkpoints/benchmark")
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
-    add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or where "
-        "there is none the one that comes with the package")  # fmt: skip
+    add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or if it "
+        "does not exist the one that comes with the package")  # fmt: skip
     return parser.parse_args()
 
 
 def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
-    """Those of the models asked for, or all."""
+    """The variants of the requested models; all if none are requested."""
     valid = list(dict.fromkeys(variant.model for variant in variants))
     for model in models:
         if model not in valid:
@@ -148,7 +148,7 @@ def _numbers(kind: str, given: Sequence[str], valid: Iterable[int]) -> list[int]
 
 
 def _build(config: str, datasets: Sequence[str]) -> dict[str, str]:
-    """Encode every data set before any worker starts; the digest of each."""
+    """Encode every data set before any worker starts; return their digests."""
     from fuxictr_miss.benchmark.plan import dataset_params
     from fuxictr_miss.benchmark.worker import data_digest
     from fuxictr_miss.data import build_dataset
@@ -167,7 +167,7 @@ def _show(
     results: Results,
     arguments: argparse.Namespace,
 ) -> None:
-    """Print the plan, a line an experiment without its seeds, and how long what is left takes."""
+    """Print the plan, one line per setting, and the estimated remaining time."""
     from fuxictr_miss.benchmark.run import estimate, missing
 
     left = missing([*trials, *experiments], results, {}, arguments.retry_failed)
@@ -187,7 +187,7 @@ def _show(
     times = [seconds for each in left if (seconds := estimate(each, rows)) is not None]
     total = sum(times) / arguments.workers if len(times) == len(left) else None
     if arguments.search and any(trial.key in keys for trial in trials):
-        print("The search has not ended: the final experiments may get other settings.")
+        print("The search is not finished: the final experiments may get other settings.")
     print(
         f"{len(left)} of {len(trials) + len(experiments)} experiments to run, "
         f"{_duration(total)} with {arguments.workers} worker(s)."
@@ -207,7 +207,7 @@ def _duration(seconds: float | None) -> str:
 def _report(
     tables: Sequence[int], figures: Sequence[int], source: Source, arguments: argparse.Namespace
 ) -> list[str]:
-    """Write every report asked for, or all that have a number; return the files."""
+    """Write the requested reports, or all that have results; return their paths."""
     from fuxictr_miss.benchmark.figures import write_figure
     from fuxictr_miss.benchmark.report import write_table
 

@@ -1,4 +1,4 @@
-"""The plain backbone or the embeddings of a trained experiment, for FuxiCTR without us."""
+"""Export the plain backbone or the embeddings of a trained experiment, for use in FuxiCTR."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ EXAMPLES = """examples:
   fuxictr-miss export --expid DIN_MISS_demo --embeddings embeddings/demo.h5
 
 --backbone writes <model>.model, a state_dict that loads strictly into FuxiCTR's own class, and the
-feature_map.json with which to build it. --embeddings writes FILE_<feature>.h5, which FuxiCTR takes
-as that feature's pretrained_emb. The experiment must have been trained here, with the same --seed
-and --set."""
+feature_map.json to build it with. --embeddings writes FILE_<feature>.h5, which FuxiCTR reads as
+that feature's pretrained_emb. Train the experiment first, with the same --seed and --set."""
 
 
 def main() -> None:
@@ -27,13 +26,13 @@ def main() -> None:
     parser.add_argument("--embeddings", metavar="FILE.h5")
     arguments = parser.parse_args()
     if not (arguments.backbone or arguments.embeddings):
-        raise InputError("Export what? Give --backbone DIR or --embeddings FILE.h5.")
+        raise InputError("Nothing to export: give --backbone DIR or --embeddings FILE.h5.")
     params = experiment_params(arguments)
 
     from fuxictr_miss import experiment, export  # late: --help must not wait for torch
 
     if arguments.embeddings:
-        export.checked(arguments.embeddings, params)
+        export.check_embeddings_path(arguments.embeddings, params)
     if arguments.backbone:
         export.check_new(arguments.backbone)
     model = experiment.load_trained(params)

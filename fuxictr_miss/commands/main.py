@@ -1,4 +1,4 @@
-"""`fuxictr-miss <command>`: one door to all commands."""
+"""`fuxictr-miss <command>`: the entry point of all commands."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from fuxictr_miss.errors import run_command, unknown
 
 COMMANDS = {
-    "train": "one experiment of a config folder: data, training, test metrics",
-    "benchmark": "the tables and figures of the paper",
-    "tune": "every combination of a search space",
-    "preprocess": "a raw log into train, validation and test splits",
-    "export": "the plain backbone or the embeddings of a trained experiment",
+    "train": "run one experiment: data, training, test metrics",
+    "benchmark": "reproduce the tables and figures of the paper",
+    "tune": "run every combination of a search space",
+    "preprocess": "turn a raw log into train, validation and test splits",
+    "export": "write the plain backbone or the embeddings of a trained experiment",
 }
 HELP = "\n".join(
     [
@@ -20,7 +20,7 @@ HELP = "\n".join(
         "",
         *(f"  {name:<12}{about}" for name, about in COMMANDS.items()),
         "",
-        "`fuxictr-miss <command> --help` says more. The first thing to try:",
+        "See `fuxictr-miss <command> --help`. To start:",
         "",
         "  fuxictr-miss preprocess demo && fuxictr-miss preprocess amazon --dataset demo",
         "  fuxictr-miss train --expid DIN_MISS_demo",
@@ -34,10 +34,16 @@ def main() -> None:
 
 
 def dispatch(name: str, package: str, commands: dict[str, str], text: str) -> None:
-    """Hand the rest of the command line to the module of `package` that its next word names.
+    """Run the command that the first argument names, with the remaining arguments.
+
+    Args:
+        name: the program so far, for its usage line.
+        package: has one module per command, each with a `main`.
+        commands: the command names and descriptions.
+        text: printed for --help, or without a command.
 
     Raises:
-        InputError: there is no command of this name; names the closest.
+        InputError: there is no such command; names the closest.
     """
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -1,4 +1,4 @@
-"""The options that say which experiment is meant."""
+"""Command-line options that select an experiment."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from fuxictr_miss.errors import InputError
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
-    """--config, --expid, --gpu, --seed, --set, --zoo."""
+    """Add --config, --expid, --gpu, --seed, --set and --zoo."""
     add = parser.add_argument
-    add("--config", default=default_config(), help="config folder (default: ./config/, or where "
-        "there is none the one that comes with the package)")  # fmt: skip
+    add("--config", default=default_config(), help="config folder (default: ./config/, or if it "
+        "does not exist the one that comes with the package)")  # fmt: skip
     add("--expid", help="the experiment, e.g. DIN_MISS_demo")
     add("--gpu", type=int, default=-1, help="GPU index, -1 for the CPU (default)")
-    add("--seed", type=int, help="instead of the config's; kept apart by its name")
+    add("--seed", type=int, help="use this seed; the run's files get its number in their names")
     add("--set", action="append", default=[], metavar="KEY=VALUE",
-        help="override a parameter; may be given several times")  # fmt: skip
-    add("--zoo", metavar="PATH", help="a checkout of FuxiCTR, or a folder or package of models of "
-        "your own; its classes come before ours (config key: model_zoo_path)")  # fmt: skip
+        help="override a parameter; can be repeated")  # fmt: skip
+    add("--zoo", metavar="PATH", help="a checkout of FuxiCTR, or a folder or package with your own "
+        "models; they take precedence over ours (config key: model_zoo_path)")  # fmt: skip
 
 
 def experiment_params(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The checked parameters of the experiment that the options name.
+    """Load and check the parameters of the experiment that the options select.
 
     Raises:
-        InputError: no expid, or something in the config or the options is wrong.
+        InputError: --expid is missing, or the config or an option is invalid.
     """
     if not arguments.expid:
-        raise InputError("Which experiment? Give --expid; `train --list` shows what there is.")
+        raise InputError("Give --expid to select an experiment; `train --list` prints them all.")
     params = load_params(arguments.config, arguments.expid)
     params = override(params, arguments.set, arguments.seed)
     if arguments.zoo:

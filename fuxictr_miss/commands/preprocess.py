@@ -1,4 +1,4 @@
-"""`fuxictr-miss preprocess <source>`: a raw log into train, validation and test splits."""
+"""`fuxictr-miss preprocess <source>`: turn a raw log into train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SOURCES = {
     "demo": "write the demo's raw files (then: amazon --dataset demo)",
     "amazon": "Amazon product data of 2014: demo, amazonbeauty, amazoncds, amazonbooks",
     "alipay": "the Alipay log of the IJCAI-16 contest",
-    "interactions": "any log of your own, CSV or Parquet",
+    "interactions": "your own log, CSV or Parquet",
 }
 HELP = "\n".join(
     [
@@ -16,7 +16,7 @@ HELP = "\n".join(
         "",
         *(f"  {name:<14}{about}" for name, about in SOURCES.items()),
         "",
-        "`fuxictr-miss preprocess <source> --help` says more.",
+        "See `fuxictr-miss preprocess <source> --help`.",
     ]
 )
 

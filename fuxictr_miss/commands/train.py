@@ -1,4 +1,4 @@
-"""Run one experiment of `config/`: data, training, metrics."""
+"""Run one experiment: encode the data, train the model, print its metrics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.start_up import import_experiment
 
 EXAMPLES = """examples:
-  python run_expid.py --list                                 what there is to run
+  python run_expid.py --list                                 print all experiments
   python run_expid.py --expid DIN_MISS_demo                  train, and print test AUC and logloss
-  python run_expid.py --expid DIN_MISS_demo --seed 2         the same with other random numbers
+  python run_expid.py --expid DIN_MISS_demo --seed 2         the same with another seed
   python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
-  python run_expid.py --expid DIN_MISS_demo --resume         go on where a killed run stopped
+  python run_expid.py --expid DIN_MISS_demo --resume         continue an interrupted run
   python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
   python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--export-embeddings",
         metavar="FILE.h5",
-        help="after training write each table to FILE_<feature>.h5, which FuxiCTR takes as that "
+        help="after training, write each table to FILE_<feature>.h5, which FuxiCTR reads as that "
         "feature's pretrained_emb; with --resume a finished run is not trained again",
     )
     arguments = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
 
     experiment = import_experiment()  # late: --help must not wait for torch
     result = experiment.run(params, arguments.resume, arguments.export_embeddings)
-    del result["history"]  # in the log and the picture
+    del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):
             metrics = [
@@ -56,5 +56,5 @@ def main() -> None:
             ]
             if metrics:
                 print(f"[{split}] {' - '.join(metrics)}", flush=True)
-    finally:  # a full disk and a broken pipe cost one of the two at most
+    finally:  # the row is written even if printing fails
         experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)

@@ -1,4 +1,4 @@
-"""Hyper-parameter search with FuxiCTR's own tuner: a run of run_expid.py for every combination."""
+"""Run every combination of a search space, enumerated by FuxiCTR's tuner, with run_expid.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 
 from fuxictr_miss.config import check, load_params, load_parts
 from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.yaml_files import read_entries, read_values
 
@@ -26,9 +26,9 @@ EXAMPLES = """examples:
   python run_param_tuner.py --config config/tuner_config/DIN_MISS_demo.yaml
   python run_param_tuner.py --config config/tuner_config/DIN_MISS_amazoncds.yaml --gpu 0 1
 
-A tuner YAML names base_config, base_expid, dataset_id and tuner_space, lists of values by key. Its
+A tuner YAML has base_config, base_expid, dataset_id and tuner_space, a list of values per key. The
 combinations are written to checkpoints/tuner/<name>/ and run one at a time on each of --gpu (-1 -1:
-two on the CPU); a row each with its metrics goes to <name>.csv. Choose by the valid_ columns. The
+two on the CPU). Each adds a row with its metrics to <name>.csv; choose by the valid_ columns. The
 exit code is 1 if a run failed."""
 FOLDER = Path("checkpoints") / "tuner"
 KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space")
@@ -40,7 +40,7 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, metavar="FILE.yaml", help="the tuner's config")
-    parser.add_argument("--tag", help="only expids with this text in them, as 001")
+    parser.add_argument("--tag", help="run only expids that contain this text, e.g. 001")
     parser.add_argument(
         "--gpu", nargs="+", type=int, default=[-1], help="GPU indices, -1 for the CPU (default)"
     )
@@ -61,15 +61,18 @@ def main() -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What FuxiCTR's tuner needs, every combination checked.
+    """Read a tuner config and check every combination.
+
+    Returns:
+        The content that FuxiCTR's tuner expects.
 
     Raises:
-        InputError: the file lacks a key or has another, or a combination cannot be run.
+        InputError: a key is missing or unknown, or a combination is invalid.
     """
     content = read_values(path)
     for key in content:
-        if key not in KEYS and key == content.get("dataset_id"):  # in a file of FuxiCTR's own
-            print(f"{path}: {key} is not read: base_config has the data set.", file=sys.stderr)
+        if key not in KEYS and key == content.get("dataset_id"):  # as in FuxiCTR's own files
+            print(f"{path}: {key} is ignored: base_config has the data set.", file=sys.stderr)
         elif key not in KEYS:
             raise unknown(f"key in {path}:", key, KEYS)
     for key in ("base_config", "base_expid", "tuner_space"):
@@ -82,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: dataset_id must be the name of a data set.")
     space = content["tuner_space"]
     if not isinstance(space, dict) or not space:
-        raise InputError(f"{path}: tuner_space must hold lines of the form key: [value, value].")
+        raise InputError(f"{path}: tuner_space must have lines of the form key: [value, value].")
     space = {key: value if isinstance(value, list) else [value] for key, value in space.items()}
     params = load_params(base, expid, dataset_id)
     for key, values in space.items():
@@ -106,10 +109,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write_trials(folder: Path, content: dict[str, Any]) -> None:
-    """Let FuxiCTR's tuner enumerate the combinations, and keep what it wrote in `folder`.
+    """Let FuxiCTR's tuner enumerate the combinations, and save its configs in `folder`.
 
     Raises:
-        InputError: files of these names are there that this command did not write.
+        InputError: `folder` has files of these names that this command did not write.
     """
     from fuxictr import autotuner
 
@@ -123,12 +126,12 @@ def _write_trials(folder: Path, content: dict[str, Any]) -> None:
         space.write_text(yaml.safe_dump(content), encoding="utf-8")
         made = Path(autotuner.enumerate_params(str(space)))
         for name in names:
-            with replaced(folder / name) as unfinished:
+            with atomic_write(folder / name) as unfinished:
                 unfinished.write_text(FIRST_LINE + (made / name).read_text(), encoding="utf-8")
 
 
 def _run_all(folder: Path, expids: Sequence[str], gpus: Sequence[int]) -> list[str]:
-    """Run each expid on the next free GPU; those that did not end well."""
+    """Run each expid on the next free GPU; return those that failed."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -149,7 +152,7 @@ def _run_all(folder: Path, expids: Sequence[str], gpus: Sequence[int]) -> list[s
     with ThreadPoolExecutor(len(gpus)) as pool:
         try:
             codes = list(pool.map(run, expids))
-        except KeyboardInterrupt:  # Ctrl-C reaches the runs, too
+        except KeyboardInterrupt:  # Ctrl-C also reaches the running trials
             pool.shutdown(cancel_futures=True)
             raise
     return [expid for expid, code in zip(expids, codes, strict=True) if code]

@@ -42,7 +42,7 @@ class TensorDataLoader:
         device: where batches are wanted. The columns move there if they take up at most half of
             its free memory, else batches do, one at a time. The group id stays on the CPU, where
             FuxiCTR's `evaluate` reads it.
-        arrange: replaces sequences in a dict of columns, row by row, as `Settled.pad`.
+        arrange: replaces sequences in a dict of columns, row by row, as `Adapted.pad`.
 
     Raises:
         InputError: no file there, a column of the feature map is missing in it, or an option is

@@ -19,7 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import replaced
+from fuxictr_miss.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _read(files: list[str], name: str, form: Form) -> Tensor:
 
 def _write(path: Path, files: list[str], forms: dict[str, Form], first_line: bytes) -> None:
     """Write one column after the other, each as `_map` finds it."""
-    with replaced(path) as unfinished, open(unfinished, "wb") as file:
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
         file.write(first_line)
         for name, form in forms.items():
             file.write(bytes(-file.tell() % _ALIGNMENT))

@@ -1,4 +1,4 @@
-"""What FuxiCTR's `fit` keeps on a model, its early stopping and its steps: touched here only."""
+"""The only code that touches the private state of FuxiCTR's `fit`: its steps and early stopping."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.checkpoint import unwritable
+from fuxictr_miss.checkpoint import write_error
 from fuxictr_miss.evaluation import evaluate
 
-# Set by its `fit` and read by its `train_step` and early stopping; a trained model needs none.
+# FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
 _DURING_FIT = ("_max_gradient_norm", "_steps_per_epoch", "_total_steps", "_batch_index",
                "_epoch_index", "_best_metric", "_stopping_steps", "_stop_training")  # fmt: skip
 _BETWEEN_EPOCHS = ("_best_metric", "_stopping_steps", "_stop_training", "_total_steps",
@@ -23,12 +23,12 @@ _BETWEEN_EPOCHS = ("_best_metric", "_stopping_steps", "_stop_training", "_total_
 
 
 class FuxiCTRLoop:
-    """FuxiCTR's arithmetic on a model: its `train_step`, gradient clip and early stopping.
+    """Drive a model's own `train_step`, gradient clipping and early stopping.
 
     Args:
         model: any FuxiCTR model.
         valid: batches for early stopping.
-        data: digest of the encoded data, to be written into every checkpoint.
+        data: digest of the encoded data, written into every checkpoint.
     """
 
     def __init__(self, model: BaseModel, valid: Any, data: str) -> None:
@@ -37,13 +37,13 @@ class FuxiCTRLoop:
         self.verbose = model._verbose
 
     @contextmanager
-    def borrowed(self, max_gradient_norm: float) -> Iterator[None]:
-        """Leave the model as it came, but for what it has learned: `fit` may be called again."""
+    def during_fit(self, max_gradient_norm: float) -> Iterator[None]:
+        """Set what a training needs; restore it afterwards, so that `fit` can be called again."""
         model = self.model
         groups = [(g, list(g["params"]), g["lr"]) for g in model.optimizer.param_groups]
         trained = [(p, p.requires_grad) for p in model.parameters()]
         eval_steps = model._eval_steps
-        model._verbose = 0  # the bars are ours
+        model._verbose = 0  # we show our own progress bar
         model._max_gradient_norm = max_gradient_norm
         hook = model.register_state_dict_post_hook(partial(_mark, data=self.data))
         try:
@@ -64,7 +64,7 @@ class FuxiCTRLoop:
         return self.model._max_gradient_norm
 
     def begin(self, steps_per_epoch: int) -> None:
-        """As FuxiCTR's `fit` begins."""
+        """Set the counters as FuxiCTR's `fit` does at its start."""
         model = self.model
         model._best_metric = np.inf if model._monitor_mode == "min" else -np.inf
         model._stopping_steps = 0
@@ -77,7 +77,7 @@ class FuxiCTRLoop:
             model._eval_steps = steps_per_epoch
 
     def step(self, batch: dict[str, Tensor], epoch: int, index: int) -> Tensor:
-        """One `train_step`; the loss."""
+        """Take one `train_step` and return its loss, a scalar."""
         model = self.model
         model._epoch_index, model._batch_index = epoch, index
         model._total_steps += 1
@@ -90,22 +90,26 @@ class FuxiCTRLoop:
 
     @property
     def stopped(self) -> bool:
-        """Whether validation has got no better for as long as the patience allows."""
+        """Whether early stopping has ended the training."""
         return self.model._stop_training
 
     def validate(self) -> dict[str, float]:
-        """The validation metrics; keeps the weights if they are the best so far."""
+        """Return the validation metrics; save the checkpoint if they are the best so far.
+
+        Raises:
+            InputError: a metric cannot be computed, or the checkpoint cannot be written.
+        """
         model = self.model
         wanted = [*model._monitor.get_metrics(), *model.validation_metrics]
         metrics = evaluate(model, self.valid, list(dict.fromkeys(wanted)))
         try:
             model.checkpoint_and_earlystop(metrics)
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.checkpoint, error) from error
+            raise write_error(self.checkpoint, error) from error
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """What has to survive between two epochs."""
+        """The early-stopping state to save after an epoch."""
         return {name: getattr(self.model, name, None) for name in _BETWEEN_EPOCHS}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -114,6 +118,6 @@ class FuxiCTRLoop:
 
 
 def _mark(module: Any, state: Any, prefix: str, metadata: dict[str, Any], data: str) -> None:
-    """Say in a state_dict, where `load_state_dict` looks for no weights, what data it is of."""
+    """Store the data digest in a state_dict's metadata, which `load_state_dict` ignores."""
     if not prefix:
         metadata["data"] = data

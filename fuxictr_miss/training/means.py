@@ -1,4 +1,4 @@
-"""The numbers of an epoch: means over its steps, one log line, and none that is not finite."""
+"""The values of an epoch: means over its steps, their log line, and the check for NaN."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fuxictr_miss.errors import DivergedError
 
 
 class Means:
-    """Means of scalar tensors over steps, without a synchronisation a step."""
+    """Means of scalar tensors over steps, without synchronising the GPU at each step."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}  # of the steps that had each
+        self.counts: dict[str, int] = {}  # how many steps had each value
         self.steps = 0
 
     def add(self, values: dict[str, Tensor]) -> None:
@@ -29,8 +29,8 @@ class Means:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
 
-def named(losses: Any) -> dict[str, Tensor]:
-    """The losses of a method by the names that the log has for them."""
+def loss_columns(losses: Any) -> dict[str, Tensor]:
+    """A method's losses under their column names in the history."""
     return {
         "ssl_loss": losses.ssl.detach(),
         "ssl_feature_loss": losses.feature.detach(),
@@ -38,17 +38,17 @@ def named(losses: Any) -> dict[str, Tensor]:
     }
 
 
-def describe(row: Mapping[str, Any]) -> str:
+def log_line(row: Mapping[str, Any]) -> str:
     """The log line of an epoch."""
     numbers = [f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k != "seconds"]
     return f"{row['phase']} epoch {row['epoch']}: {' | '.join(numbers)} | {row['seconds']:.1f} s"
 
 
 def check_finite(row: Mapping[str, Any]) -> None:
-    """Refuse an epoch with a number that is none.
+    """Refuse an epoch with a NaN or infinite value.
 
     Raises:
-        DivergedError: names the phase, the epoch and the number.
+        DivergedError: names the phase, the epoch and the value.
     """
     for name, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -56,9 +56,9 @@ def check_finite(row: Mapping[str, Any]) -> None:
 
 
 def diverged(phase: str, epoch: int, name: str, value: str) -> DivergedError:
-    """The error for a number that is none."""
+    """The error for a NaN or infinite value."""
     rate = "ssl_pretrain_learning_rate" if phase == "pretrain" else "learning_rate"
     return DivergedError(
         f"{phase} epoch {epoch}: {name} is {value}. The training has diverged and has no result: "
-        f"lower {rate}, or look for extreme values in the numeric features."
+        f"lower {rate}, or check the numeric features for extreme values."
     )

@@ -1,10 +1,10 @@
-"""The phases of a run: the contrastive loss alone, or the labels with or without it (Eq. 17).
+"""The phases of a run: contrastive loss alone, label loss alone, or both (Eq. 17).
 
-A phase has a `name`, at most so many `epochs`, a length in steps an epoch, and
+A phase has a `name`, a maximum number of `epochs`, a length in steps per epoch, and
 
-    epoch(number, progress) -> (the epoch's numbers, whether the phase is over)
-    end()                      after its last epoch
-    state(), restore(state)    what has to survive a kill between two epochs
+    epoch(number, progress) -> (the epoch's values, whether the phase is over)
+    end()                      called after its last epoch
+    state(), restore(state)    what --resume needs after an interruption
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.means import Means, check_finite, diverged, named
+from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns
 
 log = logging.getLogger(__name__)
 
-FEWEST_HELD_OUT = 4  # users: fewer are hardly any negatives for each other
-HELD_OUT_SHARE = 0.05  # of the users, whose histories stop the pretraining and never train it
-PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss, which may rest for ten of them
-# Adam's ε in pretraining. At the start all views are alike to 1e-4, so the encoder's gradient is
-# little more than float rounding, and with an ε of 1e-8 Adam takes whole steps by it.
+MIN_HELD_OUT = 4  # users: fewer give each other hardly any negatives
+HELD_OUT_SHARE = 0.05  # of the users: their histories only decide when the pretraining stops
+PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss; plateaus of ten epochs occur
+# Adam's ε in pretraining. At first all views agree to 1e-4, so the encoder's gradient is mostly
+# rounding error, and with ε = 1e-8 Adam would amplify that to full steps.
 PRETRAIN_EPSILON = 1e-6
 _HELD_OUT_SEED = 15068  # the held-out pairs are the same in every epoch
 
@@ -50,8 +50,8 @@ class Phase(Protocol):
 
 
 def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], Phase]]:
-    """How to begin each phase of a model's strategy; a plain backbone has one, "label"."""
-    ssl = part_of(loop.model)
+    """One constructor per phase of the model's strategy; a plain backbone has only "label"."""
+    ssl = self_supervision_of(loop.model)
 
     def pretrain() -> Phase:
         return Pretraining(loop, train, ssl.settings.pretrain_epochs)  # type: ignore[union-attr]
@@ -68,10 +68,10 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
 
 
 class Pretraining:
-    """The contrastive loss alone, on one history a user, until held-out users get no better.
+    """The contrastive loss alone, one history per user, until the held-out loss stops improving.
 
     Raises:
-        InputError: the training split cannot be seen, or there are fewer than two histories in it.
+        InputError: the training split is not in memory, or has fewer than two distinct histories.
     """
 
     name = "pretrain"
@@ -83,8 +83,8 @@ class Pretraining:
                 "ssl_training: pretrain needs the training split in memory; "
                 "pass a fuxictr_miss.data.TensorDataLoader."
             )
-        ssl = part_of(model)
-        assert ssl is not None  # phases_of asks for a pretraining only where there is one
+        ssl = self_supervision_of(model)
+        assert ssl is not None  # phases_of pretrains enhanced models only
         self.loop, self.model, self.ssl, self.epochs = loop, model, ssl, epochs
         self.batch_size = ssl.settings.pretrain_batch_size or train.batch_size
         names = [source.sequences for source in ssl.sources]
@@ -95,33 +95,33 @@ class Pretraining:
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         shuffled = histories[torch.randperm(len(histories), generator=self.generator)]
         held_out = round(len(shuffled) * HELD_OUT_SHARE)
-        if held_out < FEWEST_HELD_OUT:
+        if held_out < MIN_HELD_OUT:
             log.info(
-                "%d distinct histories are too few to hold some out: pretraining takes all of its "
-                "epochs and keeps the last.",
+                "%d distinct histories are too few to hold some out: pretraining runs all of its "
+                "epochs and keeps the last weights.",
                 len(shuffled),
             )
             held_out = 0
         if len(shuffled) < 2:
             raise InputError(
-                "Pretraining needs the histories of two users or more, since one's negatives are "
-                f"the others'; the training split has {len(shuffled)} distinct ones."
+                "Pretraining needs two distinct histories or more, as each takes its negatives "
+                f"from the others; the training split has {len(shuffled)}."
             )
         self.held_out, self.histories = shuffled[:held_out], shuffled[held_out:]
         rate = ssl.settings.pretrain_learning_rate or model.optimizer.param_groups[0]["lr"]
         self.parameters = ssl.trained(model)
         self.optimizer = type(model.optimizer)(self.parameters, lr=rate)
         for group in self.optimizer.param_groups:
-            if "betas" in group:  # Adam and its like
+            if "betas" in group:  # Adam and its variants
                 group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
         self.best_loss, self.worse, self.best = float("inf"), 0, self._weights()
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return -(-len(self.histories) // self.batch_size)
 
     def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
-        """One pass over the histories; returns the means, and whether to stop."""
+        """Make one pass over the histories; return the means and whether to stop."""
         model, ssl = self.model, self.ssl
         model.train()
         order = torch.randperm(len(self.histories), generator=self.generator)
@@ -132,7 +132,7 @@ class Pretraining:
             ssl.weighted(losses).backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
             self.optimizer.step()
-            sums.add(named(losses))
+            sums.add(loss_columns(losses))
             progress.update()
         means = {"steps": sums.steps, **sums.means()}
         if not len(self.held_out):
@@ -147,7 +147,7 @@ class Pretraining:
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
-        """α1 L_ssl + α2 L'_ssl of the held-out histories, with the same draws every time."""
+        """α1 L_ssl + α2 L'_ssl of the held-out histories, with the same random draws each time."""
         model, ssl = self.model, self.ssl
         before = ssl.generator.get_state()
         ssl.generator.manual_seed(_HELD_OUT_SEED)
@@ -159,7 +159,7 @@ class Pretraining:
         return float(total) / len(self.held_out)
 
     def _batch(self, histories: Tensor) -> dict[str, Tensor]:
-        """The columns of some histories, each cut to where its behavior has any id."""
+        """The columns of histories (B, ΣL), each trimmed to where its behavior has ids."""
         batch = {}
         for group in self.groups:
             columns = [histories[:, self.slices[name]] for name in group]
@@ -172,7 +172,7 @@ class Pretraining:
         return [each.detach().clone() for each in self.parameters]
 
     def end(self) -> None:
-        """Go back to the weights of the best held-out loss."""
+        """Restore the weights with the best held-out loss."""
         with torch.no_grad():
             for parameter, best in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(best)
@@ -191,39 +191,39 @@ class Pretraining:
 
 
 class Labels:
-    """Passes over the instances, as FuxiCTR's `fit` makes them, with the losses taken apart.
+    """Epochs over the labelled rows, as in FuxiCTR's `fit`, with the losses logged separately.
 
     Args:
-        loop: FuxiCTR's arithmetic on the model.
+        loop: runs FuxiCTR's training steps on the model.
         train: training batches.
-        epochs: at most.
+        epochs: the maximum.
         name: "joint" for Eq. 17, "label" for the label loss alone.
-        table_rate: share of the learning rate by which the embedding tables train; 0 freezes them.
+        table_rate: factor on the embedding tables' learning rate; 0 freezes them.
     """
 
     def __init__(
         self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str, table_rate: float
     ) -> None:
         self.loop, self.train, self.epochs, self.name = loop, train, epochs, name
-        ssl = part_of(loop.model)
+        ssl = self_supervision_of(loop.model)
         if ssl is not None:
             ssl.active = name == "joint"
-            if not ssl.active:  # a regularizer would move it and fill the clip
+            if not ssl.active:  # else regularizers would still change the method
                 ssl.methods.requires_grad_(False)
         scale_table_rate(loop.model, table_rate)
         loop.begin(len(train))
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return len(self.train)
 
     def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
-        """One pass; returns the means and metrics, and whether to stop."""
+        """Make one pass; return the means, the metrics, and whether to stop."""
         loop, means = self.loop, Means()
         metrics: dict[str, float] = {}
         loop.model.train()
         for index, batch in enumerate(self.train):
-            means.add(_losses_apart(loop.model, self._step(batch, number, index)))
+            means.add(_split_losses(loop.model, self._step(batch, number, index)))
             progress.update()
             if loop.due:
                 metrics = self._validate(number)
@@ -231,13 +231,13 @@ class Labels:
             if loop.stopped:
                 break
         if number + 1 == self.epochs and not loop.checkpoint.exists():
-            metrics = self._validate(number)  # eval_steps is more than the whole run has
+            metrics = self._validate(number)  # eval_steps exceeds the steps of the run
         return {"steps": means.steps, **means.means(), **metrics}, loop.stopped
 
     def _step(self, batch: dict[str, Tensor], number: int, index: int) -> Tensor:
         try:
             return self.loop.step(batch, number, index)
-        except RuntimeError as error:  # of torch's cross-entropy, which takes no NaN
+        except RuntimeError as error:  # torch's cross-entropy refuses NaN
             if "all elements of input should be between 0 and 1" not in str(error):
                 raise
             raise diverged(self.name, number + 1, "a prediction", "nan") from error
@@ -248,7 +248,7 @@ class Labels:
         return metrics
 
     def end(self) -> None:
-        """Nothing is left to do: the best weights are in the checkpoint."""
+        """Do nothing: the best weights are in the checkpoint."""
 
     def state(self) -> dict[str, Any]:
         return self.loop.state()
@@ -279,15 +279,15 @@ def scale_table_rate(model: BaseModel, scale: float) -> None:
 
 
 def _slices(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Where each column stands in all of them side by side."""
+    """The slice of each column in their concatenation."""
     ends = list(itertools.accumulate(widths.values()))
     return {n: slice(end - widths[n], end) for n, end in zip(widths, ends, strict=True)}
 
 
-def _losses_apart(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
-    """The step's label loss (with regularizers) and, if there are any, the contrastive losses."""
-    ssl = part_of(model)
+def _split_losses(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
+    """Split a step's loss into the label loss (with regularizers) and the contrastive losses."""
+    ssl = self_supervision_of(model)
     if ssl is None or not ssl.active or ssl.last is None:
         return {"label_loss": loss}
     term = ssl.weighted(ssl.last) * ssl.settings.every
-    return {"label_loss": loss - term, **named(ssl.last)}
+    return {"label_loss": loss - term, **loss_columns(ssl.last)}

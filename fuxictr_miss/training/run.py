@@ -1,4 +1,4 @@
-"""A run: phases one after the other, the whole state on disk after every epoch."""
+"""A training run: one phase after another, with the full state saved after every epoch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tqdm import tqdm
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.logs import without_fuxictr_info
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.learns_from import look_at_the_data
-from fuxictr_miss.training.means import check_finite, describe
+from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of
+from fuxictr_miss.training.training_data import inspect_training_data
 
 log = logging.getLogger(__name__)
 
-STATE_FORMAT = 2  # of the file that a resume reads
+STATE_FORMAT = 2  # version of the .state file that a resume reads
 
 
 def fit(
@@ -41,35 +41,37 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """Train a model by its strategy and load its best weights; FuxiCTR's `fit`, and resumable.
+    """Train a model by its strategy and load its best weights; a resumable FuxiCTR `fit`.
 
-    With `joint` or a plain backbone the arithmetic is FuxiCTR's own: its `train_step`, its
-    gradient clip, its early stopping.
+    `joint` training and plain backbones use FuxiCTR's own `train_step`, gradient clipping and early
+    stopping.
 
     Args:
         model: a FuxiCTR model, enhanced or not.
         data_generator: training batches; a `TensorDataLoader` for any kind of pretraining.
-        epochs: of the phase with labels, at most.
+        epochs: maximum for the phase with labels; pretraining has `ssl_pretrain_epochs`.
         validation_data: batches for early stopping.
-        max_gradient_norm: of FuxiCTR's global clip.
-        resume: go on from the state of an earlier run, if there is one.
-        settings: what must be equal for a resume to be one of the same experiment.
+        max_gradient_norm: the norm to which FuxiCTR clips the gradients.
+        resume: continue from the saved state of an earlier run, if there is one.
+        settings: the run's settings; a resume is refused where they differ from the saved ones.
 
     Returns:
-        One row an epoch: phase, epoch, steps, losses, similarity, validation metrics, seconds.
+        One row per epoch: phase, epoch, steps, losses, similarity, validation metrics, seconds.
 
     Raises:
-        InputError: there is no validation data, or the state is one of another experiment.
+        InputError: there is no training or validation data, the contrastive losses have nothing to
+            learn from, or the saved state belongs to another experiment.
+        DivergedError: a loss or a metric is NaN or infinite.
     """
     if validation_data is None:
-        raise InputError("fit() needs validation_data: it decides when to stop and what to keep.")
+        raise InputError("fit() needs validation_data, to stop early and to choose the best epoch.")
     if not len(data_generator):
-        raise InputError("fit() needs training data, and there is no row in it.")
+        raise InputError("fit() needs training data, but data_generator has no rows.")
     if epochs < 1:
-        raise InputError(f"fit() needs epochs of 1 or more, got {epochs}.")
+        raise InputError(f"epochs must be 1 or more, got {epochs}.")
     run = Run(model, data_generator, validation_data, epochs, settings)
-    look_at_the_data(model, data_generator)
-    with without_fuxictr_info(), run.loop.borrowed(max_gradient_norm):
+    inspect_training_data(model, data_generator)
+    with without_fuxictr_info(), run.loop.during_fit(max_gradient_norm):
         run.go(resume)
     return run.rows
 
@@ -78,11 +80,11 @@ class Run:
     """A run in progress.
 
     Args:
-        model: to be trained.
+        model: the model to train.
         train: training batches.
         valid: batches for early stopping.
-        epochs: of the phase with labels, at most.
-        settings: what must be equal for a resume to be one of the same experiment.
+        epochs: maximum for the phase with labels.
+        settings: as in `fit`.
     """
 
     def __init__(
@@ -93,20 +95,20 @@ class Run:
         epochs: int,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.train, self.ssl = model, train, part_of(model)
+        self.model, self.train, self.ssl = model, train, self_supervision_of(model)
         self.data = data_of(model)
         self.loop = FuxiCTRLoop(model, valid, self.data)
-        self.begins = phases_of(self.loop, train, epochs)
+        self.phase_factories = phases_of(self.loop, train, epochs)
         own = {"model": type(model).__name__, "data": self.data, "state_format": STATE_FORMAT}
         self.settings = {**own, **(settings or {})}
         self.path = Path(model.checkpoint).with_suffix(".state")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, Any]] = []
-        self.number, self.epoch = 0, 0  # of the phase and its epoch that are next
+        self.number, self.epoch = 0, 0  # the next phase, and the next epoch in it
         self.phase: Phase | None = None
 
     def go(self, resume: bool) -> None:
-        """Run what is left, and load the best weights."""
+        """Run the remaining epochs and load the best weights."""
         if not (resume and self._restore()):
             remove_own(self.path)
             remove_own(self.loop.checkpoint)
@@ -122,20 +124,21 @@ class Run:
         self.model.load_state_dict(load(self.loop.checkpoint, self.data))
 
     def _begin(self) -> None:
-        """The phase at `self.number`; None past the last."""
-        self.model.zero_grad(set_to_none=True)  # FuxiCTR's clip counts every gradient it finds
+        """Start phase `self.number`; set `phase` to None after the last."""
+        self.model.zero_grad(set_to_none=True)  # FuxiCTR's clipping would count old gradients
         self.epoch = 0
-        self.phase = self.begins[self.number]() if self.number < len(self.begins) else None
+        phases_left = self.phase_factories[self.number :]
+        self.phase = phases_left[0]() if phases_left else None
 
     def _epoch(self, phase: Phase, progress: tqdm) -> bool:
-        """One epoch and the state after it; whether the phase goes on."""
+        """Run one epoch and save the state; return whether the phase continues."""
         started = time.perf_counter()
         values, over = phase.epoch(self.epoch, progress)
         self.epoch += 1
         row = {"phase": phase.name, "epoch": self.epoch, **values}
         row["seconds"] = time.perf_counter() - started
         self.rows.append(row)
-        log.info("%s", describe(row))
+        log.info("%s", log_line(row))
         check_finite(row)
         over = over or self.epoch == phase.epochs
         if over:
@@ -187,13 +190,13 @@ class Run:
         if different:
             raise InputError(
                 f"{self.path} is the state of another experiment: {'; '.join(different[:5])}. "
-                "Start without --resume, or with the settings of that run."
+                "Start without --resume, or use the settings of that run."
             )
         self.number, self.rows = state["number"], state["rows"]
         self._begin()
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
-        if self.phase is not None:  # a finished run has no step to take
+        if self.phase is not None:  # a finished run trains no further
             self.model.optimizer.load_state_dict(state["optimizer"])
             self.phase.restore(state["phase"])
         _restore_random_state(state["random"])
@@ -208,7 +211,7 @@ class Run:
 
 
 def _random_state() -> dict[str, Any]:
-    """In types that a file may hold without holding code."""
+    """The global random states, in types that `torch.load(weights_only=True)` accepts."""
     numpy: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),

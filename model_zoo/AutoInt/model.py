@@ -1,4 +1,4 @@
-"""AutoInt: self-attention between the fields; with a tower beside it, AutoInt+."""
+"""AutoInt: self-attention between the fields; with an MLP in parallel, AutoInt+."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class AutoInt(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        dnn_hidden_units: Widths of the tower that makes it AutoInt+; none leaves it out.
-        attention_layers: Interacting layers.
-        attention_dim: Width of all heads together, d' times `num_heads`.
+        dnn_hidden_units: Widths of the MLP of AutoInt+; empty for plain AutoInt.
+        attention_layers: Number of interacting layers.
+        attention_dim: Total width of the heads, d' times `num_heads`.
         layer_norm: Normalise the output of each layer.
         use_scale: Divide attention scores by the root of a head's width; the paper does not.
         use_wide: Add a linear part.
@@ -115,7 +115,7 @@ class AutoInt(BaseModel):
 
 
 class InteractingLayer(nn.Module):
-    """Each field as the sum of all fields that its heads attend to (Sec. 4.4 of the paper)."""
+    """Multi-head self-attention over the fields (Sec. 4.4 of the paper)."""
 
     def __init__(
         self,
@@ -152,9 +152,9 @@ class InteractingLayer(nn.Module):
             project(fields).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.W_q, self.W_k, self.W_v)
         )
-        # alpha_mk = softmax_k <W_q e_m, W_k e_k>; e~_m = sum_k alpha_mk W_v e_k, a head
+        # alpha_mk = softmax_k <W_q e_m, W_k e_k>; e~_m = sum_k alpha_mk W_v e_k, per head
         heads, _ = self.dot_attention(queries, keys, values, scale=self.scale)
-        output = heads.transpose(1, 2).flatten(start_dim=2)  # heads side by side
+        output = heads.transpose(1, 2).flatten(start_dim=2)  # concatenate the heads
         if self.use_residual:  # e^Res = relu(e~ + W_res e)
             output = output + (fields if self.W_res is None else self.W_res(fields))
         if self.layer_norm is not None:

@@ -1,4 +1,4 @@
-"""DCN: crosses of bounded degree beside a tower."""
+"""DCN: a cross network and an MLP in parallel."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DCN(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        dnn_hidden_units: Widths of the deep network; none leaves it out.
-        num_cross_layers: Cross layers L_1: degree L_1 + 1.
+        dnn_hidden_units: Widths of the deep network; empty leaves it out.
+        num_cross_layers: Number of cross layers L_1, for crosses up to degree L_1 + 1.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
 

@@ -1,4 +1,4 @@
-"""DCN-V2: crosses with a full matrix, or a mixture of low-rank ones, and a tower."""
+"""DCN-V2: cross layers with a full matrix or a mixture of low-rank ones, and an MLP."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STRUCTURES = ("crossnet_only", "stacked", "parallel", "stacked_parallel")
 
 
 class DCNv2(BaseModel):
-    """Improved deep & cross network (https://arxiv.org/abs/2008.13535), DCN-M in its first version.
+    """Improved deep & cross network (https://arxiv.org/abs/2008.13535), first called DCN-M.
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        model_structure: Where the towers stand: `crossnet_only`, `stacked` on the crosses,
-            `parallel` to them, or `stacked_parallel`. A tower without hidden units is left out.
-        use_low_rank_mixture: Crosses by a mixture of `num_experts` matrices of rank `low_rank`.
+        model_structure: Where the MLPs are: `crossnet_only`, `stacked` on the cross network,
+            `parallel` to it, or `stacked_parallel`. An MLP without hidden units is left out.
+        use_low_rank_mixture: Replace each full matrix by `num_experts` matrices of rank `low_rank`.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:

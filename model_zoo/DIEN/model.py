@@ -1,4 +1,4 @@
-"""DIEN: one GRU reads interests off the history, another follows them towards the candidate."""
+"""DIEN: one GRU extracts interests, a second, attentional GRU follows their evolution."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class DIEN(BaseModel):
         feature_map: Fields of the data set; the sequences named below must not be pooled.
         dien_target_field: Groups of target fields, as DIN's `din_target_field`.
         dien_sequence_field: The sequences of each group, in the same form.
-        dien_neg_seq_field: Sequences of behaviors that did not happen, in the same form, for the
-            auxiliary loss. None takes another row's history as negatives.
+        dien_neg_seq_field: Sequences of negative behaviors for the auxiliary loss, in the same
+            form. None takes the negatives from another row's history.
         gru_type: How attention enters the second GRU: `GRU` (not at all), `AIGRU` (scales its
             input), `AGRU` (is its update gate), `AUGRU` (scales its update gate).
         enable_sum_pooling: Also feed the summed history, and its product with the candidate.
@@ -37,8 +37,8 @@ class DIEN(BaseModel):
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For groups that do not pair up, name a field that the data lacks, or, with an
-            auxiliary loss, differ in width; for an unknown type.
+        InputError: Groups do not pair up, or differ in width with an auxiliary loss; a field is not
+            in the data; a type is unknown.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DIEN(BaseModel):
         )
         self.negatives = read_groups("dien_neg_seq_field", dien_neg_seq_field, feature_map)
         if self.negatives and [len(n) for n in self.negatives] != [len(t) for t, _ in self.groups]:
-            raise InputError("dien_neg_seq_field must have the groups of dien_sequence_field.")
+            raise InputError("dien_neg_seq_field must have the same groups as dien_sequence_field.")
         self.gru_type = gru_type
         self.enable_sum_pooling = enable_sum_pooling
         self.aux_loss_alpha = aux_loss_alpha
@@ -129,7 +129,7 @@ class DIEN(BaseModel):
         )
         if aux_loss_alpha > 0:
             if len(set(widths)) > 1:
-                raise InputError("The groups of an auxiliary loss must be of one width.")
+                raise InputError("With an auxiliary loss all groups must have the same width.")
             self.aux_net = MLP_Block(
                 input_dim=2 * widths[0],
                 output_dim=1,
@@ -210,9 +210,9 @@ class DIEN(BaseModel):
         Args:
             interests: (B, L, K).
             behaviors: (B, L, K).
-            negatives: (B, L, K), at t what did not happen at t.
-            mask: (B, L) whether there is a behavior.
-            usable: (B, L) whether there is a negative.
+            negatives: (B, L, K), the negative behavior at each t.
+            mask: (B, L), true where there is a behavior.
+            usable: (B, L), true where there is a negative.
         """
         state = interests[:, :-1]  # h_t
         clicked = self.aux_net(torch.cat([state, behaviors[:, 1:]], dim=-1)).squeeze(-1)
@@ -226,10 +226,10 @@ class DIEN(BaseModel):
 
 
 def _neighbours(behaviors: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Negatives from the batch: for row i at t, what row i - 1 did at t (modulo its length).
+    """Negatives from the batch: row i at t takes that of row i - 1 at t (modulo its length).
 
-    No random number is drawn; the loader's shuffling makes the neighbour a random one. Popular
-    items are negatives as often as they are behaviors.
+    This needs no random numbers, as the loader shuffles the rows. Items are negatives as often as
+    they are behaviors.
 
     Args:
         behaviors: (B, L, K), padding last.
@@ -237,8 +237,8 @@ def _neighbours(behaviors: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, T
         mask: (B, L).
 
     Returns:
-        (B, L, K) negatives, and (B, L) where there is one: not in a batch of one row, next to an
-        empty history, or where the neighbour did the same.
+        The negatives (B, L, K) and their mask (B, L). It is false in a batch of one row, next to an
+        empty history, and where the neighbour has the same behavior.
     """
     length = mask.sum(dim=1).roll(1).unsqueeze(1)  # (B, 1) of the neighbour
     time = torch.arange(mask.shape[1], device=mask.device) % length.clamp(min=1)  # (B, L)

@@ -1,4 +1,4 @@
-"""DIN: the history pooled by its attention to the candidate item."""
+"""DIN: pool the history by attention of the candidate item."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class DIN(BaseModel):
 
     Args:
         feature_map: Fields of the data set; the sequences named below must not be pooled.
-        din_target_field: Groups of target fields, one attention a group: `item_id`,
+        din_target_field: Groups of target fields, one attention per group: `item_id`,
             `[item_id, cate_id]` (two groups), `[[item_id, cate_id]]` (one group of two fields).
         din_sequence_field: The sequences of each group, in the same form.
         din_use_softmax: Normalise the weights over the history; the paper does not.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For groups that do not pair up or name a field that the data lacks.
+        InputError: Groups do not pair up, or a field is not in the data.
     """
 
     def __init__(

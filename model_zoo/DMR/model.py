@@ -1,4 +1,4 @@
-"""DMR: how relevant the candidate is to the user, measured in two ways, as inputs of a tower."""
+"""DMR: two measures of the candidate's relevance to the user, as inputs of an MLP."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class DMR(BaseModel):
         feature_map: Fields of the data set; the sequences named below must not be pooled.
         target_field: Groups of target fields, as DIN's `din_target_field`.
         sequence_field: The sequences of each group, in the same form.
-        neg_seq_field: Fields with items that did not come next, in the same form, for the match
-            loss. None takes the newest behaviors of other rows.
-        context_field: A group of sequences that describe the behaviors (their type, say) for each
-            group of `sequence_field`; they steer the attention.
+        neg_seq_field: Fields with negative items for the match loss, in the same form. None takes
+            the newest behaviors of other rows.
+        context_field: For each group of `sequence_field`, a group of sequences that describe the
+            behaviors, for example their type; input of the attention.
         enable_sum_pooling: Also feed the summed history, and its product with the candidate.
         enable_u2i_rel: Feed the user-to-item relevance r.
         enable_i2i_rel: Feed the item-to-item relevance r^; the paper does.
-        use_pos_emb: Let positions steer the item-to-item attention too.
+        use_pos_emb: Use positions in the item-to-item attention, too.
         aux_loss_beta: Weight beta of the match loss.
-        match_negatives: Negatives k of the match loss where `neg_seq_field` names none.
+        match_negatives: Number of negatives k of the match loss without `neg_seq_field`.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For groups that do not pair up or name a field that the data lacks, or a match
-            loss without the relevance that it trains.
+        InputError: Groups do not pair up, a field is not in the data, or a match loss has no
+            user-to-item relevance to train.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class DMR(BaseModel):
         )
         self.negatives = read_groups("neg_seq_field", neg_seq_field, feature_map)
         if self.negatives and [len(n) for n in self.negatives] != [len(t) for t, _ in self.groups]:
-            raise InputError("neg_seq_field must have the groups of target_field.")
+            raise InputError("neg_seq_field must have the same groups as target_field.")
         self.contexts = read_groups("context_field", context_field, feature_map)
         if self.contexts and len(self.contexts) != len(self.groups):
-            raise InputError("context_field must have a group for each group of sequence_field.")
+            raise InputError("context_field must have one group per group of sequence_field.")
         if aux_loss_beta > 0 and not enable_u2i_rel:
-            raise InputError("aux_loss_beta trains the relevance that enable_u2i_rel switches off.")
+            raise InputError("aux_loss_beta above 0 needs enable_u2i_rel: True.")
         self.enable_sum_pooling = enable_sum_pooling
         self.enable_u2i_rel = enable_u2i_rel
         self.enable_i2i_rel = enable_i2i_rel
@@ -210,7 +210,7 @@ class DMR(BaseModel):
     def _match(
         self, number: int, users: Tensor, newest: list[Tensor], mask: Tensor, X: dict[str, Tensor]
     ) -> Tensor:
-        """Eq. 8: does the user after T - 1 behaviors (B, K) match the T-th, and not others?"""
+        """Eq. 8: the user after T - 1 behaviors (B, K) must match the T-th, not the negatives."""
         targets, _ = self.groups[number]
         if self.negatives:
             ids = [X[field] for field in self.negatives[number]]
@@ -232,8 +232,8 @@ class DMR(BaseModel):
 def _other_rows(ids: Tensor, k: int) -> Tensor:
     """The values (B,) of the k rows before each row: (B, k).
 
-    No random number is drawn; the loader's shuffling makes the neighbours random ones. Popular
-    items are negatives as often as they are behaviors: the paper's background distribution.
+    This needs no random numbers, as the loader shuffles the rows. Items are negatives as often as
+    they are behaviors, the paper's background distribution.
     """
     rows = torch.arange(len(ids), device=ids.device).unsqueeze(1)
     return ids[rows - torch.arange(1, k + 1, device=ids.device)]  # a negative index counts back
@@ -266,7 +266,7 @@ class _Attention(nn.Module):
         )
 
     def positions(self, mask: Tensor) -> list[Tensor]:
-        """p_t (B, L, K'), the last one that of the newest behavior; [] without positions."""
+        """p_t (B, L, K'), the newest behavior's last; [] without positions."""
         if self.pos_emb is None:
             return []
         count = len(self.pos_emb)
@@ -275,7 +275,7 @@ class _Attention(nn.Module):
         return [nn.functional.embedding(place.clamp(max=count - 1), self.pos_emb)]
 
     def scores(self, query: list[Tensor], history: Tensor) -> Tensor:
-        """a_t (B, L) of Eq. 2 and 10, by a tower in place of z' tanh(W [p, e] + b)."""
+        """a_t (B, L) of Eq. 2 and 10, by an MLP instead of z' tanh(W [p, e] + b)."""
         q = self.W_q(torch.cat(query, dim=-1))
         pairs = torch.cat([q, history, q - history, q * history], dim=-1)
         # batch norm (in Dice) takes (rows, units)
@@ -283,7 +283,7 @@ class _Attention(nn.Module):
 
 
 class User2Item(_Attention):
-    """The user as the history sees them: position steers the attention, the candidate does not."""
+    """User-to-item relevance: the attention depends on positions, not on the candidate."""
 
     def __init__(self, context_dim: int, position_dim: int, dim: int, **attention: Any) -> None:
         super().__init__(context_dim, position_dim, dim, **attention)
@@ -300,7 +300,7 @@ class User2Item(_Attention):
 
 
 class Item2Item(_Attention):
-    """The history as the candidate sees it."""
+    """Item-to-item relevance: the attention depends on the candidate."""
 
     def __init__(self, context_dim: int, position_dim: int, dim: int, **attention: Any) -> None:
         super().__init__(dim + context_dim, position_dim, dim, **attention)

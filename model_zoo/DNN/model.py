@@ -1,4 +1,4 @@
-"""DNN: the field embeddings side by side, then one tower."""
+"""DNN: an MLP on the concatenated field embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DNN(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        hidden_units: Widths of the tower.
+        hidden_units: Widths of the MLP.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
 

@@ -1,4 +1,4 @@
-"""DeepFM: a factorization machine and a tower on the same embeddings."""
+"""DeepFM: a factorization machine and an MLP on the same embeddings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fuxictr_miss.one_row import tolerate_one_row
 
 
 class DeepFM(BaseModel):
-    """Factorization machine plus tower (https://arxiv.org/abs/1703.04247).
+    """Factorization machine plus MLP (https://arxiv.org/abs/1703.04247).
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        hidden_units: Widths of the tower.
+        hidden_units: Widths of the MLP.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
 

@@ -1,4 +1,4 @@
-"""FM: one weight a feature, and an inner product for each pair of fields."""
+"""FM: one weight per feature, and an inner product per pair of fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FM(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        regularizer: Of all weights.
+        regularizer: FuxiCTR regularizer of all weights.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
 

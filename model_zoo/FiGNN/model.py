@@ -18,16 +18,16 @@ class FiGNN(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        gnn_layers: Interaction steps T.
+        gnn_layers: Number of interaction steps T.
         use_residual: Add the initial node states after each step.
-        use_gru: Update a node's state by a GRU; else by adding.
-        reuse_graph_layer: One set of aggregation weights for all steps.
-        attention_heads: Heads of the paper's self-attention between embedding and graph; 0, which
-            is FuxiCTR's form, leaves it out.
+        use_gru: Update node states by a GRU; otherwise add the message.
+        reuse_graph_layer: Share the aggregation weights between steps.
+        attention_heads: Heads of the paper's self-attention between embedding and graph; 0 leaves
+            it out, as FuxiCTR does.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For fewer than two fields, or heads that do not divide `embedding_dim`.
+        InputError: There are fewer than two fields, or the heads do not divide `embedding_dim`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FiGNN(BaseModel):
 
 class FieldSelfAttention(nn.Module):
     """Multi-head self-attention over the fields: H^1 = relu(softmax(Q K' / sqrt(d)) V), heads
-    side by side."""
+    concatenated."""
 
     def __init__(self, embedding_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class InteractionGraph(nn.Module):
         self.W_attn = nn.Linear(2 * embedding_dim, 1, bias=False)
 
     def edge_weights(self, nodes: Tensor) -> Tensor:
-        """Attentional edge weights (B, F, F): row i weighs the nodes j that i listens to."""
+        """Attentional edge weights (B, F, F): row i weights the messages from nodes j to i."""
         # W_w [e_i || e_j] is a sum of two scalars; no (B, F, F, 2K) tensor is needed
         of_receiver, of_sender = self.W_attn.weight.view(2, -1)  # (K), (K)
         scores = (nodes @ of_receiver).unsqueeze(2) + (nodes @ of_sender).unsqueeze(1)
@@ -153,7 +153,7 @@ class InteractionGraph(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """What reaches each node: a_i = W_in^i sum_j A_ij W_out^j h_j + b_p."""
+    """The messages to each node: a_i = W_in^i sum_j A_ij W_out^j h_j + b_p."""
 
     def __init__(self, num_fields: int, embedding_dim: int) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Aggregation(nn.Module):
 
 
 class AttentionalScore(nn.Module):
-    """A score a node, weighed by attention over all nodes: y = sum_i a_i y_i."""
+    """One score per node, weighted by attention: y = sum_i a_i y_i."""
 
     def __init__(self, num_fields: int, embedding_dim: int) -> None:
         super().__init__()

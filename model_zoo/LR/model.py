@@ -1,4 +1,4 @@
-"""LR: one weight a feature."""
+"""LR: one weight per feature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LR(BaseModel):
 
     Args:
         feature_map: Fields of the data set; a sequence counts as the sum of its behaviors.
-        regularizer: Of all weights.
+        regularizer: FuxiCTR regularizer of all weights.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
 

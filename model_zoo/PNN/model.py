@@ -1,4 +1,4 @@
-"""PNN with the inner product (IPNN): embeddings and all pairwise inner products, then a tower."""
+"""PNN with the inner product (IPNN): an MLP on embeddings and pairwise inner products."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class PNN(BaseModel):
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        hidden_units: Widths of the tower; the first is the paper's product layer l_1.
+        hidden_units: Widths of the MLP; the first is the paper's product layer l_1.
         product_type: Only `inner`.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For another product.
+        InputError: `product_type` is not `inner`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PNN(BaseModel):
             **kwargs,
         )
         if product_type != "inner":
-            raise InputError(f"product_type={product_type!r}: PNN knows only 'inner'.")
+            raise InputError(f"product_type={product_type!r}: PNN supports only 'inner'.")
         num_fields = feature_map.get_num_fields()  # F, after `use_features` has narrowed the map
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
         self.inner_product_layer = PairProducts(num_fields)
@@ -82,7 +82,7 @@ class PNN(BaseModel):
 
 
 class PairProducts(InnerProductInteraction):
-    """FuxiCTR's inner products by index, as `torch.export` cannot follow its masked selection."""
+    """FuxiCTR's inner products, selected by index: `torch.export` cannot trace its boolean mask."""
 
     def __init__(self, num_fields: int) -> None:
         super().__init__(num_fields, output="inner_product")

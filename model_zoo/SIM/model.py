@@ -1,4 +1,4 @@
-"""SIM with soft search: find the behaviors nearest to the candidate, then attend to those."""
+"""SIM with soft search: find the behaviors most relevant to the candidate, then attend to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SIM(BaseModel):
         gsu_type: The general search unit, only `soft`.
         short_seq_len: The newest `short_seq_len` - 1 behaviors are the short-term history (the
             candidate counts, as in FuxiCTR).
-        topk: Behaviors K that the search keeps.
+        topk: Number K of behaviors that the search keeps.
         alpha: Weight of the search unit's own loss.
         beta: Weight of the prediction's loss.
         sim_target_field: The fields that make an item, in the order of the feature map.
@@ -33,10 +33,10 @@ class SIM(BaseModel):
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
 
     Raises:
-        InputError: For another search, fields that do not pair up, or gradient accumulation.
+        InputError: `gsu_type` is not `soft`, fields do not pair up, or gradients are accumulated.
     """
 
-    reads_one_behavior = True  # what sim_sequence_field names describes the same behaviors
+    reads_one_behavior = True  # the groups of sim_sequence_field describe the same behaviors
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class SIM(BaseModel):
             **kwargs,
         )
         if gsu_type != "soft":
-            raise InputError(f"gsu_type={gsu_type!r}: SIM knows only 'soft'.")
+            raise InputError(f"gsu_type={gsu_type!r}: SIM supports only 'soft'.")
         if accumulation_steps != 1:
-            raise InputError("accumulation_steps: SIM takes a step each batch; use larger batches.")
+            raise InputError("SIM does not support accumulation_steps: use a larger batch_size.")
         pairs = pair_groups(
             "sim_target_field",
             sim_target_field,
@@ -122,7 +122,7 @@ class SIM(BaseModel):
         self.model_to_device()
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return `y_pred` (B, 1), of the exact search, and `y_aux` (B, 1), of the general one."""
+        """Return `y_pred` (B, 1) of the exact search and `y_aux` (B, 1) of the general search."""
         X = self.get_inputs(inputs)
         embeddings = self.embedding_layer.embedding_layer(X)  # (B, K), sequences (B, L, K)
         mask = X[self.sequences[0]] != 0  # (B, L)
@@ -158,7 +158,7 @@ class SIM(BaseModel):
         return self.alpha * search + self.beta * super().add_loss(return_dict, y_true)
 
     def _history_names(self) -> dict[str, str]:
-        """Second names of shared tables in `state_dict`: {a history's name: the target's}."""
+        """Duplicate names of shared tables in `state_dict`: {history's name: target's name}."""
         tables = self.embedding_layer.embedding_layer.embedding_layers
         prefix = "embedding_layer.embedding_layer.embedding_layers"
         return {
@@ -172,7 +172,7 @@ class SIM(BaseModel):
 def _drop_history_names(
     model: nn.Module, state: dict[str, Any], prefix: str, _: dict[str, Any]
 ) -> None:
-    """FuxiCTR's SIM has histories in its batches, not in its feature map, so it names none."""
+    """Drop the histories' names: FuxiCTR's SIM has no histories in its feature map, hence none."""
     assert isinstance(model, SIM)
     for name in model._history_names():
         state.pop(prefix + name, None)

@@ -1,4 +1,4 @@
-"""xDeepFM: a linear part, vector-wise crosses (CIN) and a tower."""
+"""xDeepFM: a linear part, vector-wise crosses (CIN) and an MLP."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fuxictr_miss.one_row import tolerate_one_row
 
 
 class xDeepFM(BaseModel):
-    """Compressed interaction network plus tower (https://arxiv.org/abs/1803.05170).
+    """Compressed interaction network plus MLP (https://arxiv.org/abs/1803.05170).
 
     Args:
         feature_map: Fields of the data set; sequences must be pooled by their `feature_encoder`.
-        dnn_hidden_units: Widths of the tower; none leaves it out.
+        dnn_hidden_units: Widths of the MLP; empty leaves it out.
         cin_hidden_units: Feature maps H_k of each CIN layer.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """

@@ -48,7 +48,7 @@ def test_table_3_marks_best_strongest_star_and_improvement_beside_the_papers_fig
     # (0.82 - 0.71) / 0.71 and (0.29 - 0.18) / 0.29; the paper's own in Section VI.B
     assert line(text, "improvement") == "| improvement | +15.49% | +37.93% | +9.27% | +17.62% |"
     assert "n = 3" in text
-    assert "config as it stands" in text
+    assert "the settings of the config" in text
     latex = (tmp_path / "table_3.tex").read_text()
     assert r"MISS & \textbf{0.8200 $\pm$ 0.0200}$^\bigstar$ &" in latex
     assert r"DMR & \underline{0.7100 $\pm$ 0.0100} &" in latex
@@ -61,7 +61,7 @@ def test_no_star_with_two_seeds(tmp_path):
     write_table(3, source, "")
     text = (tmp_path / "table_3.md").read_text()
     assert "★" not in text
-    assert "No test of significance" in text
+    assert "No significance test" in text
 
 
 def test_what_has_not_run_failed_or_cannot_exist_is_told_apart(tmp_path):
@@ -87,7 +87,7 @@ def test_what_has_not_run_failed_or_cannot_exist_is_told_apart(tmp_path):
     assert "valid_AUC is not a finite number" in text
     assert line(text, "DIN-S3Rec").count("…") == 2
     assert "0.8000" in line(text, "DIN-MISS")
-    assert "n = 1: not all seeds have been run." in text
+    assert "n = 1: not all seeds are finished." in text
 
 
 def test_table_6_says_where_two_of_its_rows_are_one_experiment(tmp_path):
@@ -126,7 +126,7 @@ def test_the_report_says_budget_and_winners_of_the_search(tmp_path):
     text = (tmp_path / "table_4.md").read_text()
     assert "8 trials for every model" in text
     assert "| amazoncds | DIN | learning_rate: 0.01 | 0.7100 | 8 |" in text
-    as_it_stands = next(line for line in text.splitlines() if "config as it stands: " in line)
+    as_it_stands = next(line for line in text.splitlines() if "settings of the config: " in line)
     assert "DIN_MISS, " in as_it_stands
     assert not {"DIN", "DIN."} & set(as_it_stands.split(": ")[1].split(", "))
 

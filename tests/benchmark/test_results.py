@@ -67,7 +67,7 @@ def test_the_file_is_whole_if_writing_is_interrupted(tmp_path, monkeypatch):
 def test_a_strangers_or_broken_file_is_refused_and_stays(tmp_path, content):
     path = tmp_path / "experiments.csv"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"experiments\.csv is no results file") as error:
+    with pytest.raises(InputError, match=r"experiments\.csv is not a results file") as error:
         Results(tmp_path)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == content

@@ -138,13 +138,13 @@ def test_a_strangers_file_is_refused_before_anything_runs(place, monkeypatch):
         stranger = place / "results" / name
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_text("# Mine\n")
-        with pytest.raises(InputError, match=f"{name} .*: move it, or give another folder"):
+        with pytest.raises(InputError, match=f"{name} .*: move it, or name another folder"):
             command(*asked)
         assert stranger.read_text() == "# Mine\n"
         stranger.unlink()
     (place / "results").rmdir()
     (place / "results").write_text("a file")
-    with pytest.raises(InputError, match="No report can be written to results"):
+    with pytest.raises(InputError, match="Reports cannot be written to results"):
         command(*asked)
 
 

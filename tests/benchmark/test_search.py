@@ -117,8 +117,8 @@ def test_every_shipped_space_fits_every_model_of_the_tables():
     ("text", "words"),
     [
         ("backbones: {learning_rate: [1]}", "Unknown section in .*'backbones'. Did you mean"),
-        ("backbone: [learning_rate]", "backbone must hold"),
-        ("backbone:", "backbone must hold"),
+        ("backbone: [learning_rate]", "backbone must have"),
+        ("backbone:", "backbone must have"),
         ("backbone: {learning_rate: 1}", "learning_rate must be a list"),
         ("backbone: {learning_rate: []}", "learning_rate must be a list"),
         ("backbone: {epochs: [1], epochs: [2]}", "'epochs' twice"),

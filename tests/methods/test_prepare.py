@@ -59,7 +59,7 @@ def test_a_loader_that_keeps_nothing_in_memory_is_pointed_out(params, caplog):
     batches = list(loaders["train"])
     with caplog.at_level(logging.WARNING):
         fit(model, batches, epochs=1, validation_data=loaders["valid"])
-    assert any("cannot see the training split" in r.getMessage() for r in caplog.records)
+    assert any("needs the training split in memory" in r.getMessage() for r in caplog.records)
     assert not model._self_supervision.methods[0].correlation.any()
 
 

@@ -111,7 +111,7 @@ def test_a_sequence_that_no_key_names_is_averaged(
         ([["item_id", "cate_id"]], [["item_history"]], "pair up"),
         ([], [], "pair up"),
         ("item_id", "item_histroy", "'item_histroy'.*'item_history'"),
-        ("item_id", "cate_id", "no sequence"),
+        ("item_id", "cate_id", "not a sequence"),
     ],
 )
 def test_groups_that_do_not_fit_are_explained(

@@ -97,7 +97,7 @@ def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
     model, loaders = build(params, ssl_training="pretrain")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     phase = pretraining_of(model, loaders)
-    with phase.loop.borrowed(10.0):
+    with phase.loop.during_fit(10.0):
         phase.epoch(0, tqdm(disable=True))
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     backbone = {k for k in moved if not k.startswith("_self_supervision.")}
@@ -136,7 +136,7 @@ def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
 
 def test_one_history_in_twenty_is_held_out():
     assert phases.HELD_OUT_SHARE == 0.05
-    assert phases.FEWEST_HELD_OUT == 4  # so 70 users are the fewest of whom any are
+    assert phases.MIN_HELD_OUT == 4  # so 70 users are the fewest of whom any are
 
 
 def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
@@ -357,7 +357,7 @@ def test_a_single_history_in_all_is_refused(params):
     model, loaders = build(params, ssl_training="pretrain")
     with_histories(loaders, [1, 2, 3])
     with_histories(loaders, [1, 2, 3], name="cate_history")
-    with pytest.raises(InputError, match="histories of two users or more"):
+    with pytest.raises(InputError, match="two distinct histories or more"):
         fit(model, loaders, epochs=1)
 
 

@@ -1,4 +1,4 @@
-"""What the contrastive losses learn from: said in the log before a run, and refused if nothing."""
+"""Log what the contrastive losses learn from before a run; refuse data without positive pairs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from torch import Tensor
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import part_of
+from fuxictr_miss.self_supervision import self_supervision_of
 
 log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 65_536
-FEW_PAIRS = 0.1  # share of the training rows with a pair below which the log warns
+MIN_PAIR_SHARE = 0.1  # share of the training rows with a pair; the log warns below it
 
 
-def look_at_the_data(model: BaseModel, train: Any) -> None:
-    """Say what the contrastive losses learn from, and let the method see it if it asks to.
+def inspect_training_data(model: BaseModel, train: Any) -> None:
+    """Log the behaviors and their share of rows with a pair; call the method's `prepare`.
+
+    Args:
+        model: enhanced; a plain backbone is skipped.
+        train: the training loader. Only a `TensorDataLoader` gives access to its columns.
 
     Raises:
-        InputError: they have nothing to learn from.
+        InputError: the embedding tables are frozen, or no training row has a positive pair.
     """
-    ssl = part_of(model)
+    ssl = self_supervision_of(model)
     if ssl is None or not ssl.on:
         return
     methods: list[Any] = list(ssl.methods)
@@ -32,9 +36,9 @@ def look_at_the_data(model: BaseModel, train: Any) -> None:
         name = " + ".join(source.sequences)
         if not source.parameters(model):
             raise InputError(
-                f"{type(model).__name__}: the tables of {name} are frozen (freeze_emb) and nothing "
-                "behind them trains, so the contrastive losses have nothing to teach. Leave the "
-                "sequence out of ssl_sequences, or let its table train."
+                f"{type(model).__name__}: the tables of {name} are frozen (freeze_emb) and no "
+                "layer after them is trainable, so the contrastive losses have nothing to train. "
+                "Leave the sequence out of ssl_sequences, or set freeze_emb: False."
             )
         tables = source.described(model)
         if not hasattr(train, "columns"):
@@ -49,28 +53,28 @@ def look_at_the_data(model: BaseModel, train: Any) -> None:
         if share == 0:
             raise InputError(
                 f"{type(model).__name__}: no training row has a positive pair of the behavior "
-                f"{name}: a history needs two behaviors in which every one of these sequences has "
-                "a value. Name what belongs together in ssl_sequences (a list of lists gives "
-                "several behaviors)."
+                f"{name}: a history needs two behaviors with a value in every one of these "
+                "sequences. List the sequences of one behavior in ssl_sequences (a list of lists "
+                "gives several behaviors)."
             )
-        if share < FEW_PAIRS:
+        if share < MIN_PAIR_SHARE:
             log.warning(
                 "Only %.1f%% of the training rows have a pair of the behavior %s. Are its "
-                "sequences attributes of one behavior? ssl_sequences names others.",
+                "sequences attributes of one behavior? Set ssl_sequences to change them.",
                 100 * share, name,
             )  # fmt: skip
         if hasattr(method, "prepare"):
             method.prepare(columns)
     if not hasattr(train, "columns") and any(hasattr(each, "prepare") for each in methods):
         log.warning(
-            "%s cannot see the training split in memory, which its self-supervised method asks "
-            "for; pass a fuxictr_miss.data.TensorDataLoader.",
+            "%s: the self-supervised method needs the training split in memory; pass a "
+            "fuxictr_miss.data.TensorDataLoader.",
             type(model).__name__,
         )
 
 
 def _share_with_a_pair(columns: list[Tensor], method: Any) -> float:
-    """Of rows with J (rows, L) columns of ids; methods differ in what a pair takes."""
+    """The share of rows long enough for a pair; `columns` are J id columns (rows, L)."""
     enough = getattr(method, "behaviors_of_a_pair", 2)
     with_pair = total = 0
     for rows in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
