@@ -71,8 +71,8 @@ def parameters(folder: Path) -> dict[str, Any]:
         "learning_rate": 3e-3,
         "batch_size": 128,
         "embedding_dim": 10,
-        "epochs": 20,
-        "early_stop_patience": 3,
+        "epochs": 40,
+        "early_stop_patience": 8,
         "seed": 1,
         "verbose": 0,
         # pretrain the tables, then train the tower on them as they are (docs/evidence.md)

@@ -33,7 +33,7 @@ mylog:
 MODEL = """
 Base:
   {model_root: checkpoints/, metrics: [AUC, logloss], optimizer: adam, loss: binary_crossentropy,
-   batch_size: 128, embedding_dim: 10, epochs: 20, early_stop_patience: 3, seed: 1, verbose: 0}
+   batch_size: 128, embedding_dim: 10, epochs: 40, early_stop_patience: 8, seed: 1, verbose: 0}
 
 DIN_mylog: &DIN
   model: DIN
