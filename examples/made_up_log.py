@@ -68,7 +68,7 @@ def parameters(folder: Path) -> dict[str, Any]:
         "optimizer": "adam",
         "loss": "binary_crossentropy",
         "metrics": ["AUC", "logloss"],
-        "learning_rate": 3e-3,
+        "learning_rate": 5e-3,
         "batch_size": 128,
         "embedding_dim": 10,
         "epochs": 40,
@@ -78,7 +78,7 @@ def parameters(folder: Path) -> dict[str, Any]:
         # pretrain the tables, then train the tower on them as they are (docs/evidence.md)
         "ssl_training": "pretrain",
         "ssl_pretrain_epochs": 25,
-        "ssl_pretrain_learning_rate": 5e-3,
+        "ssl_pretrain_learning_rate": 2e-2,
         "ssl_embedding_lr_scale": 0.0,
         "miss_num_pairs": 12,
     }

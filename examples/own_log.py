@@ -38,7 +38,8 @@ Base:
 DIN_mylog: &DIN
   model: DIN
   dataset_id: mylog
-  learning_rate: 1.0e-3
+  learning_rate: 5.0e-3
+  din_use_softmax: True              # without, so few rows end in one of several optima
   dnn_hidden_units: [40, 40, 40]
   attention_hidden_units: [40]
   din_target_field: [[item_id, cate_id]]
@@ -47,10 +48,9 @@ DIN_mylog: &DIN
 DIN_MISS_mylog:
   <<: *DIN
   model: DIN_MISS                    # this line is MISS; the others are the strategy of training
-  learning_rate: 3.0e-3
   ssl_training: pretrain             # embeddings first, from histories alone,
   ssl_pretrain_epochs: 25
-  ssl_pretrain_learning_rate: 5.0e-3
+  ssl_pretrain_learning_rate: 2.0e-2
   miss_num_pairs: 12
   ssl_embedding_lr_scale: 0.         # then DIN's tower on frozen embeddings
 """

@@ -41,7 +41,7 @@ def test_examples_run_and_miss_gains(script, arms, tmp_path):
     pattern = r"^\[test\] AUC: ([\d.]+)|: test AUC ([\d.]+)"
     aucs = [float(a or b) for a, b in re.findall(pattern, printed, re.MULTILINE)]
     assert len(aucs) == arms
-    assert aucs[1] > aucs[0] + 0.03
+    assert aucs[1] > aucs[0] + 0.1
     assert not list(tmp_path.iterdir())  # all of it was in a folder of its own
     if script == "own_model.py":
         assert aucs[2] == aucs[1]
