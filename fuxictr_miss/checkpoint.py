@@ -12,6 +12,7 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import atomic_write
 
 
 def data_of(model: BaseModel) -> str:
@@ -28,15 +29,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         InputError: the disk is full or not writable; the old file at `path` stays.
     """
-    unfinished = path.with_name(path.name + ".tmp")
     try:
-        with open(unfinished, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        raise write_error(unfinished, error) from error
+        with atomic_write(path) as unfinished:
+            torch.save(state, unfinished)
+    except RuntimeError as error:  # torch reports a failed write as one
+        raise InputError(f"Cannot write {path} ({error}): free some space.") from error
 
 
 def write_error(path: Path, error: Exception) -> InputError:
@@ -101,6 +98,7 @@ def _data_in(content: Any) -> str | None:
     """The data digest in a state's settings or a checkpoint's metadata; None if missing."""
     if not isinstance(content, dict):
         return None
-    if "settings" in content:
-        return content["settings"].get("data")
+    settings = content.get("settings")
+    if isinstance(settings, dict):
+        return settings.get("data")
     return getattr(content, "_metadata", {}).get("", {}).get("data")

@@ -53,6 +53,7 @@ class IRSSL(nn.Module):
     """
 
     Settings = IRSSLSettings
+    behaviors_of_a_pair = 1  # both views show one item
 
     correlation: Tensor  # (J, J) mutual information of the item features, in nats
 

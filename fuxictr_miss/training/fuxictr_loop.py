@@ -89,6 +89,11 @@ class FuxiCTRLoop:
         return self.model._total_steps % self.model._eval_steps == 0
 
     @property
+    def validated(self) -> bool:
+        """Whether this phase has validated, and so has a checkpoint."""
+        return bool(np.isfinite(self.model._best_metric))
+
+    @property
     def stopped(self) -> bool:
         """Whether early stopping has ended the training."""
         return self.model._stop_training

@@ -230,7 +230,7 @@ class Labels:
                 loop.model.train()
             if loop.stopped:
                 break
-        if number + 1 == self.epochs and not loop.checkpoint.exists():
+        if number + 1 == self.epochs and not loop.validated:
             metrics = self._validate(number)  # eval_steps exceeds the steps of the run
         return {"steps": means.steps, **means.means(), **metrics}, loop.stopped
 

@@ -182,6 +182,8 @@ class Run:
             log.info("Nothing to resume at %s: starting from the beginning.", self.path)
             return False
         state = load(self.path, self.data)
+        if "settings" not in state:
+            raise InputError(f"{self.path} is a checkpoint, not the state of a run: move it away.")
         different = [
             f"{key} was {state['settings'].get(key)!r} and is {self.settings.get(key)!r}"
             for key in sorted({*state["settings"], *self.settings})

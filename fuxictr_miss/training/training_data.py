@@ -45,7 +45,8 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
             log.info("Learns from the behavior %s, embedded by %s.", name, tables)
             continue
         columns = {each: train.column(each) for each in source.sequences}
-        share = _share_with_a_pair(list(columns.values()), method)
+        enough = getattr(method, "behaviors_of_a_pair", 2)
+        share = _share_with_a_pair(list(columns.values()), enough)
         log.info(
             "Learns from the behavior %s, embedded by %s: %.1f%% of the training rows have a pair.",
             name, tables, 100 * share,
@@ -53,7 +54,7 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
         if share == 0:
             raise InputError(
                 f"{type(model).__name__}: no training row has a positive pair of the behavior "
-                f"{name}: a history needs two behaviors with a value in every one of these "
+                f"{name}: a history needs at least {enough} with a value in every one of these "
                 "sequences. List the sequences of one behavior in ssl_sequences (a list of lists "
                 "gives several behaviors)."
             )
@@ -73,9 +74,8 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
         )
 
 
-def _share_with_a_pair(columns: list[Tensor], method: Any) -> float:
+def _share_with_a_pair(columns: list[Tensor], enough: int) -> float:
     """The share of rows long enough for a pair; `columns` are J id columns (rows, L)."""
-    enough = getattr(method, "behaviors_of_a_pair", 2)
     with_pair = total = 0
     for rows in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
         with_pair += int((Behavior(rows, []).length >= enough).sum())

@@ -83,6 +83,7 @@ def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
         phase = pretraining_of(model, loaders)
         assert len(phase) == -(-len(phase.histories) // size)
         assert [group["lr"] for group in phase.optimizer.param_groups] == [rate]
+        assert [group["eps"] for group in phase.optimizer.param_groups] == [1e-6]
         assert model.optimizer.param_groups[0]["lr"] == params["learning_rate"]
 
 
@@ -288,7 +289,7 @@ def test_the_log_names_behaviors_tables_and_the_share_of_rows_with_a_pair(params
     with caplog.at_level(logging.INFO):
         fit(model, loaders, epochs=1)
     lengths = (loaders["train"].column("item_history") != 0).sum(dim=1)
-    share = 100 * float((lengths >= 2).float().mean())
+    share = 100 * float((lengths >= 1).float().mean())  # a feature-level pair needs one
     sizes = [model.feature_map.features[n]["vocab_size"] for n in ("item_history", "cate_history")]
     assert (
         f"Learns from the behavior item_history + cate_history, embedded by item_id ({sizes[0]} x "
@@ -296,18 +297,39 @@ def test_the_log_names_behaviors_tables_and_the_share_of_rows_with_a_pair(params
     ) in lines(caplog)
 
 
+@pytest.mark.parametrize(
+    ("method", "sequences", "learns"),
+    [("MISS", ["item_history"], False), ("MISS", None, True), ("IRSSL", ["item_history"], True),
+     ("S3Rec", None, False)],
+)  # fmt: skip
+def test_histories_of_one_behavior_have_a_pair_where_the_method_needs_no_second(
+    params, method, sequences, learns
+):
+    """At the feature level of MISS (Eq. 24) and for IRSSL one item is enough."""
+    params.update(model=f"DIN_{method}", ssl_sequences=sequences)
+    model, loaders = experiment.build({**params, "model_id": "run", "s3rec_heads": 1})
+    with_histories(loaders, [1], [2], [3])
+    with_histories(loaders, [1], [2], [3], name="cate_history")
+    if learns:
+        row = fit(model, loaders, epochs=1)[0]
+        assert row["ssl_loss"] + row["ssl_feature_loss"] > 0
+    else:
+        with pytest.raises(InputError, match="no training row has a positive pair"):
+            fit(model, loaders, epochs=1)
+
+
 def test_a_run_without_any_pair_is_refused(params):
     model, loaders = build(params)
-    with_histories(loaders, [1], [2], [3])
+    with_histories(loaders, [], [], [])
     with pytest.raises(InputError, match=r"no training row has a positive pair.*ssl_sequences"):
         fit(model, loaders, epochs=1)
 
 
 def test_clicks_and_rare_buys_that_are_zipped_are_a_warning(params, caplog):
-    """Nearly no position has both, so nearly no row has two behaviors."""
+    """Nearly no position has both, so nearly no row has a behavior at all."""
     model, loaders = build(params, ssl_sequences=["item_history", "cate_history"])
     with_histories(loaders, [1, 2, 3])
-    with_histories(loaders, *[[1]] * 19, [1, 2], name="cate_history")
+    with_histories(loaders, *[[]] * 19, [1, 2], name="cate_history")
     with caplog.at_level(logging.WARNING):
         fit(model, loaders, epochs=1)
     assert any("Only 5.0% of the training rows have a pair" in line for line in lines(caplog))
@@ -449,6 +471,43 @@ def test_a_run_is_not_resumed_on_other_data_of_the_same_path(params, tmp_path):
         fit(again, loaders, epochs=1, resume=True)
     with pytest.raises(InputError, match=r"run\.model was trained on other data"):
         experiment.load_trained({**changed, "model": "DIN_MISS", "model_id": "run"})
+
+
+def test_a_last_epoch_run_again_after_a_kill_logs_the_same(params, monkeypatch):
+    """With the checkpoint on disk and the state not yet, the epoch validates again."""
+    changes = {"eval_steps": 10**6}
+    model, loaders = build(params, **changes)
+    whole = [_without_time(row) for row in fit(model, loaders, epochs=2)]
+    model, loaders = build(params, **changes)
+    save = run.Run._save
+    monkeypatch.setattr(run.Run, "_save", lambda self: save(self) if self.epoch == 1 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, loaders, epochs=2)
+    monkeypatch.undo()
+    assert os.path.exists(model.checkpoint)
+    again, loaders = build(params, **changes)
+    rows = fit(again, loaders, epochs=2, resume=True)
+    assert [_without_time(row) for row in rows] == whole
+
+
+@pytest.mark.parametrize("content", [{"settings": 3}, [1], {"a": 1}])
+def test_any_other_file_of_torchs_is_one_sentence(params, content):
+    model, loaders = build(params)
+    place = Path(model.checkpoint).with_suffix(".state")
+    place.parent.mkdir(parents=True)
+    torch.save(content, place)
+    for resume in (False, True):
+        with pytest.raises(InputError):
+            fit(model, loaders, epochs=1, resume=resume)
+    assert place.exists()
+
+
+def test_a_checkpoint_in_the_place_of_a_state_is_one_sentence(params):
+    model, loaders = build(params)
+    fit(model, loaders, epochs=1)
+    Path(model.checkpoint).rename(Path(model.checkpoint).with_suffix(".state"))
+    with pytest.raises(InputError, match="is a checkpoint, not the state"):
+        fit(model, loaders, epochs=1, resume=True)
 
 
 def test_the_checkpoint_says_what_data_it_is_of_and_loads_strictly_without_us(params):

@@ -135,6 +135,7 @@ class MISS(nn.Module):
                 "MISS: with one sequence (J = 1) there are no feature-level pairs (Eq. 24); "
                 "only the interest-level loss (Eq. 15) is used."
             )
+        self.behaviors_of_a_pair = 1 if self.heights else 2  # Eq. 24 needs one window, Eq. 21 two
         if self.heights:
             self.vertical = VerticalConvolution(self.branches, self.heights)
             self.feature_encoder = mlp(dim, settings.feature_encoder)
