@@ -1,8 +1,9 @@
-"""A method of one's own is one class and one registration, with nothing edited anywhere."""
+"""The README's own method is one class and one registration, with nothing edited anywhere."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,38 +17,12 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods import base
 from fuxictr_miss.training import fit
 
-SOURCE = '''\
-import dataclasses
-
-import torch
-
-import fuxictr_miss as fm
-from fuxictr_miss.methods.base import SSLLosses
-
-
-@fm.register_method("Halves")
-class Halves(torch.nn.Module):
-    """The older and the newer half of a history are two views of one user."""
-
-    @dataclasses.dataclass
-    class Settings:
-        width: int = 16  # the key halves_width
-
-    def __init__(self, ssl, settings, num_sequences, dim, generator):
-        super().__init__()
-        self.temperature = ssl.temperature
-        self.encoder = torch.nn.Linear(num_sequences * dim, settings.width)
-
-    def forward(self, behavior):
-        x = behavior.tensor.flatten(2)  # (B, L, JK), oldest first, then zeros
-        place = torch.arange(x.shape[1], device=x.device)
-        older = (place < behavior.length[:, None] // 2).unsqueeze(-1)
-        first, second = self.encoder((x * older).sum(1)), self.encoder((x * ~older).sum(1))
-        exists = behavior.length >= 2
-        loss = fm.losses.info_nce(first, second, self.temperature, behavior.group, mask=exists)
-        similarity = torch.cosine_similarity(first, second).detach().mean()
-        return SSLLosses(ssl=loss, feature=loss.new_zeros(()), similarity=similarity)
-'''
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+SOURCE = next(
+    block
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "register_method" in block
+)
 
 
 @pytest.fixture(autouse=True)
