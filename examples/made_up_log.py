@@ -75,6 +75,11 @@ def parameters(folder: Path) -> dict[str, Any]:
         "early_stop_patience": 8,
         "seed": 1,
         "verbose": 0,
+        # DIN's own keys, which other classes ignore
+        "dnn_hidden_units": [40, 40, 40],
+        "attention_hidden_units": [40],
+        "din_target_field": [["item_id", "cate_id"]],
+        "din_sequence_field": [["item_history", "cate_history"]],
         # pretrain the tables, then train the tower on them as they are (docs/evidence.md)
         "ssl_training": "pretrain",
         "ssl_pretrain_epochs": 25,

@@ -46,14 +46,7 @@ class Halves(torch.nn.Module):
 
 
 def main(folder: Path) -> None:
-    params = {
-        **parameters(folder),
-        "dnn_hidden_units": [40, 40, 40],
-        "attention_hidden_units": [40],
-        "din_target_field": [["item_id", "cate_id"]],
-        "din_sequence_field": [["item_history", "cate_history"]],
-        "halves_width": 32,
-    }
+    params = {**parameters(folder), "halves_width": 32}
     for model in ("DIN", "DIN_MISS", "DIN_Halves"):  # in a config: model: DIN_Halves
         result = run({**params, "model": model, "model_id": model})
         print(f"{model}: test AUC {result['test_AUC']:.4f}", flush=True)

@@ -41,3 +41,13 @@ def test_configuration_has_every_key_once():
 def test_every_linked_file_exists(page):
     links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8"))
     assert all((page.parent / link).exists() for link in links)
+
+
+def test_every_file_in_the_picture_exists():
+    """Paths are relative to the package, or to methods/miss/, whose panel they stand in."""
+    picture = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    named = re.findall(r'class="file"[^>]*>([\w/]+(?:/|\.py))<', picture)
+    package = DOCS.parent / "fuxictr_miss"
+    assert len(named) > 10
+    for path in named:
+        assert (package / path).exists() or (package / "methods" / "miss" / path).exists(), path
