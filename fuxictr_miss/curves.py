@@ -46,19 +46,15 @@ def plot_history(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> N
         path: the PNG to write.
         title: the title of the figure.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # not pyplot: the caller's backend stays as it is
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     panels: dict[str, Sequence[str]] = {**_PANELS}
     panels.update({f"validation {name}": (name,) for name in names if name not in _NOT_METRICS})
     panels = {label: [k for k in keys if k in names] for label, keys in panels.items()}
     panels = {label: keys for label, keys in panels.items() if keys}
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(4 * len(panels), 3.2), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
     for axis, (label, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
@@ -80,4 +76,3 @@ def plot_history(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> N
             figure.savefig(unfinished, dpi=110, metadata=_MARK)
     except InputError as error:
         log.warning("The training curves were not plotted: %s", error)
-    pyplot.close(figure)

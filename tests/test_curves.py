@@ -20,6 +20,18 @@ def test_a_run_draws_over_its_own_picture(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["run.png"]
 
 
+def test_a_run_in_a_notebook_leaves_its_plots_alone(tmp_path):
+    import matplotlib
+
+    before = matplotlib.get_backend()
+    try:
+        matplotlib.use("svg")
+        plot_history(ROWS, tmp_path / "run.png", "run")
+        assert matplotlib.get_backend() == "svg"
+    finally:
+        matplotlib.use(before)
+
+
 def test_a_strangers_picture_is_refused_and_stays(tmp_path, caplog):
     from matplotlib import pyplot
 
