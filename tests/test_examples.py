@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-SCRIPTS = sorted(path.name for path in EXAMPLES.glob("own_*.py"))
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "made_up_log.py")
+NOTEBOOK = json.loads((EXAMPLES / "demo.ipynb").read_text(encoding="utf-8"))
+# Its cells in order, as a kernel runs them; nbclient would bring thirty packages for this.
+RUN_NOTEBOOK = """
+import json, sys
+cells = json.load(open(sys.argv[1], encoding="utf-8"))["cells"]
+names = {"__name__": "__main__"}
+for number, cell in enumerate(cells):
+    if cell["cell_type"] == "code":
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+print(json.dumps({key: names[key] for key in ("shares", "folder")}))
+print(json.dumps({name: result["test_AUC"] for name, result in names["results"].items()}))
+"""
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
@@ -66,5 +81,40 @@ def test_own_log_writes_into_no_folder_of_the_users(tmp_path):
 def test_every_example_is_short_and_listed():
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"`python examples/(\w+\.py)`", listed)) == SCRIPTS
+    assert "(demo.ipynb)" in listed
     for script in SCRIPTS:
-        assert len((EXAMPLES / script).read_text(encoding="utf-8").splitlines()) < 80
+        assert len((EXAMPLES / script).read_text(encoding="utf-8").splitlines()) < 85
+
+
+@pytest.mark.trained_number
+def test_the_backbone_is_served_with_the_same_auc(tmp_path):
+    printed = run("serving.py", tmp_path)
+    trained, served = re.findall(r": test AUC ([\d.]+)", printed)
+    assert served == trained
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.trained_number
+def test_the_notebook_runs_and_its_story_is_true(tmp_path):
+    command = [sys.executable, "-c", RUN_NOTEBOOK, str(EXAMPLES / "demo.ipynb")]
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    known, auc = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    shutil.rmtree(known["folder"])
+    assert auc["DIN_MISS"] > auc["DIN"] + 0.1
+    assert known["shares"]["DIN_MISS"] > 5 * known["shares"]["DIN"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_notebook_shows_the_outputs_of_one_run():
+    code = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {
+        "stream",
+        "execute_result",
+        "display_data",
+    }
