@@ -52,6 +52,11 @@ def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> d
     Raises:
         InputError: there is no such expid or data set (names the closest), a required key is
             missing, or a value is invalid.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> load_params("config", "DIN_MISS_demo")["ssl_training"]
+        'pretrain'
     """
     model, data, places = load_parts(config_dir, expid, dataset_id)
     params = {**model, **data}

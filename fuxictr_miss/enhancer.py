@@ -78,8 +78,13 @@ def backbone_of(model_class: type[BaseModel]) -> type[BaseModel]:
 def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
     """The class `<Backbone>_<METHOD>`: `backbone` plus a self-supervised method.
 
-    Works on any subclass of FuxiCTR's `BaseModel`. The new class takes the same arguments plus the
-    `ssl_` and method keys. The class and its instances can be pickled.
+    Args:
+        backbone: any subclass of FuxiCTR's `BaseModel`.
+        method: one of `list_methods()`.
+
+    Returns:
+        A subclass of `backbone` that takes the same arguments plus the `ssl_` and method keys. The
+        class and its instances can be pickled.
 
     Example:
         >>> import fuxictr_miss as fm

@@ -69,6 +69,13 @@ def run(
     Raises:
         InputError: the config, the data or the machine does not allow the run, or the same
             experiment is already running.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> params = load_params("config", "DIN_demo")  # after the demo's preprocessing
+        >>> result = run({**params, "epochs": 1, "verbose": 0})
+        >>> 0 < result["test_AUC"] < 1
+        True
     """
     started = time.perf_counter()
     if embeddings is not None:
@@ -123,11 +130,20 @@ def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
 def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     """Build an experiment's untrained model and the loaders of its splits.
 
+    Args:
+        params: as for `run`.
+
     Returns:
         The model, and the loaders under "train", "valid" and "test"; None for a missing split.
 
     Raises:
         InputError: the config, the data or the machine does not allow the run.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> model, loaders = build(load_params("config", "DIN_MISS_demo"))
+        >>> len(loaders["train"])  # batches of 128
+        47
     """
     params = check(params)
     _check_device(params.get("gpu", -1))
@@ -201,8 +217,17 @@ def _as_input_error(name: str) -> Iterator[None]:
 def load_trained(params: dict[str, Any]) -> BaseModel:
     """Load the model of a finished experiment with its best weights, in `eval()` mode.
 
+    Args:
+        params: as for `run`.
+
     Raises:
         InputError: there is no checkpoint, or it belongs to another model or other data.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> type(model.to_backbone()).__name__
+        'DIN'
     """
     model, _ = build(params)
     path = Path(model.checkpoint)

@@ -25,6 +25,14 @@ def register_model(name: str) -> Callable[[ClassT], ClassT]:
 
     Raises:
         InputError: the class is not a FuxiCTR model, or the name is invalid or taken.
+
+    Example:
+        >>> import fuxictr_miss as fm
+        >>> from fuxictr.pytorch.models import BaseModel
+        >>> @fm.register_model("Mine")
+        ... class Mine(BaseModel): ...
+        >>> fm.get_model("Mine_MISS").__name__
+        'Mine_MISS'
     """
 
     def register(model: ClassT) -> ClassT:
@@ -50,6 +58,12 @@ def list_models(zoo: str | Path | None = None) -> list[str]:
 
     Args:
         zoo: as in `get_model`.
+
+    Example:
+        >>> import fnmatch
+        >>> import fuxictr_miss as fm
+        >>> fnmatch.filter(fm.list_models(), "DIN*SS")
+        ['DIN_MISS']
     """
     backbones = _own_names() | set(_models)
     if zoo is not None:
@@ -69,6 +83,11 @@ def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
     Raises:
         InputError: there is no such model (the message lists the valid names, the closest first),
             or it cannot be imported.
+
+    Example:
+        >>> import fuxictr_miss as fm
+        >>> fm.get_model("MISS") is fm.get_model("DIN_MISS")
+        True
     """
     wanted = DEFAULT_MODELS.get(name, name)
     place = None if zoo is None else Zoo(zoo)

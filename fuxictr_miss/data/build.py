@@ -89,6 +89,12 @@ def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | Non
     Raises:
         InputError: a split or a column is missing, a key or a value of the data cannot be used, or
             a file would be replaced that we did not write. Nothing is written then.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.data import build_dataset
+        >>> build_dataset(load_params("config", "DIN_demo"))[0]
+        'data/encoded/demo/train.parquet'
     """
     scope = params.get("vocab_scope") or "all"
     if scope not in VOCAB_SCOPES:

@@ -34,6 +34,11 @@ def data_digest(folder: str | Path) -> str:
 
     Raises:
         InputError: there is no feature map, or a file cannot be read.
+
+    Example:
+        >>> from fuxictr_miss.data import data_digest
+        >>> len(data_digest("data/encoded/demo"))  # after `make demo`
+        16
     """
     folder = Path(folder)
     stamp = read_stamp(folder)

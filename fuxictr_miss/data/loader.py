@@ -47,6 +47,18 @@ class TensorDataLoader:
     Raises:
         InputError: no file there, a column of the feature map is missing in it, or an option is
             outside its range.
+
+    Example:
+        >>> from fuxictr.features import FeatureMap
+        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.data import TensorDataLoader, build_dataset
+        >>> params = load_params("config", "DIN_demo")
+        >>> train, valid, test = build_dataset(params)
+        >>> feature_map = FeatureMap("demo", "data/encoded/demo")
+        >>> feature_map.load("data/encoded/demo/feature_map.json", params)
+        >>> batch = next(iter(TensorDataLoader(feature_map, train, batch_size=128)))
+        >>> batch["item_id"].shape, batch["item_history"].shape  # (B,), (B, L)
+        (torch.Size([128]), torch.Size([128, 50]))
     """
 
     def __init__(
