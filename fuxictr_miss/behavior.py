@@ -34,6 +34,18 @@ class Behavior:
     Args:
         columns: J sequences, (B, L) token ids each; 0 is padding.
         tables: J modules that embed ids to K dimensions.
+
+    Example:
+        >>> import torch
+        >>> from fuxictr_miss.behavior import Behavior
+        >>> items = torch.tensor([[4, 2, 0], [3, 0, 0]])  # two histories, of 2 and 1 behaviors
+        >>> behavior = Behavior([items], [torch.nn.Embedding(5, 8)])
+        >>> behavior.length
+        tensor([2, 1])
+        >>> behavior.tensor.shape  # (B, L, J, K)
+        torch.Size([2, 3, 1, 8])
+        >>> behavior.tokens(torch.tensor([[1], [1]])).tolist()  # the second behavior, padding
+        [[[2]], [[0]]]
     """
 
     def __init__(self, columns: Sequence[Tensor], tables: Sequence[nn.Module]) -> None:

@@ -45,6 +45,13 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     Raises:
         InputError: the suffix is not .h5, the vocabulary is missing, the model has no embedding
             table, or a file belongs to someone else or cannot be written.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.experiment import load_trained
+        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> [file.name for file in export_embeddings(model, "embeddings/demo.h5")]
+        ['demo_user_id.h5', 'demo_item_id.h5', 'demo_cate_id.h5']
     """
     path = check_embeddings_path(path, {})
     feature_map = model.feature_map
@@ -90,6 +97,13 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
 
     Raises:
         InputError: the folder is not empty, or cannot be written.
+
+    Example:
+        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.experiment import load_trained
+        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> [file.name for file in export_backbone(model, Path("exported"))]
+        ['DIN.model', 'feature_map.json']
     """
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model

@@ -33,7 +33,15 @@ _methods: dict[str, Any] = {}
 
 
 class SSLLosses(NamedTuple):
-    """What a method returns for a batch: scalar tensors."""
+    """What a method returns for a batch: scalar tensors.
+
+    Example:
+        >>> import torch
+        >>> from fuxictr_miss.methods.base import SSLLosses
+        >>> loss = torch.tensor(0.7)
+        >>> SSLLosses(ssl=loss, feature=loss.new_zeros(()), similarity=torch.tensor(0.2)).ssl
+        tensor(0.7000)
+    """
 
     ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
     feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
@@ -41,7 +49,10 @@ class SSLLosses(NamedTuple):
 
 
 def register_method(name: str) -> Callable[[ClassT], ClassT]:
-    """Class decorator: make a self-supervised method known as the ending `_<name>` of a model.
+    """Class decorator: add a self-supervised method; models then have variants `<model>_<name>`.
+
+    Args:
+        name: letters and digits. In lower case it is the prefix of the method's config keys.
 
     Example:
         >>> import dataclasses, torch
@@ -93,15 +104,29 @@ def register_method(name: str) -> Callable[[ClassT], ClassT]:
 
 
 def list_methods() -> list[str]:
-    """Names of all self-supervised methods, sorted."""
+    """Names of all self-supervised methods, sorted.
+
+    Example:
+        >>> import fuxictr_miss as fm
+        >>> fm.list_methods()
+        ['CL4SRec', 'IRSSL', 'MISS', 'Rule', 'S3Rec']
+    """
     return sorted(_methods)
 
 
 def get_method(name: str) -> Any:
     """The class of a self-supervised method.
 
+    Args:
+        name: one of `list_methods()`.
+
     Raises:
-        InputError: there is none of this name; the message lists all there are.
+        InputError: there is no method `name`; the message lists the valid names.
+
+    Example:
+        >>> from fuxictr_miss.methods.base import get_method
+        >>> get_method("MISS").Settings().max_width  # M, the key miss_max_width
+        3
     """
     if name not in _methods:
         raise unknown("method", name, _methods)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import math
 import weakref
 from typing import Any
@@ -514,8 +512,3 @@ def test_masks_and_groups_that_do_not_fit_are_refused(case: dict[str, Tensor]) -
 def test_sizes_below_one_are_refused(name: str, size: int) -> None:
     with pytest.raises(InputError, match=f"{name} must be 1 or more, got {size}"):
         info_nce(*views(4, 3), **{name: size})
-
-
-def test_the_example_prints_what_it_says() -> None:
-    module = importlib.import_module("fuxictr_miss.losses.info_nce")  # not the function
-    assert doctest.testmod(module) == (0, 6)

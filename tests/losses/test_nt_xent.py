@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import math
 
 import pytest
@@ -119,8 +117,3 @@ def test_half_precision_comes_close(views):
 def test_masks_and_groups_that_do_not_fit_are_refused(views, name, tensor):
     with pytest.raises(InputError, match=rf"{name} must be \(6,\)"):
         nt_xent(*views, **{name: tensor})
-
-
-def test_the_example_prints_what_it_says():
-    module = importlib.import_module("fuxictr_miss.losses.nt_xent")
-    assert doctest.testmod(module) == (0, 4)
