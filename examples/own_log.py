@@ -2,8 +2,8 @@
 
     python examples/own_log.py [FOLDER]
 
-Everything goes into FOLDER (if none is named, a temporary one), even the log, which is made up. For
-a log of yours, name its columns in step 1; steps 2 and 3 stay.
+Everything goes into FOLDER (default: a temporary one), even the log, which is synthetic. For a log
+of yours, change the names of the columns in step 1; steps 2 and 3 stay.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from made_up_log import write_log
 
-# What FuxiCTR calls dataset_config.yaml. A history shares the table of the id that it is made of.
+# What FuxiCTR calls dataset_config.yaml. A history shares the table of its ids.
 DATASET = """
 mylog:
   data_root: encoded/
@@ -33,13 +33,17 @@ mylog:
 MODEL = """
 Base:
   {model_root: checkpoints/, metrics: [AUC, logloss], optimizer: adam, loss: binary_crossentropy,
-   batch_size: 128, embedding_dim: 10, epochs: 40, early_stop_patience: 8, seed: 1, verbose: 0}
+   learning_rate: 5.0e-3, batch_size: 128, embedding_dim: 10, epochs: 40, early_stop_patience: 8,
+   seed: 1, verbose: 0,
+   # how MISS is trained; a plain model ignores these keys
+   ssl_training: pretrain,           # first the embeddings, from the histories alone,
+   ssl_pretrain_epochs: 25, ssl_pretrain_learning_rate: 2.0e-2, miss_num_pairs: 12,
+   ssl_embedding_lr_scale: 0.}       # then the rest of the model, on frozen embeddings
 
 DIN_mylog: &DIN
   model: DIN
   dataset_id: mylog
-  learning_rate: 5.0e-3
-  din_use_softmax: True              # without, so few rows end in one of several optima
+  din_use_softmax: True              # without it, training on so few rows is unstable
   dnn_hidden_units: [40, 40, 40]
   attention_hidden_units: [40]
   din_target_field: [[item_id, cate_id]]
@@ -47,12 +51,7 @@ DIN_mylog: &DIN
 
 DIN_MISS_mylog:
   <<: *DIN
-  model: DIN_MISS                    # this line is MISS; the others are the strategy of training
-  ssl_training: pretrain             # embeddings first, from histories alone,
-  ssl_pretrain_epochs: 25
-  ssl_pretrain_learning_rate: 2.0e-2
-  miss_num_pairs: 12
-  ssl_embedding_lr_scale: 0.         # then DIN's tower on frozen embeddings
+  model: DIN_MISS
 """
 
 

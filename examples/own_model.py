@@ -2,7 +2,8 @@
 
     python examples/own_model.py
 
-`MeanPool` is any class derived from FuxiCTR's BaseModel: nothing in it knows of this package.
+`MeanPool` (mean_pool.py) stands for any class derived from BaseModel: nothing in it knows
+of this package.
 """
 
 from __future__ import annotations
@@ -13,38 +14,11 @@ from pathlib import Path
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
-from fuxictr.pytorch.layers import FeatureEmbeddingDict, MLP_Block
-from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from made_up_log import parameters
+from mean_pool import MeanPool
 
 import fuxictr_miss as fm
-
-
-class MeanPool(BaseModel):
-    """The mean of the history, its product with the candidate item, and the candidate."""
-
-    def __init__(self, feature_map, model_id="MeanPool", gpu=-1, embedding_dim=10, **params):
-        super().__init__(feature_map, model_id=model_id, gpu=gpu, **params)
-        self.embedding_layer = FeatureEmbeddingDict(feature_map, embedding_dim)
-        self.mlp = MLP_Block(
-            input_dim=6 * embedding_dim,
-            output_dim=1,
-            hidden_units=[40, 40, 40],
-            output_activation=self.output_activation,
-        )
-        self.compile(params["optimizer"], params["loss"], params["learning_rate"])
-        self.reset_parameters()
-        self.model_to_device()
-
-    def forward(self, inputs):
-        x = self.get_inputs(inputs)
-        fields = self.embedding_layer(x)
-        mask = (x["item_history"] > 0).float().unsqueeze(-1)
-        item = torch.cat([fields["item_id"], fields["cate_id"]], dim=-1)
-        history = torch.cat([fields["item_history"], fields["cate_history"]], dim=-1)
-        mean = (history * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return {"y_pred": self.mlp(torch.cat([mean, mean * item, item], dim=-1))}
 
 
 def main(folder: Path) -> None:
