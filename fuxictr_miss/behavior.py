@@ -1,12 +1,12 @@
 """The behavior tensor C (Eq. 18), its mask and its look-ups.
 
-One axis order holds from here to the loss: the batch first, the features last, and what is drawn in
-between. The letters are mostly the paper's:
+One axis order holds from here to the loss: batch first, features last, draws in between. The
+letters are mostly the paper's:
 
     B  rows of a batch              J  sequences, the attributes of a behavior
     L  positions of a history       K  dimensions of an embedding
     M  kernel widths (branches)     N  kernel heights; N' of them leave two rows to compare
-    P  interest pairs a branch      Q  feature pairs a branch and height
+    P  interest pairs per branch    Q  feature pairs per branch and height
     S  chosen behaviors or windows  D  dimensions of an encoded view
 
 So C is (B, L, J, K), drawn windows are (B, M, P, 2), their views are (B, M, P, 2, J, K) and, once
@@ -29,7 +29,7 @@ class Behavior:
 
     A position holds a behavior if no sequence is padding there. Behaviors have the indices 0 (the
     oldest) to `length` - 1, whether the padding stands before, behind or between them. A look-up
-    reads only the behaviors that it is asked for, so a long history costs what a short one does.
+    reads only the chosen behaviors, so a long history costs as much as a short one.
 
     Args:
         columns: J sequences, (B, L) token ids each; 0 is padding.
@@ -79,8 +79,8 @@ class Behavior:
     def group(self) -> Tensor:
         """(B,) integers, equal for rows with the same behaviors: a 64-bit linear hash.
 
-        It reads the length and the 8 newest behaviors. Histories that differ only in older ones
-        get the same group, which hardly ever happens.
+        It reads the length and the 8 newest behaviors. Histories that differ only in older ones,
+        which are very rare, get the same group.
         """
         newest = self.length[:, None] - torch.arange(1, _NEWEST + 1, device=self.length.device)
         tokens = self.tokens(newest.where(newest >= 0, self.max_len))  # (B, 8, J)

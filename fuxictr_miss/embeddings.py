@@ -94,7 +94,7 @@ _OF_ONE_BEHAVIOR = (
 
 
 def _table(layer: Any, name: str) -> nn.Module:
-    """What embeds a single behavior: the table, and the encoder up to its pooling."""
+    """The module that embeds a single behavior: the table, and the encoder up to its pooling."""
     table = layer.embedding_layers[name]
     if name not in layer.feature_encoders:
         return table

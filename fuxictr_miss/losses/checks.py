@@ -1,4 +1,4 @@
-"""What the losses refuse, said in one sentence."""
+"""Input checks of the losses; each error is one sentence."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_masks(views: Tensor, group: Tensor | None, mask: Tensor | None) -> Non
 
 
 def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse what is not one positive number."""
+    """Refuse anything but one positive number."""
     if torch.as_tensor(temperature).numel() != 1 or not temperature > 0:
         raise InputError(f"The temperature must be a positive number, got {temperature}.")
 

@@ -21,11 +21,12 @@ def info_nce(
     mask: Tensor | None = None,
     block_size: int | None = None,
 ) -> Tensor:
-    """InfoNCE over P sets of B positive pairs: cosine similarity, in-batch negatives.
+    """InfoNCE of MISS (https://arxiv.org/abs/2111.15068) over P sets of B positive pairs.
 
     -1/|mask| Σ_p Σ_x log( exp(s(z1_px, z2_px)/τ) / Σ_x' exp(s(z1_px, z2_px')/τ) )  (Eq. 15, 16)
 
-    float16 and bfloat16 views are computed in float32, also under autocast.
+    s is the cosine, and the negatives of a row are the other rows of the batch. float16 and
+    bfloat16 views are computed in float32, also under autocast.
 
     Args:
         anchor: z1, (B, D) or (P, B, D).
@@ -33,11 +34,11 @@ def info_nce(
         temperature: τ > 0, a number or a scalar tensor, which may be learnable.
         group: (B,) integers; rows of one group are never each other's negatives. None: every row
             is a group of its own.
-        chunk_size: anchors a matrix product, to bound the memory. None: only large batches are
+        chunk_size: anchors per matrix product, to bound the memory. None: only large batches are
             chunked. The loss is the same.
         mask: (B,) or (P, B) booleans; a row outside the mask is neither anchor nor negative. None:
             all rows are in it.
-        block_size: at most so many rows are each other's negatives: a larger batch is cut into
+        block_size: the most rows that are each other's negatives: a larger batch is cut into
             blocks of nearly equal size, in row order. None: the whole batch is one block.
 
     Returns:

@@ -1,6 +1,6 @@
-"""A file or a folder for each self-supervised method; `base` says what one is.
+"""The self-supervised methods, one file or folder each; `base` defines what a method is.
 
-`draws` and `encoders` hold what several of them use.
+Several of them share `draws` and `encoders`.
 """
 
 from fuxictr_miss.methods import cl4srec, irssl, miss, rule, s3rec  # each registers its method

@@ -1,4 +1,4 @@
-"""What a self-supervised method is, and the names by which models find one.
+"""What a self-supervised method is, and the registry of their names.
 
 A method is an `nn.Module` with a dataclass `Settings`. Its config keys are the method's name in
 lower case, "_", and the name of a field of `Settings`. It is built once for each behavior of a

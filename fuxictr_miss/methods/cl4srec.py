@@ -42,12 +42,12 @@ class CL4SRec(nn.Module):
 
     A history of n behaviors gets two views by two different operators, drawn for each row:
 
-        crop     a random run of ⌊ηn⌋ behaviors, one at least
+        crop     a random run of ⌊ηn⌋ behaviors, at least one
         mask     ⌊γn⌋ random behaviors become the mask token, a learned vector
         reorder  a random run of ⌊βn⌋ behaviors is shuffled
 
     The Transformer's state of the newest behavior represents a view. Its negatives are the 2(B - 1)
-    views of other rows, without those of the same history. The paper compares states by their inner
+    views of other rows, except rows with the same history. The paper compares states by their inner
     product, which its last LayerNorm turns into a cosine with a fixed temperature; here it is the
     cosine over `ssl_temperature`, as in SimCLR.
 
@@ -117,11 +117,11 @@ class CL4SRec(nn.Module):
 
 
 def crop(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """A run of ⌊ratio × n⌋ behaviors, one at least where there is one.
+    """A random run of ⌊ratio × n⌋ behaviors, at least one if there are any.
 
     Args:
-        length: (...) behaviors a history, n.
-        max_len: L, n at most.
+        length: (...) behaviors per history, n.
+        max_len: L, the largest n.
 
     Returns:
         (..., L) indices of the behaviors in their order, then L, which stands for padding.
@@ -140,7 +140,7 @@ def mask(length: Tensor, max_len: int, ratio: float, generator: torch.Generator)
 
 
 def reorder(length: Tensor, max_len: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """(..., L) as `crop`: all behaviors, of which a run of ⌊ratio × n⌋ is shuffled."""
+    """(..., L) as `crop`, but with all behaviors, a run of ⌊ratio × n⌋ of them shuffled."""
     size = _floor(length, ratio).unsqueeze(-1)
     start = uniform(length - size.squeeze(-1) + 1, generator).unsqueeze(-1)
     places = torch.arange(max_len, device=length.device)

@@ -28,9 +28,9 @@ def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Dropout: each component becomes 0 with probability `rate`, the rest is over 1 - `rate`.
+    """Dropout: a component is 0 with probability `rate`, else divided by 1 - `rate`.
 
-    PyTorch's own dropout draws from the global random numbers, which a method must not touch.
+    PyTorch's own dropout draws from the global generator, which a method must not use.
     """
     if rate == 0:
         return x

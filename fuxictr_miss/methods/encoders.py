@@ -1,4 +1,4 @@
-"""Networks that turn a view into the vector that is contrasted, and the similarity of a pair."""
+"""Encoders that turn views into the vectors to contrast, and the similarity of a pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuxictr_miss.methods.draws import drop
 
 
 def mlp(width: int, sizes: list[int]) -> nn.Sequential:
-    """ReLU between the layers; the last one is linear, so that its output has both signs."""
+    """ReLU between the layers; the last layer is linear, so that outputs have both signs."""
     layers: list[nn.Module] = []
     for size in sizes:
         layers += [nn.Linear(width, size), nn.ReLU()]
@@ -48,7 +48,7 @@ class TransformerBlock(nn.Module):
             h: (B, R, width) states to update.
             context: (B, S, width) states that they attend to; `h` itself for self-attention.
             allowed: booleans that broadcast to (B, R, S): whether a state may attend to one of
-                `context`. Each needs at least one. None allows all.
+                `context`. Each state needs at least one. None allows all.
 
         Returns:
             (B, R, width).
@@ -120,8 +120,8 @@ class SequenceEncoder(nn.Module):
         """The (B, width) states of the newest behaviors.
 
         Args:
-            x: (B, S, width) behaviors, oldest first; what lies past `length` is ignored.
-            length: (B,) behaviors a row; a row without any gets an arbitrary finite state.
+            x: (B, S, width) behaviors, oldest first; positions from `length` on are ignored.
+            length: (B,) behaviors per row; an empty row gets an arbitrary finite state.
         """
         place = torch.arange(x.shape[1], device=x.device)
         newest = (length - 1).clamp(min=0)
@@ -129,7 +129,7 @@ class SequenceEncoder(nn.Module):
         h = self.norm(x + self.position[age])
         if self.training:
             h = drop(h, self.dropout, self.generator)
-        present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), never without a place
+        present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), at least one place
         allowed = present & (place <= place[:, None]) if self.causal else present
         for block in self.blocks[:-1]:
             h = block(h, h, allowed)

@@ -42,7 +42,7 @@ class IRSSL(nn.Module):
     InfoNCE over the items of the batch; equal items are not each other's negatives.
 
     The paper's n = ⌊J/2⌋ would mask both features of an item that has two, so n is at most J - 2.
-    Until `prepare` is called all features count as equally correlated, and masking is random.
+    Before `prepare` is called, all features count as equally correlated and masking is random.
 
     Args:
         ssl: keys that all methods share.
@@ -96,7 +96,7 @@ class IRSSL(nn.Module):
         """Draw items, mask their features in two ways, and contrast them."""
         count = behavior.length[:, None].expand(-1, self.settings.num_pairs)
         ids = behavior.tokens(uniform(count, self.generator)).flatten(0, 1)  # (BP, J)
-        items = Behavior(ids.split(1, dim=1), behavior.tables)  # a history of one behavior each
+        items = Behavior(ids.split(1, dim=1), behavior.tables)  # each a history of one behavior
         e = items.tensor.squeeze(1)  # (BP, J, K)
         if e.shape[1] == 1:
             views = [drop(e, self.settings.dropout, self.generator) for _ in range(2)]

@@ -39,8 +39,8 @@ class Rule(nn.Module):
 
     The paper "segments the behavior sequence into several sub-sequences based on item categories
     and then conducts dropout on each". A segment is all behaviors of one category, adjacent or not.
-    A view of it keeps each behavior with probability 1 - `rule_dropout`, one at least, and is the
-    encoded mean of those kept. A segment of one behavior has no two views and is not drawn. The
+    A view of it keeps each behavior with probability 1 - `rule_dropout`, but at least one, and is
+    the encoded mean of those kept. A segment of one behavior has no two views and is not drawn. The
     loss is InfoNCE (Eq. 15) with the segments of other users as negatives.
 
     Args:
@@ -95,7 +95,7 @@ class Rule(nn.Module):
 def draw_segments(
     category: Tensor, num_pairs: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random segments of two behaviors or more, uniform over those of a history.
+    """Random segments of two behaviors or more, uniform over those of the history.
 
     Args:
         category: (B, L) categories, 0 where there is no behavior.

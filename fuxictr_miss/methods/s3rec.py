@@ -33,7 +33,7 @@ class S3RecSettings:
 
 @register_method("S3Rec")
 class S3Rec(nn.Module):
-    """Sequence-segment mutual information: the best of S3-Rec's four tasks, say MISS's authors.
+    """Sequence-segment mutual information, which MISS's authors call the best of its four tasks.
 
     A segment of the history is masked. The masked history has to match its own segment better than
     a segment of equal length from other users. With s and c the states of one bidirectional
@@ -116,13 +116,13 @@ class Segments(NamedTuple):
 def draw_segments(
     length: Tensor, group: Tensor, max_len: int, generator: torch.Generator
 ) -> Segments:
-    """Random segments, and negatives of the same length from the histories of other groups.
+    """Random segments, and negatives of equal length from the histories of other groups.
 
-    The histories of a batch are concatenated to a ring, those of a group next to each other. A
+    The histories of a batch are concatenated into a ring, those of a group next to each other. A
     negative starts at a random place of the ring from which it does not reach its own group.
 
     Args:
-        length: (B,) behaviors a row, n.
+        length: (B,) behaviors per row, n.
         group: (B,) equal for rows of equal history.
         max_len: L.
         generator: source of all randomness.

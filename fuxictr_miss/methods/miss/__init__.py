@@ -1,6 +1,6 @@
 """MISS, multi-interest self-supervised learning (arXiv 2111.15068).
 
-Where each equation stands; the axis order and its letters are explained in behavior.py.
+Where each equation is; behavior.py explains the axis order and its letters.
 
     8                 augmentation.py              halves of a history, for the variant without M
     9, 19, 20         extractors.py                MIE: horizontal convolutions, LSTM, attention

@@ -1,6 +1,6 @@
 """Which views are positive pairs: Aug_i (Eq. 11, 21) and Aug_if (Eq. 12, 24), drawn at random.
 
-Only indices of windows and rows are drawn here; the extractors then compute those and no others.
+Only indices of windows and rows are drawn here; the extractors compute no others.
 The axis order is that of `fuxictr_miss.behavior`.
 """
 
@@ -46,7 +46,7 @@ def draw_interest_pairs(
     uniform among those that keep both windows inside the history.
 
     Args:
-        length: (B,) behaviors a row.
+        length: (B,) behaviors per row.
         max_width: M.
         max_distance: H.
         num_pairs: P.
@@ -67,13 +67,13 @@ def draw_halves(
     """Aug_s of Eq. 8, for the variant without M: P random splits of a history into two halves.
 
     Args:
-        length: (B,) behaviors a row.
+        length: (B,) behaviors per row.
         max_len: L.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
 
     Returns:
-        (B, P, 2, L) booleans: which behaviors each view has, an odd one being in view 1; (B, P)
+        (B, P, 2, L) booleans: which behaviors each view has (an odd one goes to view 1); (B, P)
         booleans: whether both views have any.
     """
     present = torch.arange(max_len, device=length.device) < length[:, None]
@@ -99,7 +99,7 @@ def draw_feature_pairs(
     N' = min(N, J - 1) heights remain.
 
     Args:
-        length: (B,) behaviors a row.
+        length: (B,) behaviors per row.
         num_sequences: J.
         max_width: M.
         max_height: N.
@@ -126,7 +126,7 @@ def usable_heights(num_sequences: int, max_height: int) -> int:
 def _distances(
     available: Tensor, max_distance: int, distribution: str, generator: torch.Generator
 ) -> Tensor:
-    """h on [1, available]: P(h) equal, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, or ∝ 2^-h."""
+    """h on [1, available]: P(h) constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, or ∝ 2^-h."""
     if distribution == "uniform":
         return 1 + uniform(available, generator)
     step = torch.arange(max_distance, dtype=torch.float64, device=available.device)  # h - 1

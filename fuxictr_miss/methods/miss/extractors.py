@@ -13,9 +13,9 @@ from fuxictr_miss.behavior import Behavior
 
 
 class HorizontalConvolution(nn.Module):
-    """MIE as a CNN: G_m = ReLU(C ∘ g_m), one kernel g_m ∈ R^{1×m×1} a width m ∈ [1, M] (Eq. 19).
+    """MIE as a CNN: G_m = ReLU(C ∘ g_m), a kernel g_m ∈ R^{1×m×1} per width m ∈ [1, M] (Eq. 19).
 
-    One window of each width covers T = 1 + 2 + ... + M behaviors, and the kernels have as many
+    The windows of all widths cover T = 1 + 2 + ... + M behaviors, and the kernels have as many
     scalars, so one look-up and one product serve all branches.
 
     Args:
@@ -54,13 +54,13 @@ class HorizontalConvolution(nn.Module):
         """
         covered = windows[:, self._width] + self._step[:, None]  # (B, T, S)
         c = behavior.embed(covered)  # (B, T, S, J, K)
-        kernels = self.kernels().expand(len(c), -1, -1)  # one product a row: einsum would copy c
+        kernels = self.kernels().expand(len(c), -1, -1)  # one product per row: einsum would copy c
         g = kernels @ c.flatten(2)  # Eq. 19
         return (g.relu_() if self.relu else g).unflatten(2, c.shape[2:])
 
 
 class VerticalConvolution(nn.Module):
-    """MIMFE: Ĝ_{m,n} = ReLU(G_m ∘ ĝ_{m,n}), one kernel ĝ_{m,n} ∈ R^{n×1×1} a height n (Eq. 22).
+    """MIMFE: Ĝ_{m,n} = ReLU(G_m ∘ ĝ_{m,n}), a kernel ĝ_{m,n} ∈ R^{n×1×1} per height n (Eq. 22).
 
     Args:
         max_width: M.

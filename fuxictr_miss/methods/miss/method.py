@@ -84,8 +84,8 @@ class Level(NamedTuple):
 class MISS(nn.Module):
     """Multi-interest self-supervision (arXiv 2111.15068).
 
-    The variants of Table VI: /F has no feature level (Eq. 16), /U point-wise interests only
-    (M = 1), /L neighbors only (H = 1). The paper does not say what remains without /M, the
+    The variants of Table VI: /F has no feature level (Eq. 16), /U has point-wise interests
+    only (M = 1), /L has neighbors only (H = 1). The paper does not say what remains without /M, the
     multi-interest consideration. Here a user then has one interest, the mean of all point-wise
     interests t_l, and the augmentation is sample-level (Eq. 8): the two views are the means over
     two random halves of the history. So /M/F/U/L differs from /F/U/L only in that a view stands for
