@@ -1,4 +1,4 @@
-"""The pages in docs/ say what the code says."""
+"""The pages in docs/ say what the code says, and every link on any page leads somewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from fuxictr_miss.config_keys import Keys
 from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.settings import SSLSettings, keys_of
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+FOLDERS = ("docs", "examples", "benchmarks", "data_preprocess", "results", "model_zoo/*")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in ROOT.glob(f"{f}/*.md"))])
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 SHIPPED = ("CL4SRec", "IRSSL", "MISS", "Rule", "S3Rec")
 
@@ -37,17 +40,26 @@ def test_configuration_has_every_key_once():
     assert sorted(documented) == sorted(keys)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_every_linked_file_exists(page):
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8"))
-    assert all((page.parent / link).exists() for link in links)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading_in_it(page):
+    for file, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        if heading and target.suffix == ".md":
+            assert heading in anchors(target), f"{file}#{heading}"
+
+
+def anchors(page: Path) -> list[str]:
+    """The headings of a page as GitHub writes them in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 def test_every_file_in_the_picture_exists():
     """Paths are relative to the package, or to methods/miss/, whose panel they stand in."""
     picture = (DOCS / "architecture.svg").read_text(encoding="utf-8")
     named = re.findall(r'class="file"[^>]*>([\w/]+(?:/|\.py))<', picture)
-    package = DOCS.parent / "fuxictr_miss"
+    package = ROOT / "fuxictr_miss"
     assert len(named) > 10
     for path in named:
         assert (package / path).exists() or (package / "methods" / "miss" / path).exists(), path

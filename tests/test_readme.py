@@ -58,6 +58,8 @@ def test_commands_and_snippets_run_as_written(copy):
         elif "MeanPool" in block:  # to be added to the config of the block before
             with open(copy / "my_log" / "config" / "model_config.yaml", "a") as config:
                 config.write(f"\n{block}")
+    for command in re.findall(r"^    (fuxictr-miss .*)$", README, re.MULTILINE):
+        assert f"$ {command}\n" in printed  # own_log.py has run it
     auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
     mean, deviation = re.search(r"([\d.]+) ± ([\d.]+) with MISS", README).groups()
     assert float(deviation) <= 0.008
@@ -69,6 +71,13 @@ def test_commands_and_snippets_run_as_written(copy):
             run(["bash", "-ec", block], copy)
         for block in blocks("python", page):
             run([sys.executable, "-c", block], copy)
+
+
+def test_plans_of_the_papers_tables_need_no_data(copy):
+    commands = re.findall(r"^    python (run_benchmark\.py .*)$", README, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert "experiments to run" in run([sys.executable, *command.split(), "--dry-run"], copy)
 
 
 def test_the_configs_in_the_readme_are_those_of_the_example():
@@ -87,8 +96,3 @@ def test_every_key_in_the_table_exists_with_that_default():
     assert named <= set(defaults)
     ours = {key for key in defaults if key.startswith(("ssl_", "miss_"))}
     assert named == ours
-
-
-def test_every_linked_file_exists():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert all((ROOT / link).exists() for link in links)
