@@ -83,7 +83,7 @@ def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _timed(loader: Iterable[Any], epochs: int) -> float:
-    """Seconds an epoch."""
+    """Seconds per epoch."""
     started = time.perf_counter()
     for _ in range(epochs):
         for _ in loader:

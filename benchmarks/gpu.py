@@ -1,11 +1,11 @@
-"""How many samples a second does a GPU train, and how far is that from what the GPU could do?
+"""How many samples per second does a GPU train, and how far is that from what the GPU could do?
 
     python benchmarks/gpu.py
 
-Trains DIN and DIN_MISS on made-up batches that live on the device, in float32 and in bfloat16. The
+Trains DIN and DIN_MISS on synthetic batches on the device, in float32 and in bfloat16. The
 arithmetic limit divides the floating-point operations of a step, as PyTorch counts them, by the
 rate of a large matrix product measured here; the memory limit divides the bytes that Adam must move
-(28 a weight) by the bandwidth of a large copy measured here.
+(28 per weight) by the bandwidth of a large copy measured here.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _train(expid: str, precision: str | None, rows: int, steps: int) -> tuple[fl
 
 
 def _peak(dtype: Any, size: int = 8192) -> float:
-    """Operations a second of a matrix product."""
+    """Operations per second of a matrix product."""
     import torch
 
     a = torch.rand(size, size, device="cuda", dtype=dtype)
@@ -95,7 +95,7 @@ def _peak(dtype: Any, size: int = 8192) -> float:
 
 
 def _bandwidth(size: int = 1 << 30) -> float:
-    """Bytes a second of a copy, read and written."""
+    """Bytes per second of a copy, read and written."""
     import torch
 
     a = torch.zeros(size, dtype=torch.uint8, device="cuda")

@@ -3,10 +3,10 @@
     python benchmarks/large_batches.py
 
 `info_nce` forward and backward, with a group and a mask, against the plain form: cross entropy over
-one masked matrix of similarities a set. 36 sets of 128 rows and D = 20 are a pretraining step of
+one masked matrix of similarities per set. 36 sets of 128 rows and D = 20 are a pretraining step of
 DIN_MISS. Limits: 0.75 times the plain form's time from a dozen sets on; 500 MB of extra memory at
-B = 65,536 (the plain matrix is 17 GB). The memory is the peak of a process of its own, less what it
-had before the call.
+B = 65,536 (the plain matrix is 17 GB). The memory is the peak of a separate process, less
+what it used before the call.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _case(sets: int, rows: int, dim: int) -> Case:
 
 def _memory(rows: int) -> int:
     """MB that one forward and backward pass adds to this process's peak."""
-    _ours(_case(1, 64, 20)).backward()  # what a first call loads is not the loss's
+    _ours(_case(1, 64, 20)).backward()  # the first call also loads libraries
     case = _case(1, rows, 20)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
     before = _kilobytes("VmRSS")

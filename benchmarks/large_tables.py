@@ -3,9 +3,9 @@
     python benchmarks/large_tables.py
 
 788,166 features of 10 dimensions (Table II), batches of 128 rows with three histories of 1 to 50
-behaviors. Both optimizers take turns on the same batches in one process: trust the ratios. FuxiCTR
-makes torch's Adam of `optimizer: adam`, we make the same in one kernel (fused) of it. The limit is
-the time in which this machine's memory can move what Adam must: 28 bytes a weight, as it reads the
+behaviors. Both optimizers take turns on the same batches in one process: trust the ratios. For
+`optimizer: adam`, FuxiCTR uses torch's default Adam, we use its fused kernel. The limit is the time
+that this machine's memory needs to move what Adam must: 28 bytes per weight, because it reads the
 weight, the gradient and both moments, and writes all but the gradient.
 """
 
@@ -83,7 +83,7 @@ def _watch(model: BaseModel, durations: list[float]) -> None:
 
 
 def _bandwidth() -> float:
-    """Bytes a second that the memory moves at its best, adding to 128 MiB in place."""
+    """Peak memory bandwidth in bytes per second, from adding to 128 MiB in place."""
     total, term = torch.zeros(2**25), torch.ones(2**25)
     return 3 * total.nbytes / min(seconds(lambda: total.add_(term)) for _ in range(30))
 

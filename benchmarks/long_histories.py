@@ -2,8 +2,8 @@
 
     python benchmarks/long_histories.py
 
-Both losses of MISS (cnn extractor, J = 2, 128 rows), forward and backward, on made-up histories of
-1 to L behaviors, L = 50 and 2,000, in turns in one process. Limit: 2,000 at most 1.3 times 50.
+Both losses of MISS (cnn extractor, J = 2, 128 rows), forward and backward, on synthetic histories
+of 1 to L behaviors, L = 50 and 2,000, in turns in one process. Limit: 2,000 at most 1.3 times 50.
 """
 
 from __future__ import annotations

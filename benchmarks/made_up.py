@@ -1,4 +1,4 @@
-"""Data and models of any size for the other scripts: made up, evenly drawn, in memory."""
+"""Data and models of any size for the other scripts: synthetic, uniform, in memory."""
 
 from __future__ import annotations
 

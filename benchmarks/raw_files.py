@@ -2,11 +2,12 @@
 
     python benchmarks/raw_files.py cds --output /tmp/raw
 
-The numbers of reviews, users, items and lines of metadata are those of the real files; what is in
-them is drawn. Lengths of texts follow the real reviews_Digital_Music_5.json.gz (log-normal, mean
-1,141 and median 823 characters), and so do the parts of a line of metadata (43 related items and
-six paths in the mean). For Alipay the numbers of rows and clicks are the real ones, the numbers of
-users and items are assumed. Statistics of splits made of these files say nothing about the paper's.
+The numbers of reviews, users, items and lines of metadata are those of the real files; their
+content is random. Lengths of texts follow the real reviews_Digital_Music_5.json.gz (log-normal,
+mean 1,141 and median 823 characters), and so do the parts of a line of metadata (on average 43
+related items and six paths). For Alipay the numbers of rows and clicks are the real ones, the
+numbers of users and items are assumed. Statistics of splits made from these files say nothing about
+the paper's.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _zipf(n: int) -> np.ndarray:
 
 
 def _write_gzip(path: Path, lines: Iterator[str], total: int) -> None:
-    """One gzip stream; a second thread packs while lines are made."""
+    """One gzip stream; a second thread compresses while lines are made."""
     packer = zlib.compressobj(6, zlib.DEFLATED, wbits=31)
     waiting: list[str] = []
     with (

@@ -3,7 +3,7 @@
     python benchmarks/step.py
 
 A backbone and its variant take turns on the same batches, in one process: joint training (Eq. 17)
-with the paper's M = 3, N = 2, H = 3 and one pair a branch, on made-up data of Amazon-Cds' size,
+with the paper's M = 3, N = 2, H = 3 and one pair per branch, on synthetic data of Amazon-Cds' size,
 J = 2, histories of 1 to 50 behaviors, with our fused Adam for both. Limits: DIN_MISS 1.25 times
 DIN, IPNN_MISS (PNN_MISS) 1.5 times IPNN.
 """

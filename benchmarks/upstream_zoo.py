@@ -2,9 +2,9 @@
 
     python benchmarks/upstream_zoo.py ../FuxiCTR
 
-A few made-up users, one batch, five steps on it (alpha = 0.5, Adam at 0.001): the loss, of Eq. 17,
-has to fall. The same model must then take a batch of one row, and its `to_backbone()` predict the
-same bits.
+A few synthetic users, one batch, five steps on it (alpha = 0.5, Adam at 0.001): the loss of Eq. 17
+must fall. The same model must then take a batch of one row, and its `to_backbone()` must predict
+the same bits.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def same_predictions(model: Any, batch: dict[str, torch.Tensor]) -> str:
 
 
 def write_splits(folder: Path) -> None:
-    """Users who each return to two categories; the label is whether the item is of these."""
+    """Users who each return to two categories; the label is whether the item is in one of them."""
     rng = random.Random(1)
     rows = []
     for user in range(USERS):

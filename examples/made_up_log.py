@@ -1,4 +1,4 @@
-"""A small made-up log of interactions for the examples, and FuxiCTR's parameters for it."""
+"""A small synthetic log for the examples, and FuxiCTR's parameters for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ USERS, INTERESTS, ITEMS_PER_INTEREST, CATEGORIES = 2000, 16, 20, 8
 
 
 def write_log(path: Path) -> None:
-    """Write user, item, category and time, a line an interaction.
+    """Write user, item, category and time, one line per interaction.
 
-    A user follows three interests in turns, and goes through an interest item by item.
+    A user follows three interests in turns, and moves through an interest item by item.
     """
     rng = np.random.default_rng(7)
     rows = []
@@ -39,18 +39,18 @@ def write_log(path: Path) -> None:
 
 
 def preprocess(log: Path, splits: Path) -> None:
-    """The log into train, valid and test: the paper's protocol."""
+    """Split the log into train, valid and test, by the paper's protocol."""
     command = "-m fuxictr_miss preprocess interactions --user user --item item --time time"
     files = ["--attributes", "cate_id", "--input", str(log), "--output", str(splits)]
     subprocess.run([sys.executable, *command.split(), *files], check=True)
 
 
 def parameters(folder: Path) -> dict[str, Any]:
-    """Make log and splits in `folder`; what FuxiCTR's `load_config` would give for them."""
+    """Write log and splits to `folder`; return what FuxiCTR's `load_config` would for them."""
     write_log(folder / "log.csv")
     preprocess(folder / "log.csv", folder / "splits")
     history = {"active": True, "dtype": "str", "type": "sequence", "splitter": "^", "max_len": 50}
-    history["feature_encoder"] = None  # a vector a behavior; FuxiCTR's default is their mean
+    history["feature_encoder"] = None  # one vector per behavior; FuxiCTR's default is their mean
     names = ["user_id", "item_id", "cate_id"]
     return {
         "dataset_id": "mylog",
@@ -80,7 +80,7 @@ def parameters(folder: Path) -> dict[str, Any]:
         "attention_hidden_units": [40],
         "din_target_field": [["item_id", "cate_id"]],
         "din_sequence_field": [["item_history", "cate_history"]],
-        # pretrain the tables, then train the tower on them as they are (docs/evidence.md)
+        # pretrain the tables, then train the tower on frozen tables (docs/evidence.md)
         "ssl_training": "pretrain",
         "ssl_pretrain_epochs": 25,
         "ssl_pretrain_learning_rate": 2e-2,

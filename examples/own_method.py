@@ -2,8 +2,8 @@
 
     python examples/own_method.py
 
-One class and one registration: `_Halves` then goes behind the name of every model, its keys are
-`halves_` and the fields of `Settings`, and all strategies of training are open to it.
+After one class and one registration, every model has a variant `_Halves`. Its keys are `halves_`
+and the fields of `Settings`, and all training strategies work.
 """
 
 from __future__ import annotations

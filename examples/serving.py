@@ -2,8 +2,8 @@
 
     python examples/serving.py
 
-`train` leaves four files. `score` needs only these, FuxiCTR, and the class of the backbone: DIN is
-ours here, and can as well be FuxiCTR's.
+`train` leaves four files. `score` needs only these, FuxiCTR, and the class of the backbone: our
+DIN, or FuxiCTR's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model_zoo.DIN import DIN
 
 
 def train(folder: Path) -> None:
-    """Train DIN_MISS on the made-up log and write what serving needs to `folder / "served"`."""
+    """Train DIN_MISS on the synthetic log and write what serving needs to `folder / "served"`."""
     from made_up_log import parameters
 
     from fuxictr_miss.experiment import load_trained, run
