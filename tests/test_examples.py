@@ -91,7 +91,8 @@ def test_every_example_is_short_and_listed():
 def test_the_backbone_is_served_with_the_same_auc(tmp_path):
     printed = run("serving.py", tmp_path)
     trained, served = re.findall(r": test AUC ([\d.]+)", printed)
-    assert served == trained
+    # serving pads to max_len, evaluation to a batch's longest history: sums may round differently
+    assert float(served) == pytest.approx(float(trained), abs=2e-4)
     assert not list(tmp_path.iterdir())
 
 
