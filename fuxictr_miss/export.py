@@ -10,7 +10,7 @@ in a dataset config initializes the feature's table from such a file, in any Fux
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
         InputError: the suffix is not .h5, the vocabulary is missing, the model has no embedding
             table, or a file belongs to someone else or cannot be written.
     """
-    path = check_embeddings_path(path, {})
+    path = check_embeddings_path(path)
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
     try:
@@ -113,13 +113,13 @@ def check_new(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: name another folder.")
 
 
-def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
+def check_embeddings_path(path: str | Path, feature_cols: Sequence[Mapping[str, Any]] = ()) -> Path:
     """Check, before training, that `export_embeddings` can write to `path`.
 
     Args:
         path: FILE.h5.
-        params: the experiment's config. A feature's file may exist only if we wrote it and it is
-            not a `pretrained_emb` of this experiment.
+        feature_cols: of the experiment's config. A feature's file may exist only if we wrote it
+            and it is not the `pretrained_emb` of one of them.
 
     Returns:
         `path` as a `Path`.
@@ -132,7 +132,7 @@ def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
         raise InputError(f"The path of the embeddings must end in .h5, got {str(path)!r}.")
     if not writable(path.parent):
         raise InputError(f"Embeddings cannot be written to {path.parent}: name another folder.")
-    columns = [each for each in params.get("feature_cols") or [] if each.get("active", True)]
+    columns = [each for each in feature_cols if each.get("active", True)]
     starts = {Path(c["pretrained_emb"]).resolve() for c in columns if c.get("pretrained_emb")}
     for column in columns:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
-from fuxictr_miss.config import check, list_datasets, list_expids, load_params
+from fuxictr_miss.config import Config, list_datasets, list_expids, load_config
+from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.errors import InputError, unknown
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
@@ -65,13 +66,13 @@ class Planner:
         expid = f"{variant.model}_{dataset}"
         if expid not in self.expids:
             return None
-        params = _loaded(self.config, expid)
+        config = _loaded(self.config, expid)
         overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
-        if _removes_nothing(overrides.get("miss_variant"), params):
+        if _removes_nothing(overrides.get("miss_variant"), config):
             overrides["miss_variant"] = ""
-        overrides = {k: v for k, v in overrides.items() if params.get(k, _MISSING) != v}
+        overrides = {k: v for k, v in overrides.items() if config.params.get(k, _MISSING) != v}
         place = f"{self.config}, {expid} with {overrides}"
-        params = check({**params, **overrides}, dict.fromkeys([*overrides, ""], place))
+        params = config.replace(overrides, place).params
         return Experiment(variant.model, dataset, seed, purpose, overrides, params)
 
     def absence(self, variant: Variant, dataset: str) -> str:
@@ -142,9 +143,9 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
     """
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
-            params = _loaded(config, expid)
-            if params["dataset_id"] == dataset:
-                return params
+            loaded = _loaded(config, expid)
+            if loaded.dataset_id == dataset:
+                return loaded.params
     raise InputError(
         f"{config} has no experiment on data set {dataset!r}: add one to its model_config, with an "
         f"expid of the form <Model>_<data set>, for example DIN_{dataset}."
@@ -152,12 +153,12 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
 
 
 _MISSING = object()
-_loaded = functools.lru_cache(maxsize=None)(load_params)
+_loaded = functools.lru_cache(maxsize=None)(load_config)
 
 
-def _removes_nothing(part: Any, params: Mapping[str, Any]) -> bool:
+def _removes_nothing(part: Any, config: Config) -> bool:
     """Whether a `miss_variant` equals the full MISS: "/F" does with one sequence (J = 1)."""
-    sequences = [column for column in params["feature_cols"] if column.get("type") == "sequence"]
+    sequences = [column for column in config.feature_cols if column.get("type") == "sequence"]
     names = [
         n for c in sequences for n in ([c["name"]] if isinstance(c["name"], str) else c["name"])
     ]
@@ -165,9 +166,8 @@ def _removes_nothing(part: Any, params: Mapping[str, Any]) -> bool:
 
 
 def _ignored_keys(experiment: Experiment) -> set[str]:
-    """Keys that do not affect this experiment: those of other methods and `RUNTIME_KEYS`."""
-    from fuxictr_miss.experiment import RUNTIME_KEYS  # late: these import torch
-    from fuxictr_miss.methods.base import list_methods
+    """Keys that do not affect this experiment: those of other methods, and where it runs."""
+    from fuxictr_miss.methods.base import list_methods  # late: it imports torch
 
     backbone, _, method = experiment.model.rpartition("_")
     methods = {name.lower() for name in list_methods()}
@@ -176,4 +176,4 @@ def _ignored_keys(experiment: Experiment) -> set[str]:
     if method not in methods:
         unread.add("ssl_")
     others = {k for k in experiment.params if k.startswith(tuple(unread))}
-    return others | RUNTIME_KEYS | {"model_id", "seed"}
+    return others | OF_THE_MACHINE | {"model_id", "seed"}

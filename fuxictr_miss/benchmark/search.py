@@ -16,8 +16,8 @@ from fuxictr_miss.benchmark.plan import Experiment, Planner
 from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.benchmark.tables import Variant
 from fuxictr_miss.config import list_expids
+from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.yaml_files import read_values
 
 SEED = 0  # of all trials; the tables use seeds from 1
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fuxictr_miss.commands.options import add_experiment_options, experiment_params
+from fuxictr_miss.commands.options import add_experiment_options, experiment_config
 from fuxictr_miss.config import list_expids
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.start_up import import_experiment
@@ -41,13 +41,13 @@ def main() -> None:
     if arguments.list:
         print("\n".join(list_expids(arguments.config)))
         return
-    params = experiment_params(arguments)
+    config = experiment_config(arguments)
     folder = Path(arguments.config).resolve().name
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
 
     experiment = import_experiment()  # late: --help must not wait for torch
-    result = experiment.run(params, arguments.resume, arguments.export_embeddings)
+    result = experiment.run(config, arguments.resume, arguments.export_embeddings)
     del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):
@@ -57,4 +57,4 @@ def main() -> None:
             if metrics:
                 print(f"[{split}] {' - '.join(metrics)}", flush=True)
     finally:  # the row is written even if printing fails
-        experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)
+        experiment.append_result({"command": " ".join(sys.argv), **result}, config.params, table)

@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from fuxictr_miss.config import check, load_params, load_parts
+from fuxictr_miss.config import Config, load_config, read_experiment
+from fuxictr_miss.config.yaml_files import read_entries, read_values
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.result_table import check_result_table
-from fuxictr_miss.yaml_files import read_entries, read_values
 
 EXAMPLES = """examples:
   python run_param_tuner.py --config config/tuner_config/DIN_MISS_demo.yaml
@@ -46,7 +46,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     for gpu in arguments.gpu:
-        check({"gpu": gpu}, {"gpu": "--gpu"})
+        Config.of({"gpu": gpu}, {"": "--gpu"})
     config = Path(arguments.config)
     folder = FOLDER / config.stem
     check_result_table(Path(f"{config.stem}.csv"))
@@ -87,18 +87,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(space, dict) or not space:
         raise InputError(f"{path}: tuner_space must have lines of the form key: [value, value].")
     space = {key: value if isinstance(value, list) else [value] for key, value in space.items()}
-    params = load_params(base, expid, dataset_id)
+    config = load_config(base, expid, dataset_id)
     for key, values in space.items():
-        if key not in params:
-            raise unknown(f"key in the tuner_space of {path}:", key, params)
+        if key not in config.params:
+            raise unknown(f"key in the tuner_space of {path}:", key, config.params)
         if not values:
             raise InputError(f"{path}: {key} in tuner_space has no value to try.")
-    place = f"{path}, tuner_space"
     for values in itertools.product(*space.values()):
-        check(
-            {**params, **dict(zip(space, values, strict=True))}, dict.fromkeys([*params, ""], place)
-        )
-    model, data, _ = load_parts(base, expid, dataset_id)  # FuxiCTR's tuner merges them itself
+        config.replace(dict(zip(space, values, strict=True)), f"{path}, tuner_space")
+    model, data, _ = read_experiment(base, expid, dataset_id)  # FuxiCTR's tuner merges them itself
     return {
         "base_expid": expid,
         "dataset_id": data["dataset_id"],

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuxictr_miss.config_keys import checked
+from fuxictr_miss.config import Config
 from fuxictr_miss.data.files import files_at
 from fuxictr_miss.data.tensors import open_columns
 from fuxictr_miss.errors import InputError
@@ -66,7 +66,7 @@ class TensorDataLoader:
         **_: Any,
     ) -> None:
         seed = seed or 0
-        checked({
+        Config.of({
             "batch_size": batch_size, "seed": seed, "memory_budget_gb": memory_budget_gb,
             "train_sample_rate": train_sample_rate, "label_noise_rate": label_noise_rate,
         })  # fmt: skip

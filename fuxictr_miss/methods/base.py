@@ -19,12 +19,12 @@ Two attributes are optional:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from fuxictr_miss.config.settings import read_settings
 from fuxictr_miss.errors import InputError, unknown
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -77,12 +77,13 @@ def register_method(name: str) -> Callable[[ClassT], ClassT]:
                 f"Method {name} must be a class derived from torch.nn.Module with a "
                 "forward(behavior)."
             )
-        settings = getattr(method, "Settings", None)
-        if not dataclasses.is_dataclass(settings) or _required(settings):
+        try:
+            read_settings(getattr(method, "Settings", dict), f"{name.lower()}_", {})
+        except Exception as error:  # no dataclass, a missing default, a type that nothing can check
             raise InputError(
                 f"Method {name} needs a dataclass Settings with a field and a default for each of "
-                "its keys; it may be empty."
-            )
+                f"its keys; it may be empty ({' '.join(str(error).split())})."
+            ) from error
         for other, known in _methods.items():
             if other.lower() == name.lower():
                 refuse_another(f"method {other}", known, method)
@@ -106,16 +107,6 @@ def get_method(name: str) -> Any:
     if name not in _methods:
         raise unknown("method", name, _methods)
     return _methods[name]
-
-
-def _required(settings: Any) -> list[str]:
-    """The fields of a dataclass that have no default."""
-    missing = dataclasses.MISSING
-    return [
-        field.name
-        for field in dataclasses.fields(settings)
-        if field.default is missing and field.default_factory is missing
-    ]
 
 
 def refuse_another(what: str, known: type | None, new: type) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fuxictr_miss.commands import tune as tuner_command
+from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.yaml_files import read_values
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"base_config": "con [1]", "base_expid": "DIN_tiny", "dataset_id": "tiny",

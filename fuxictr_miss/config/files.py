@@ -1,24 +1,20 @@
-"""FuxiCTR's YAML configs: experiment ids, command-line overrides, and unknown keys."""
+"""Folders of FuxiCTR's YAML configs: which experiments they have, and one experiment's keys."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr_miss.config_keys import NAMES, REQUIRED, Keys, checked
+from fuxictr_miss.config.keys import Config
+from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, closest, unknown
-from fuxictr_miss.settings import SSLSettings, keys_of, read_settings
-from fuxictr_miss.yaml_files import Entry, read_entries, read_value
 
 _BASE = "Base"
 
 
 def default_config() -> str:
     """`./config/`; if that does not exist, the folder that comes with the package."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     places = [Path("config"), package.parent / "config", package / "shipped_config"]
     return str(next((each for each in places if each.is_dir()), places[0]))
 
@@ -29,7 +25,7 @@ def list_expids(config_dir: str) -> list[str]:
     Raises:
         InputError: the folder has no model config.
     """
-    return sorted(name for name in _entries(config_dir, "model_config") if name != "Base")
+    return sorted(name for name in _entries(config_dir, "model_config") if name != _BASE)
 
 
 def list_datasets(config_dir: str) -> list[str]:
@@ -41,8 +37,8 @@ def list_datasets(config_dir: str) -> list[str]:
     return sorted(_entries(config_dir, "dataset_config"))
 
 
-def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> dict[str, Any]:
-    """Load the merged model and dataset parameters of an experiment, like FuxiCTR's `load_config`.
+def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> Config:
+    """Load an experiment, its parameters merged like in FuxiCTR's `load_config`.
 
     Args:
         config_dir: contains `model_config` and `dataset_config`, as files or as folders of files.
@@ -53,18 +49,14 @@ def load_params(config_dir: str, expid: str, dataset_id: str | None = None) -> d
         InputError: there is no such expid or data set (names the closest), a required key is
             missing, or a value is invalid.
     """
-    model, data, places = load_parts(config_dir, expid, dataset_id)
-    params = {**model, **data}
-    for key in REQUIRED:
-        if key not in params:
-            raise InputError(f"{places['']}, has no {key}: add it there or to {_BASE}.")
-    return check(params, places)
+    model, data, places = read_experiment(config_dir, expid, dataset_id)
+    return Config.of_experiment({**model, **data}, places)
 
 
-def load_parts(
+def read_experiment(
     config_dir: str, expid: str, dataset_id: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Load the model and the dataset parameters separately and unchecked.
+    """Read the model and the dataset parameters of an experiment, unchecked.
 
     Returns:
         The model parameters, the dataset parameters, and the place (file and line) of each key.
@@ -89,75 +81,6 @@ def load_parts(
     data: dict[str, Any] = {}
     _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
     return {**model, "model_id": expid}, {**data, "dataset_id": str(dataset_id)}, places
-
-
-def check(params: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Validate FuxiCTR's keys and ours, and return `params` with each value converted to its type.
-
-    Args:
-        params: the whole config of an experiment.
-        places: where each key was read, for the error message.
-
-    Raises:
-        InputError: names the place, the key, the value, and the allowed values.
-    """
-    params = checked(params, places)
-    try:
-        read_settings(SSLSettings, "ssl_", params)
-    except InputError as error:
-        place = (places or {}).get("")
-        raise InputError(f"{place}: {error}" if place else str(error)) from None
-    return params
-
-
-def override(params: dict[str, Any], assignments: list[str], seed: int | None) -> dict[str, Any]:
-    """Apply `--set key=value` and `--seed`, and extend model_id so that the run has its own files.
-
-    Raises:
-        InputError: an assignment is not key=value, has an unknown key, or an invalid value.
-    """
-    changed: dict[str, Any] = {}
-    valid = {*params, *Keys.model_fields, *keys_of(SSLSettings, "ssl_")}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set takes key=value, got {assignment!r}.")
-        if key not in valid:
-            raise unknown("key in --set", key, valid)
-        if key in changed:
-            raise InputError(f"--set gives {key} twice: remove one of them.")
-        changed[key] = text if key in NAMES and text not in ("", "~", "null") else read_value(text)
-    if "gpu" in changed:
-        raise InputError("--set cannot change gpu: use the option --gpu.")
-    if "dataset_id" in changed and changed["dataset_id"] != params.get("dataset_id"):
-        raise InputError(
-            "--set cannot change dataset_id, which selects all keys of a data set: "
-            "give an --expid of that data set."
-        )
-    seeds = {} if seed is None else {"seed": seed}
-    places = {**dict.fromkeys(changed, "--set"), **dict.fromkeys(seeds, "--seed"), "": "--set"}
-    params = check({**params, **changed, **seeds}, places)
-    if changed:
-        items = sorted((key, params[key]) for key in changed)
-        params["model_id"] += f"_{hashlib.md5(repr(items).encode()).hexdigest()[:8]}"
-    if seed is not None:
-        params["model_id"] += f"_seed{seed}"
-    return params
-
-
-def misspelled_keys(params: Mapping[str, Any], arguments: set[str]) -> list[str]:
-    """A warning for each ignored key that resembles a key of FuxiCTR or of the model.
-
-    Keys that end with `_field` are skipped: a data set's entry has those of every model.
-    """
-    valid = {*Keys.model_fields, *arguments}
-    sentences = []
-    for key in params:
-        if key not in valid and not key.startswith(("ssl_", "miss_")) and key[-6:] != "_field":
-            close = difflib.get_close_matches(key, valid, n=1, cutoff=0.9)
-            if close:
-                sentences.append(f"Key {key!r} is ignored. Did you mean {close[0]!r}?")
-    return sentences
 
 
 def _entries(config_dir: str, name: str) -> dict[str, Entry]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuxictr_miss.config.yaml_files import read_entries, read_value, read_values
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.yaml_files import read_entries, read_value, read_values
 
 
 def written(folder: Path, content: str | bytes) -> Path:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISSSettings
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
-from fuxictr_miss.settings import SSLSettings, keys_of, read_settings
 
 # the table "Hyper-parameters" of the design, from Section VI.A of the paper
 DEFAULTS = {
@@ -122,8 +122,11 @@ def read(params: dict[str, Any]) -> dict[str, Any]:
     """All keys with their values, as a model reads them from its config."""
     ssl = read_settings(SSLSettings, "ssl_", params)
     miss = read_settings(MISSSettings, "miss_", params)
-    values = {key: getattr(ssl, key.removeprefix("ssl_")) for key in keys_of(SSLSettings, "ssl_")}
-    for key in keys_of(MISSSettings, "miss_"):
+    values = {
+        key: getattr(ssl, key.removeprefix("ssl_"))
+        for key in keys_of(SSLSettings, "ssl_").model_fields
+    }
+    for key in keys_of(MISSSettings, "miss_").model_fields:
         values[key] = getattr(miss, key.removeprefix("miss_"))
     return values
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from fuxictr.utils import load_config
+from fuxictr.utils import load_config as load_by_fuxictr
 
-from fuxictr_miss.config import list_expids, load_params, misspelled_keys, override
+from fuxictr_miss.config import Config, list_expids, load_config
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.registry import list_models
 from fuxictr_miss.self_supervision import method_defaults
 
 CONFIG = "config"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BASE = {
     "model_root": "./checkpoints/", "data_root": "./data/", "metrics": ["AUC"], "optimizer": "adam",
     "loss": "binary_crossentropy", "batch_size": 8, "epochs": 1, "seed": 1, "verbose": 0,
@@ -37,8 +37,8 @@ def config_of(folder: Path, models: str, datasets: str = "tiny: {data_format: cs
 
 @pytest.mark.parametrize("expid", list_expids(CONFIG))
 def test_every_expid_means_the_same_to_fuxictr(expid):
-    theirs = load_config(CONFIG, expid)
-    assert load_params(CONFIG, expid) == theirs
+    theirs = load_by_fuxictr(CONFIG, expid)
+    assert load_config(CONFIG, expid).params == theirs
     model, dataset = theirs["model"], theirs["dataset_id"]
     assert expid == f"{model}_{dataset}"
 
@@ -73,12 +73,12 @@ def test_templates_are_no_expids():
 
 def test_an_unknown_expid_names_the_closest():
     with pytest.raises(InputError, match="Did you mean 'DIN_MISS_demo'"):
-        load_params(CONFIG, "DIN_MIS_demo")
+        load_config(CONFIG, "DIN_MIS_demo")
 
 
 def test_a_folder_without_config_is_named():
     with pytest.raises(InputError, match="nowhere"):
-        load_params("nowhere", "DIN_demo")
+        load_config("nowhere", "DIN_demo")
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_a_folder_without_config_is_named():
      ("miss_interest_encoder=[8, 8]", [8, 8]), ("ssl_feature_weight=null", None)],
 )  # fmt: skip
 def test_set_takes_yaml_values_and_scientific_numbers(text, value):
-    params = load_params(CONFIG, "DIN_MISS_demo")
-    assert override(params, [text], None)[text.partition("=")[0]] == value
+    config = load_config(CONFIG, "DIN_MISS_demo")
+    assert config.override([text], None).params[text.partition("=")[0]] == value
 
 
 def test_overridden_runs_have_names_of_their_own():
-    params = load_params(CONFIG, "DIN_MISS_demo")
+    config = load_config(CONFIG, "DIN_MISS_demo")
     ids = {
-        override(params, sets, seed)["model_id"]
+        config.override(sets, seed).model_id
         for sets in ([], ["epochs=3"], ["epochs=4"])
         for seed in (None, 1, 2)
     }
@@ -103,7 +103,7 @@ def test_overridden_runs_have_names_of_their_own():
 
 def test_a_mistyped_expid_names_the_three_closest_and_not_all():
     with pytest.raises(InputError) as error:
-        load_params(CONFIG, "DIN_MIS_demo")
+        load_config(CONFIG, "DIN_MIS_demo")
     said = str(error.value)
     assert said.count("' or '") == 2
     assert "--list" in said
@@ -113,14 +113,14 @@ def test_a_mistyped_expid_names_the_three_closest_and_not_all():
 @pytest.mark.parametrize("text", ["epochs", "epoch=3", "ssl_wieght=1", "epochs: 3", "gpu=0",
                                   "dataset_id=amazoncds", "epochs=[", "epochs=*x"])  # fmt: skip
 def test_set_refuses_what_is_no_key(text):
-    params = load_params(CONFIG, "DIN_MISS_demo")
+    config = load_config(CONFIG, "DIN_MISS_demo")
     with pytest.raises(InputError):
-        override(params, [text], None)
+        config.override([text], None)
 
 
 def test_a_misspelt_key_of_fuxictr_is_pointed_out():
     params: dict[str, Any] = {"learning_rat": 1, "batch_size": 2, "something_of_mine": 3}
-    (sentence,) = misspelled_keys(params, {"hidden_units"})
+    (sentence,) = Config.of(params).misspelled_keys({"hidden_units"})
     assert "'learning_rat'" in sentence
     assert "'learning_rate'" in sentence
 
@@ -139,7 +139,7 @@ def test_a_misspelt_key_of_fuxictr_is_pointed_out():
         ("metrics=gAUC", "group_id"),
         ("monitor_mode=min", "worst AUC"),
         ("seed=4294967296", "seed must be"),
-        ("ssl_temperature=0", "ssl_temperature must be positive"),
+        ("ssl_temperature=0", "ssl_temperature must be a number above 0"),
         ("ssl_weight=.nan", "ssl_weight must be"),
         ("ssl_training=jointly", "Did you mean 'joint'"),
         ("model_id=../x", "model_id must be a name"),
@@ -149,14 +149,14 @@ def test_a_misspelt_key_of_fuxictr_is_pointed_out():
 )
 def test_a_bad_value_in_set_is_refused_and_named(text, words):
     with pytest.raises(InputError, match=words) as error:
-        override(load_params(CONFIG, "DIN_MISS_demo"), [text], None)
+        load_config(CONFIG, "DIN_MISS_demo").override([text], None)
     assert str(error.value).startswith("--set: ")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_bad_seed_is_refused(seed):
     with pytest.raises(InputError, match="--seed: seed must be a whole number from 0"):
-        override(load_params(CONFIG, "DIN_MISS_demo"), [], seed)
+        load_config(CONFIG, "DIN_MISS_demo").override([], seed)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +166,18 @@ def test_a_bad_seed_is_refused(seed):
 )  # fmt: skip
 def test_set_gives_the_value_its_type(text, value):
     key = text.partition("=")[0]
-    assert override(load_params(CONFIG, "DIN_MISS_demo"), [text], None)[key] == value
+    assert load_config(CONFIG, "DIN_MISS_demo").override([text], None).params[key] == value
 
 
 def test_one_value_written_in_two_ways_is_one_run():
-    params = load_params(CONFIG, "DIN_MISS_demo")
-    ids = {override(params, [f"learning_rate={x}"], None)["model_id"] for x in ("1e-3", "0.001")}
+    config = load_config(CONFIG, "DIN_MISS_demo")
+    ids = {config.override([f"learning_rate={x}"], None).model_id for x in ("1e-3", "0.001")}
     assert len(ids) == 1
 
 
 def test_set_gives_no_key_twice():
     with pytest.raises(InputError, match="epochs twice"):
-        override(load_params(CONFIG, "DIN_MISS_demo"), ["epochs=1", "epochs=2"], None)
+        load_config(CONFIG, "DIN_MISS_demo").override(["epochs=1", "epochs=2"], None)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_set_gives_no_key_twice():
 def test_a_bad_entry_is_one_sentence_with_file_line_and_expid(tmp_path, models, words):
     config = config_of(tmp_path, f"{models}\n")
     with pytest.raises(InputError) as error:
-        load_params(config, "DIN_tiny")
+        load_config(config, "DIN_tiny")
     said = str(error.value)
     assert "\n" not in said
     assert all(word in said for word in words), said
@@ -213,20 +213,20 @@ def test_a_value_is_named_with_the_entry_that_it_comes_from(tmp_path):
         tmp_path, "DIN_tiny: {model: DIN, dataset_id: tiny}\n", "tiny: {sep: '||'}\n"
     )
     with pytest.raises(InputError, match=r"dataset_config.yaml, line 1, tiny: sep must be"):
-        load_params(config, "DIN_tiny")
+        load_config(config, "DIN_tiny")
 
 
 def test_an_empty_data_set_is_one_sentence(tmp_path):
     config = config_of(tmp_path, "DIN_tiny: {model: DIN, dataset_id: tiny}\n", "tiny:\n")
     with pytest.raises(InputError, match="tiny is empty"):
-        load_params(config, "DIN_tiny")
+        load_config(config, "DIN_tiny")
 
 
 def test_a_key_without_which_nothing_runs_is_named(tmp_path):
     (tmp_path / "dataset_config.yaml").write_text("tiny: {}\n")
     (tmp_path / "model_config.yaml").write_text("DIN_tiny: {model: DIN, dataset_id: tiny}\n")
     with pytest.raises(InputError, match="DIN_tiny, has no model_root: add it there or to Base"):
-        load_params(str(tmp_path), "DIN_tiny")
+        load_config(str(tmp_path), "DIN_tiny")
 
 
 @pytest.mark.parametrize("kind", ["model_config", "dataset_config"])
@@ -237,7 +237,7 @@ def test_a_name_in_two_files_is_an_error_with_both_places(tmp_path, kind):
     name = "DIN_tiny" if kind == "model_config" else "tiny"
     (tmp_path / kind / "b.yaml").write_text(f"# ours\n{name}: {{model: DIN, dataset_id: tiny}}\n")
     with pytest.raises(InputError, match=rf"{name} is twice .*a\.yaml, line \d+ .*b\.yaml, line 2"):
-        load_params(config, "DIN_tiny")
+        load_config(config, "DIN_tiny")
 
 
 def test_a_template_may_have_the_same_name_in_two_files(tmp_path):
@@ -248,7 +248,7 @@ def test_a_template_may_have_the_same_name_in_two_files(tmp_path):
         text = f"_t: &t {{model: {model}}}\n{model}_tiny: {{<<: *t, dataset_id: tiny}}\n"
         (tmp_path / "model_config" / f"{model}.yaml").write_text(text)
     assert list_expids(config) == ["DIN_tiny", "FM_tiny"]
-    assert load_params(config, "FM_tiny")["model"] == "FM"
+    assert load_config(config, "FM_tiny").model == "FM"
 
 
 @pytest.mark.parametrize("written", ["2024", "'2024'", "2024_01", "010", "1e3", "no"])
@@ -258,17 +258,17 @@ def test_a_data_set_may_be_called_by_a_number(tmp_path, written, named):
         tmp_path, f"DIN_x: {{model: DIN, dataset_id: {named}}}\n", f"{written}: {{sep: ','}}\n"
     )
     if written.strip("'") == named.strip("'"):
-        assert load_params(config, "DIN_x")["dataset_id"] == written.strip("'")
+        assert load_config(config, "DIN_x").dataset_id == written.strip("'")
     else:
         with pytest.raises(InputError, match="Unknown dataset_id"):
-            load_params(config, "DIN_x")
+            load_config(config, "DIN_x")
 
 
 @pytest.mark.parametrize("name", ["exp [1]", "a*b", "what?", "{x}", "[!a]"])
 def test_a_folder_is_no_pattern(tmp_path, name):
     config = config_of(tmp_path / name, "DIN_tiny: {model: DIN, dataset_id: tiny}\n")
     assert list_expids(config) == ["DIN_tiny"]
-    assert load_params(config, "DIN_tiny")["epochs"] == 1
+    assert load_config(config, "DIN_tiny").epochs == 1
 
 
 def test_values_have_their_types_and_foreign_keys_their_value(tmp_path):
@@ -277,7 +277,7 @@ def test_values_have_their_types_and_foreign_keys_their_value(tmp_path):
         "DIN_tiny: {model: DIN, dataset_id: tiny, learning_rate: 1e-3, net_regularizer: 1, "
         "metrics: AUC, dnn_hidden_units: [8, 1], net_dropout: '1e-1', my_key: {a: [1]}}\n",
     )
-    params = load_params(config, "DIN_tiny")
+    params = load_config(config, "DIN_tiny").params
     assert params["learning_rate"] == 1e-3
     assert isinstance(params["net_regularizer"], float)
     assert params["metrics"] == ["AUC"]
