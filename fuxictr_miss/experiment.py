@@ -43,10 +43,7 @@ from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = {
-    "cpu": 1024,
-    "cuda": 16_384,
-}  # rows; see benchmarks/evaluation.py
+_EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # rows; see benchmarks/evaluation.py
 
 
 def run(
@@ -107,18 +104,15 @@ def _run_lock(config: Config) -> Iterator[None]:
     """Refuse a second run of an experiment, which would overwrite the first one's files."""
     path = config.file(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}"), blocking=False)
     try:
-        lock.acquire()
+        lock = FileLock(path.with_name(f".{path.name}"), blocking=False).acquire()
     except Timeout as error:
         raise InputError(
             f"{config.model_id} is already running with its checkpoint in {path.parent}: wait for "
             "it, or set another model_root."
         ) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]]:

@@ -103,7 +103,7 @@ def test_wrong_input_is_one_sentence_exit_code_2_and_no_half_file(workplace, arg
         ({"miss_max_distance": 0}, "miss_max_distance"),
         ({"ssl_training": "jointly"}, "Did you mean 'joint'"),
         ({"miss_variant": "/X"}, "miss_variant"),
-        ({"miss_max_width": "three"}, "int"),
+        ({"miss_max_width": "three"}, "a whole number"),
         ({"mis_max_width": 2, "ssl_sequences": ["item_histry"]}, "item_history"),
     ],
 )

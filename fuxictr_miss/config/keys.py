@@ -9,19 +9,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.config.values import (
@@ -29,6 +22,7 @@ from fuxictr_miss.config.values import (
     Count,
     Natural,
     NonNegative,
+    Places,
     Positive,
     Rate,
     Share,
@@ -43,7 +37,6 @@ _HIGHER_IS_BETTER = {"AUC": True, "logloss": False, "binary_crossentropy": False
 # FuxiCTR's own run_expid.py raises a KeyError if one of these is missing.
 _REQUIRED = ("model", "model_id", "dataset_id", "model_root", "data_root", "metrics", "optimizer",
              "loss", "batch_size", "epochs", "seed", "verbose")  # fmt: skip
-_NAMES = ("model", "model_id", "dataset_id", "group_id")  # text even if it looks like a number
 # Keys that say where a run happens, not what it computes: a resume may change them.
 OF_THE_MACHINE = {"gpu", "verbose", "model_root", "data_root", "num_workers",
                    "preprocess_command", "memory_budget_gb"}  # fmt: skip
@@ -79,10 +72,6 @@ Name = Annotated[
     described("a name that a file can have: at most 200 bytes, no / or \\, no space at an end"),
 ]
 Folder = Annotated[str, described("the path of a folder", min_length=1)]
-Rows = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
-    described("a share of the rows below 1, or their number"),
-]
 Regularizer = Annotated[
     NonNegative
     | Annotated[str, Field(pattern=rf"^(?:l[12]\({_NUMBER}\)|l1_l2\({_NUMBER},\s*{_NUMBER}\))$")]
@@ -148,8 +137,8 @@ class Config(Checked):
     min_categr_count: Natural = 0
     num_buckets: Natural = 0
     sep: str = described("one letter", min_length=1, max_length=1, default=",")
-    valid_size: Rows = 0
-    test_size: Rows = 0
+    valid_size: Natural | Rate = described("a share of the rows, or their number", default=0)
+    test_size: Natural | Rate = described("a share of the rows, or their number", default=0)
     split_type: Literal["random", "sequential"] = "sequential"
     rebuild_dataset: Switch = True
     pickle_feature_encoder: Switch = True
@@ -197,14 +186,12 @@ class Config(Checked):
     autocast: Literal["bf16"] | None = None
 
     @classmethod
-    def of(
-        cls, params: Config | Mapping[str, Any], places: Mapping[str, str] | None = None
-    ) -> Config:
+    def of(cls, params: Config | Mapping[str, Any], places: Places | None = None) -> Config:
         """Check FuxiCTR's plain dict of parameters.
 
         Args:
             params: keys and values; a config is returned as it is.
-            places: where each key was read; "" for all others and for errors of several keys.
+            places: where the keys were read, for the error message.
 
         Raises:
             InputError: a value has the wrong type, is out of its range, or contradicts another.
@@ -219,7 +206,7 @@ class Config(Checked):
 
     @classmethod
     def of_experiment(
-        cls, params: Config | Mapping[str, Any], places: Mapping[str, str] | None = None
+        cls, params: Config | Mapping[str, Any], places: Places | None = None
     ) -> Config:
         """The same with every key that an experiment must have.
 
@@ -276,8 +263,7 @@ class Config(Checked):
                 raise unknown("key in --set", key, valid)
             if key in changes:
                 raise InputError(f"--set gives {key} twice: remove one of them.")
-            is_name = key in _NAMES and text not in ("", "~", "null")
-            changes[key] = text if is_name else read_value(text)
+            changes[key] = read_value(key, text)
         if "gpu" in changes:
             raise InputError("--set cannot change gpu: use the option --gpu.")
         if changes.get("dataset_id", self.dataset_id) != self.dataset_id:
@@ -311,41 +297,35 @@ class Config(Checked):
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Check keys against one another, as far as they are given."""
-        given = self.model_fields_set
         weights = {self.monitor: 1} if isinstance(self.monitor, str) else self.monitor
-        for name, weight in weights.items() if given & {"monitor", "monitor_mode"} else ():
+        for name, weight in weights.items():
             if (_HIGHER_IS_BETTER.get(name, True) == (weight > 0)) != (self.monitor_mode == "max"):
                 raise InputError(
                     f"monitor {self.monitor!r} with monitor_mode {self.monitor_mode!r} keeps the "
                     f"epoch with the worst {name}: change the mode or the sign of the weight."
                 )
-        asked = [*self.metrics, *(weights if "monitor" in given else ())]
-        grouped = [name for name in asked if name not in _HIGHER_IS_BETTER]
+        grouped = [name for name in (*self.metrics, *weights) if name not in _HIGHER_IS_BETTER]
         if grouped and not self.group_id:
             raise InputError(
                 f"{grouped[0]} is a mean over groups of rows: set group_id to the column of the "
                 "group, for example user_id, or remove it from metrics and monitor."
             )
-        if "feature_cols" in given:
-            columns = [name for each in self.feature_cols for name in _names_of(each)]
-            for key, name in self._named_features():
+        named = {
+            "group_id": [self.group_id] if self.group_id else [],
+            "feature in use_features:": self.use_features or [],
+            "feature in feature_specs:": _names_of(self.feature_specs or []),
+        }
+        columns = _names_of(self.feature_cols)
+        for key, names in named.items():
+            for name in names if columns else ():
                 if name not in columns:
                     raise unknown(key, name, columns)
         return self
 
-    def _named_features(self) -> Iterator[tuple[str, str]]:
-        """Pairs of a key and a feature that it names."""
-        if self.group_id:
-            yield "group_id", self.group_id
-        for name in self.use_features or ():
-            yield "feature in use_features:", name
-        for each in self.feature_specs or ():
-            yield from (("feature in feature_specs:", name) for name in _names_of(each))
 
-
-def _names_of(column: Mapping[str, Any]) -> list[str]:
-    names = column.get("name", [])
-    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
+def _names_of(columns: Columns) -> list[str]:
+    each = [column.get("name", []) for column in columns]
+    return [str(n) for names in each for n in (names if isinstance(names, list) else [names])]
 
 
 # Keys of model classes that mean the same in every class, by their ending. PyTorch would report a
@@ -363,10 +343,11 @@ _OF_MODELS: dict[str, Any] = {
 @cache
 def _keys_of_models(keys: tuple[str, ...]) -> type[Checked]:
     """Those of some keys that end like one of `_OF_MODELS`, typed."""
-    fields: dict[str, Any] = {
-        key: (kind, None)
-        for key in keys
-        for ending, kind in _OF_MODELS.items()
-        if key == ending or key.endswith(f"_{ending}")
-    }
-    return create_model("KeysOfModels", __base__=Checked, **fields)
+    return Checked.with_keys(
+        {
+            key: kind
+            for key in keys
+            for ending, kind in _OF_MODELS.items()
+            if key == ending or key.endswith(f"_{ending}")
+        }
+    )

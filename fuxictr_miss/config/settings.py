@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, create_model
+from pydantic import AfterValidator
 
-from fuxictr_miss.config.values import Checked, Count, NonNegative, Positive, described
+from fuxictr_miss.config.values import Checked, Count, NonNegative, Places, Positive, described
 
 SettingsT = TypeVar("SettingsT")
 
@@ -68,7 +68,7 @@ def read_settings(
     kind: type[SettingsT],
     prefix: str,
     params: Mapping[str, Any],
-    places: Mapping[str, str] | None = None,
+    places: Places | None = None,
 ) -> SettingsT:
     """Build a dataclass from the keys of `params` that start with `prefix`.
 
@@ -76,7 +76,7 @@ def read_settings(
         kind: the dataclass; each of its fields has a default.
         prefix: a field `width` is the key `<prefix>width`.
         params: keys of others are ignored.
-        places: where each key was read, for the error message.
+        places: where they were read, for the error message.
 
     Raises:
         InputError: a value is not what the annotation of its field takes.
@@ -91,7 +91,6 @@ def read_settings(
 def keys_of(kind: type, prefix: str) -> type[Checked]:
     """The config keys of a settings class, as the fields of a model."""
     hints = get_type_hints(kind, include_extras=True)
-    fields: dict[str, Any] = {
-        prefix + field.name: (hints[field.name], None) for field in dataclasses.fields(kind)
-    }
-    return create_model(kind.__name__, __base__=Checked, **fields)
+    return Checked.with_keys(
+        {prefix + field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -14,15 +14,17 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    create_model,
     field_validator,
 )
 from pydantic_core import ErrorDetails
+from typing_extensions import Self
 
 from fuxictr_miss.errors import InputError, unknown
 
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
-CheckedT = TypeVar("CheckedT", bound="Checked")
+Places = Mapping[str, str]  # where each key was read, such as "file, line 3"; "" for all others
 
 
 def described(description: str, **limits: Any) -> Any:
@@ -67,14 +69,18 @@ class Checked(BaseModel):
             raise error
 
     @classmethod
-    def read(
-        cls: type[CheckedT], values: Mapping[str, Any], places: Mapping[str, str] | None = None
-    ) -> CheckedT:
+    def with_keys(cls, types: Mapping[str, Any]) -> type[Checked]:
+        """A class with these keys and their types."""
+        fields: dict[str, Any] = {key: (hint, None) for key, hint in types.items()}
+        return create_model("Keys", __base__=Checked, **fields)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], places: Places | None = None) -> Self:
         """Check values by key; missing ones get their default.
 
         Args:
             values: keys and values.
-            places: where each key was read; "" for all others.
+            places: where they were read, for the error message.
 
         Raises:
             InputError: names the place, the key, the value, and the allowed values.
@@ -83,6 +89,7 @@ class Checked(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             errors = error.errors(include_url=False)
+        errors.sort(key=lambda each: each["type"] == "missing")  # a mistyped key is missing, too
         first = errors[0]["loc"][:1]  # of one key, or none for a rule about several
         key = str(first[0]) if first else ""
         of_key = [each for each in errors if each["loc"][:1] == first]
@@ -97,8 +104,12 @@ class Checked(BaseModel):
         reason = errors[0].get("ctx", {}).get("error")
         if isinstance(reason, InputError):
             return str(reason)
-        if key not in cls.model_fields:
-            return f"The key {key!r} must be text: put it in quotes."
+        if errors[0]["type"] == "missing":
+            return f"{key} is missing."
+        if errors[0]["type"] == "invalid_key":
+            return f"The key {key} must be text: put it in quotes."
+        if errors[0]["type"] == "extra_forbidden":
+            return str(unknown("key", key, cls.model_fields))
         for each in reversed(errors):
             if each["type"] == "literal_error" and isinstance(each["input"], str):
                 valid = re.findall("'(.*?)'", each["ctx"]["expected"])

@@ -14,11 +14,42 @@ _MAPPING, _MERGE, _NULL, _TEXT = (
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str")
 )
 # Names are kept as text: YAML would read 2024_01 as the number 202401, and no as False.
-_NAMES = {"base_expid", "dataset_id", "model", "model_id"}
+_NAMES = {"base_expid", "dataset_id", "group_id", "model", "model_id"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's loader, except that 1e-3 is a number, as in YAML 1.2, instead of text."""
+    """PyYAML's loader, except that it keeps names as text and refuses duplicate keys, and that 1e-3
+    is a number, as in YAML 1.2.
+    """
+
+    def __init__(self, text: str, path: Path | str = "") -> None:
+        super().__init__(text)
+        self.path = path
+        self.checked: list[yaml.Node] = []
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Check a mapping before its merge keys are replaced by what they name."""
+        if not any(node is each for each in self.checked):
+            self._check(node)
+            self.checked.append(node)
+        super().flatten_mapping(node)
+
+    def _check(self, node: yaml.MappingNode) -> None:
+        """Below the top level a null may come before the value, as in an example of FuxiCTR's."""
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise InputError(
+                    f"{self.path} has {key.value!r} twice, in line {lines[key.value]} and in line "
+                    f"{line}: remove one of them."
+                )
+            if value.tag != _NULL or not self.checked:
+                lines[key.value] = line
+            if key.value in _NAMES and isinstance(value, yaml.ScalarNode) and value.tag != _NULL:
+                value.tag = _TEXT
 
 
 _Loader.add_implicit_resolver(
@@ -29,15 +60,10 @@ _Loader.add_implicit_resolver(
 
 
 class Entry(NamedTuple):
-    """A top-level key of a file with its value and position."""
+    """The value of a top-level key of a file, and the file and line where it stands."""
 
     value: Any
-    path: Path
-    line: int
-
-    @property
-    def place(self) -> str:
-        return f"{self.path}, line {self.line}"
+    place: str
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
@@ -49,13 +75,12 @@ def read_entries(path: Path) -> dict[str, Entry]:
     """
     text = _read(path)
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, path)
         root = loader.get_single_node()
         if root is None:
             return {}
         if root.tag != _MAPPING:
             raise InputError(f"{path} must have lines of the form `name: value`.")
-        _check(root, path)
         for key, _ in root.value:
             if key.tag != _MERGE:
                 key.tag = _TEXT
@@ -67,7 +92,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
     except Exception as error:  # PyYAML's, from a date such as 2024-13-45 or `!!bool maybe`
         raise InputError(f"{path} has a value that YAML cannot read ({error}).") from error
     return {
-        key.value: Entry(values[key.value], path, key.start_mark.line + 1) for key, _ in root.value
+        key.value: Entry(values[key.value], f"{path}, line {key.start_mark.line + 1}")
+        for key, _ in root.value
     }
 
 
@@ -76,67 +102,28 @@ def read_values(path: Path) -> dict[str, Any]:
     return {name: entry.value for name, entry in read_entries(path).items()}
 
 
-def read_value(text: str) -> Any:
-    """Parse a single YAML value, such as the text after a `key:`.
+def read_value(key: str, text: str) -> Any:
+    """Read the text after a `key:` as a file would be.
 
     Raises:
         InputError: it is not a YAML value.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(f"{key}: {text}", Loader=_Loader)[key]
     except Exception as error:  # as above
         raise InputError(f"{text!r} is not a YAML value.") from error
 
 
 def _read(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = content[error.start]
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise InputError(
             f"{path}, line {line}, has the byte 0x{byte:02x}, which is not UTF-8: save it as UTF-8."
         ) from error
-
-
-def _check(root: yaml.MappingNode, path: Path) -> None:
-    """Refuse duplicate keys in any mapping, and tag names as text."""
-    waiting: list[yaml.Node] = [root]
-    seen: set[int] = set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            _refuse_duplicates(node, path, node is root)
-            for key, value in node.value:
-                waiting.append(value)
-                scalars = isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
-                if scalars and key.value in _NAMES and value.tag != _NULL:
-                    value.tag = _TEXT
-
-
-def _refuse_duplicates(mapping: yaml.MappingNode, path: Path, top: bool) -> None:
-    """Refuse duplicate keys. Below the top level a null may come first, as in a FuxiCTR example."""
-    lines: dict[str, int] = {}
-    for key, value in mapping.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
-            continue
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            raise InputError(
-                f"{path} has {key.value!r} twice, in line {lines[key.value]} and in line {line}: "
-                "remove one of them."
-            )
-        if top or value.tag != _NULL:
-            lines[key.value] = line
 
 
 def _syntax_error(path: Path, text: str, error: yaml.YAMLError) -> InputError:
