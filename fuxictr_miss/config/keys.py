@@ -136,9 +136,11 @@ class Config(Checked):
     feature_config: Any = None
     min_categr_count: Natural = 0
     num_buckets: Natural = 0
-    sep: str = described("one letter", min_length=1, max_length=1, default=",")
-    valid_size: Natural | Rate = described("a share of the rows, or their number", default=0)
-    test_size: Natural | Rate = described("a share of the rows, or their number", default=0)
+    sep: str = described("one character", min_length=1, max_length=1, default=",")
+    valid_size: Natural | Rate = described(
+        "a share of the rows below 1, or their number", default=0
+    )
+    test_size: Natural | Rate = described("a share of the rows below 1, or their number", default=0)
     split_type: Literal["random", "sequential"] = "sequential"
     rebuild_dataset: Switch = True
     pickle_feature_encoder: Switch = True

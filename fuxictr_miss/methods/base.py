@@ -1,8 +1,8 @@
 """What a self-supervised method is, and the names by which models find one.
 
 A method is an `nn.Module` with a dataclass `Settings`. Its config keys are the method's name in
-lower case, "_", and the name of a field of `Settings`. It is built once for each behavior of a
-model, as
+lower case, "_", and the name of a field of `Settings`, whose annotation says what the key takes. It
+is built once for each behavior of a model, as
 
     Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
 

@@ -13,6 +13,7 @@ from fuxictr.pytorch.torch_utils import get_loss, get_optimizer, get_regularizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuxictr_miss import experiment
 from fuxictr_miss.config import Config
 from fuxictr_miss.config.keys import Loss, Optimizer
 from fuxictr_miss.errors import InputError
@@ -240,3 +241,53 @@ def test_keys_that_mean_the_same_in_every_model_are_checked_by_their_ending(key,
 )  # fmt: skip
 def test_what_a_model_may_have_there_passes(key, value):
     assert Config.of({key: value}).params == {key: value}
+
+
+def test_a_key_that_is_not_given_has_its_default_but_is_not_passed_on():
+    config = Config.of({"model": "DIN", "my_key": 1})
+    assert (config.num_threads, config.shuffle, config.max_gradient_norm) == (1, True, 10.0)
+    assert config.params == {"model": "DIN", "my_key": 1}
+
+
+def test_other_values_make_another_config_and_their_place_is_named():
+    config = Config.of({"epochs": 1, "dnn_hidden_units": [8]})
+    assert config.replace({"epochs": 2}, "").params == {"epochs": 2, "dnn_hidden_units": [8]}
+    assert config.epochs == 1
+    for changes in ({"epochs": 0}, {"dnn_hidden_units": [0]}, {"ssl_weight": -1},
+                    {"monitor_mode": "min"}):  # fmt: skip
+        with pytest.raises(InputError, match=r"^my_file\.yaml: "):
+            config.replace(changes, "my_file.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        config.epochs = 0
+
+
+def test_a_config_is_a_config_already():
+    config = Config.of({"epochs": 1})
+    assert Config.of(config) is config
+
+
+@pytest.mark.parametrize("key", ["model", "epochs", "metrics", "seed", "model_id"])
+def test_an_experiment_without_a_key_that_it_needs_is_refused(params, key):
+    del params[key]
+    for start in (experiment.run, experiment.build, experiment.load_trained):
+        with pytest.raises(InputError, match=f"The config has no {key}: add it"):
+            start(params)
+
+
+def test_a_key_that_is_no_text_is_refused():
+    with pytest.raises(InputError, match="The key 1 must be text"):
+        Config.of({1: "x"})
+
+
+def test_keys_named_like_parts_of_a_config_are_keys_like_others():
+    own = {"params": 1, "settings": 2, "override": 3, "model_config": 4, "copy": 5, "file": 6}
+    assert Config.of(own).params == own
+    changed = Config.of(own).override(["epochs=2"], None)
+    assert changed.params == {**own, "epochs": 2, "model_id": changed.model_id}
+
+
+def test_where_a_run_happens_does_not_decide_what_it_computes():
+    there = {"gpu": 0, "verbose": 1, "model_root": "x", "data_root": "y", "num_workers": 3}
+    assert Config.of({"epochs": 2, "ssl_weight": 1, **there}).settings == {
+        "epochs": 2, "ssl_weight": 1,
+    }  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+import pickle
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.errors import InputError
@@ -224,3 +227,66 @@ def test_an_unknown_key_is_refused_with_the_closest(key: str, closest: str | Non
 def test_keys_of_others_are_none_of_our_business() -> None:
     check_method_keys({"embedding_dim": 10, "missing": 1, "sslash": 2, "dnn_hidden_units": [3]})
     check_method_keys(DEFAULTS)
+
+
+@dataclasses.dataclass
+class Theirs:
+    """The settings of somebody's own method: a plain dataclass."""
+
+    rate: float = 0.1
+    width: Annotated[int, Field(ge=8, description="a width of 8 or more")] = 16
+    depth: Annotated[int, Field(le=3)] = 1
+    name: str = ""
+    kind: Literal["mean", "last"] = "mean"
+    sizes: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth > self.width:
+            raise InputError("own_depth must be at most own_width.")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "taken"),
+    [("rate", "1e-3", 1e-3), ("rate", 1, 1.0), ("name", "1e3", "1e3"), ("sizes", (8, 4), [8, 4]),
+     ("sizes", None, None), ("kind", "last", "last")],
+)  # fmt: skip
+def test_a_plain_dataclass_of_somebody_else_is_read_by_its_annotations(field, value, taken):
+    settings = read_settings(Theirs, "own_", {f"own_{field}": value, "other_width": "x"})
+    assert getattr(settings, field) == taken
+    assert type(getattr(settings, field)) is type(taken)
+    assert type(settings) is Theirs
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("rate", math.nan, "must be a finite number, got nan"),
+        ("rate", True, "must be a valid number, got True"),
+        ("width", 4, "must be a width of 8 or more, got 4"),
+        ("width", "16", "got '16'"),
+        ("width", "1e1", "got '1e1'"),
+        ("depth", 4, "must be less than or equal to 3, got 4"),
+        ("name", 3, "must be a valid string, got 3"),
+        ("kind", "means", "Did you mean 'mean'"),
+        ("kind", 3, "must be 'mean' or 'last', got 3"),
+        ("sizes", [8, "4"], r"got \[8, '4'\]"),
+        ("width", None, "got None"),
+    ],
+)
+def test_a_bad_value_of_it_is_one_sentence_with_the_place(field, value, words):
+    key = f"own_{field}"
+    with pytest.raises(InputError, match=words) as error:
+        read_settings(Theirs, "own_", {key: value}, {key: "x.yaml, line 3"})
+    assert str(error.value).startswith("x.yaml, line 3: ")
+    assert key in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_its_own_rules_are_kept():
+    @dataclasses.dataclass
+    class Wide(Theirs):
+        depth: int = 1
+
+    with pytest.raises(InputError, match="own_depth must be at most"):
+        read_settings(Wide, "own_", {"own_depth": 20})

@@ -45,7 +45,14 @@ def test_the_cell_that_defines_a_method_may_run_again():
 
 
 @pytest.mark.parametrize(
-    "settings", [None, dict, dataclasses.make_dataclass("Settings", [("width", "int")])]
+    "settings",
+    [
+        None,
+        dict,
+        dataclasses.make_dataclass("Settings", [("width", "int")]),
+        dataclasses.make_dataclass("Settings", [("width", "Whole", 3)]),  # a name that is not there
+        dataclasses.make_dataclass("Settings", [("width", nn.Linear, None)]),
+    ],
 )
 def test_a_method_without_settings_or_a_default_is_refused_and_breaks_no_model(settings):
     with pytest.raises(ValueError, match="dataclass Settings"):
