@@ -15,13 +15,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from fuxictr_miss.config import Config
 from fuxictr_miss.config.settings import SSLSettings, keys_of
+from fuxictr_miss.config.values import describe
 from fuxictr_miss.config.yaml_files import read_entries
 from fuxictr_miss.methods.base import get_method, list_methods
 
@@ -131,12 +131,6 @@ MEANING = {
     "miss_feature_encoder": "layer sizes",
     "rule_encoder": "layer sizes of the encoder",
 }
-WORDS = {
-    Any: "anything",
-    bool: "True or False, without quotes",
-    str: "a text",
-    type(None): "null",
-}
 
 
 def page() -> str:
@@ -186,19 +180,9 @@ def _sections() -> Iterator[tuple[str, list[str]]]:
     yield title, keys
 
 
-def _values(hint: Any) -> str:
-    """What a type takes, in words: its description, or that of the types it is made of."""
-    field = hint if isinstance(hint, FieldInfo) else FieldInfo.from_annotation(hint)
-    kind = field.annotation
-    if field.description:
-        return field.description.removesuffix(" to 2147483647")
-    if get_origin(kind) is Literal:
-        return ", ".join(str(name) or '""' for name in get_args(kind))
-    if get_origin(kind) in (Union, UnionType):
-        return ", or ".join(filter(None, map(_values, get_args(kind))))
-    if get_origin(kind) is list:
-        return "a list of such"
-    return "" if field.metadata else WORDS[kind]  # a pattern stands beside the names it adds to
+def _values(field: FieldInfo) -> str:
+    """What a field takes, without what no one will reach."""
+    return describe(field).replace(" to 2147483647", "").replace("one of ", "")
 
 
 def _comments(kind: type) -> dict[str, str]:

@@ -96,11 +96,14 @@ Loss = Literal["bce", "binary_cross_entropy", "binary_cross_entropy_with_logits"
                "binary_crossentropy", "huber_loss", "l1_loss", "mse_loss", "poisson_nll_loss",
                "smooth_l1_loss", "soft_margin_loss"]  # fmt: skip
 Task = Literal["binary_classification", "regression"]
+_SEVERAL = described("a list of them", min_length=1)
 Columns = list[dict[str, Any]]
 
 
 class Config(Checked):
     """One experiment: every key of FuxiCTR's and ours, typed, and those of the model's class.
+
+    Defaults are FuxiCTR's where it has one.
 
     Keys of the model's class and `ssl_` and method keys are in `params` only.
     """
@@ -131,11 +134,11 @@ class Config(Checked):
     group_id: Annotated[str | None, BeforeValidator(_text)] = described(
         "a column, or null", default=None
     )
-    use_features: list[str] | None = described("a list of features, or null", default=None)
+    use_features: Annotated[list[str], described("a list of features")] | None = None
     feature_specs: Columns | None = described("a list of {name: ..., ...}, or null", default=None)
     feature_config: Any = None
-    min_categr_count: Natural = 0
-    num_buckets: Natural = 0
+    min_categr_count: Natural = 1
+    num_buckets: Natural = 10
     sep: str = described("one character", min_length=1, max_length=1, default=",")
     valid_size: Natural | Rate = described(
         "a share of the rows below 1, or their number", default=0
@@ -156,9 +159,7 @@ class Config(Checked):
     label_noise_rate: Rate = 0.0
     memory_budget_gb: NonNegative | None = None
     epochs: Count = 1
-    eval_steps: Annotated[int, Field(ge=1)] | None = described(
-        "a whole number from 1, or null", default=None
-    )
+    eval_steps: Count | None = None
     early_stop_patience: int = described(
         "a whole number from 1 (above epochs: no early stop)", ge=1, default=2
     )
@@ -167,9 +168,9 @@ class Config(Checked):
     verbose: bool | Annotated[int, Field(ge=0)] = described("0 or more", default=0)
     debug_mode: Switch = False
     # the model
-    task: Task | Annotated[list[Task], Field(min_length=1)] = "binary_classification"
+    task: Task | Annotated[list[Task], _SEVERAL] = "binary_classification"
     num_tasks: Count = 1
-    loss: Loss | Annotated[list[Loss], Field(min_length=1)] = "bce"
+    loss: Loss | Annotated[list[Loss], _SEVERAL] = "bce"
     loss_weight: Any = None
     metrics: Annotated[list[Metric], BeforeValidator(_listed)] = described(
         "a list of metrics like [AUC, logloss]", min_length=1, default=[]
@@ -181,7 +182,7 @@ class Config(Checked):
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 1e-3
     max_gradient_norm: Positive = 10.0
-    embedding_dim: Count = 1
+    embedding_dim: Count = 10
     embedding_regularizer: Regularizer = None
     net_regularizer: Regularizer = None
     regularizer: Regularizer = None  # of LR and FM
@@ -333,7 +334,9 @@ def _names_of(columns: Columns) -> list[str]:
 # Keys of model classes that mean the same in every class, by their ending. PyTorch would report a
 # wrong value unclearly or not at all: `use_softmax: maybe` is true, [0] a layer of no units.
 _OF_MODELS: dict[str, Any] = {
-    "hidden_units": list[Count | list[Count]] | None,
+    "hidden_units": Annotated[
+        list[Count | list[Count]] | None, described("a list of layer sizes, whole numbers from 1")
+    ],
     **dict.fromkeys(("dropout", "dropout_rates"), Share | list[Share] | None),
     "activations": str | list[str | None] | None,
     **dict.fromkeys(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -17,11 +18,20 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from fuxictr_miss.errors import InputError, unknown
 
+_WORDS: dict[Any, str] = {
+    Any: "anything",
+    bool: "True or False, without quotes",
+    float: "a finite number",
+    int: "a whole number",
+    str: "a text",
+    type(None): "null",
+}
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 Places = Mapping[str, str]  # where each key was read, such as "file, line 3"; "" for all others
@@ -30,6 +40,21 @@ Places = Mapping[str, str]  # where each key was read, such as "file, line 3"; "
 def described(description: str, **limits: Any) -> Any:
     """What a type takes in words, with its limits as in `pydantic.Field`."""
     return Field(description=description, **limits)
+
+
+def describe(hint: Any) -> str:
+    """What a type takes, in words: its description, or those of the types that it is made of."""
+    field = hint if isinstance(hint, FieldInfo) else FieldInfo.from_annotation(hint)
+    kind, parts = field.annotation, get_args(field.annotation)
+    if field.description:
+        return field.description
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(name) or '""' for name in parts)
+    if get_origin(kind) in (Union, UnionType):
+        return ", or ".join(filter(None, map(describe, parts)))
+    if get_origin(kind) is list and not field.metadata:
+        return f"a list, each entry {describe(parts[0])}"
+    return "" if field.metadata else _WORDS.get(kind, "")
 
 
 def _switch(value: Any) -> Any:
@@ -114,10 +139,11 @@ class Checked(BaseModel):
             if each["type"] == "literal_error" and isinstance(each["input"], str):
                 valid = re.findall("'(.*?)'", each["ctx"]["expected"])
                 return str(unknown(key, each["input"], valid))
-        rule = errors[-1]["msg"].removeprefix("Input should be ")
+        rule = describe(cls.model_fields[key])
+        rule = rule or errors[0]["msg"].removeprefix("Input should be ")
         shown = repr(value)
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        return f"{key} must be {cls.model_fields[key].description or rule}, got {shown}."
+        return f"{key} must be {rule}, got {shown}."
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ class _Inputs(NamedTuple):
 
     columns: list[dict[str, Any]]
     labels: list[dict[str, Any]]
+    binary: list[bool]  # of a label, whether it is one of 0 and 1
     splits: dict[str, list[str]]
     items: list[str]  # of vocab_data
     pretrained: dict[str, str]  # of a feature, its file
@@ -147,7 +148,8 @@ def _inputs(config: Config) -> _Inputs:
     for column in columns:
         if column["name"] in pretrained:
             check_pretrained(column, config.params.get("embedding_dim"))
-    return _Inputs(columns, labels, splits, items, pretrained)
+    binary = [is_binary(config.params, place) for place in range(len(labels))]
+    return _Inputs(columns, labels, binary, splits, items, pretrained)
 
 
 def _source_files(config: Config, split: str, path: str, ending: str) -> list[str]:
@@ -194,7 +196,7 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     if inputs.items:
         fitted_on = pl.concat([everything, _items(config, inputs)], how="diagonal")
     try:
-        processor.count(fitted_on, everything, config.min_categr_count or 1)
+        processor.count(fitted_on, everything, config.min_categr_count)
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"The splits of {config.dataset_id} cannot be read: {reason}") from error
@@ -202,8 +204,7 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
 
 
 def _open(config: Config, inputs: _Inputs, file: str) -> Table:
-    binary = [is_binary(config.params, place) for place in range(len(inputs.labels))]
-    return open_table(file, inputs.columns, inputs.labels, binary, config.sep)
+    return open_table(file, inputs.columns, inputs.labels, inputs.binary, config.sep)
 
 
 def _items(config: Config, inputs: _Inputs) -> pl.LazyFrame:
@@ -255,7 +256,13 @@ def _encode(
     processor = raw.processor
     _settle_in(processor, building)
     everything = pl.concat(list(raw.splits.values()))
-    processor.fit(raw.fitted_on, everything, rebuild_dataset=True, **_fit_options(config.params))
+    processor.fit(
+        raw.fitted_on,
+        everything,
+        rebuild_dataset=True,
+        min_categr_count=config.min_categr_count,
+        num_buckets=config.num_buckets,
+    )
     for name, file in inputs.pretrained.items():
         vocabulary = processor.processor_dict[f"{name}::tokenizer"].vocab
         check_overlap(name, file, vocabulary, processor.feature_map.features[name]["oov_idx"])
@@ -275,15 +282,11 @@ def _settle_in(processor: FeatureProcessor, place: Path) -> None:
     processor.vocab_file = str(place / "feature_vocab.json")
 
 
-def _fit_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: params[k] for k in ("min_categr_count", "num_buckets") if params.get(k) is not None}
-
-
 def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progress: tqdm) -> str:
     """Encode a split; its digest."""
     writer, digest = None, SplitDigest()
     try:
-        for part in _parts(frame):
+        for part in frame.collect().iter_slices(_ROWS_AT_ONCE):
             encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
             columns = {name: np.asarray(values) for name, values in encoded.items()}
             for name, values in columns.items():
@@ -296,11 +299,6 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
         if writer is not None:
             writer.close()
     return digest.hexdigest()
-
-
-def _parts(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    whole = frame.collect()
-    yield from whole.iter_slices(_ROWS_AT_ONCE)
 
 
 def _arrow(array: np.ndarray) -> pa.Array:
@@ -326,7 +324,7 @@ def _stamp(config: Config, inputs: _Inputs, known: Mapping[str, Any]) -> dict[st
         files[path] = {**seen, "digest": before["digest"] if same else file_digest(path)}
     sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
     settings: dict[str, Any] = {key: config.params.get(key) for key in _SETTINGS}
-    settings["binary"] = [is_binary(config.params, place) for place in range(len(inputs.labels))]
+    settings["binary"] = inputs.binary
     return {
         "encoder": _ENCODER,
         "fuxictr": fuxictr_version,

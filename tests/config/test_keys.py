@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from fuxictr_miss import experiment
 from fuxictr_miss.config import Config
 from fuxictr_miss.config.keys import Loss, Optimizer
+from fuxictr_miss.config.settings import SSLSettings, keys_of
+from fuxictr_miss.config.values import describe
 from fuxictr_miss.errors import InputError
 
 TAKEN = [
@@ -259,6 +261,29 @@ def test_other_values_make_another_config_and_their_place_is_named():
             config.replace(changes, "my_file.yaml")
     with pytest.raises(ValueError, match="frozen"):
         config.epochs = 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("dnn_hidden_units", [0], "a list of layer sizes, whole numbers from 1"),
+        ("net_dropout", "x", "a number from 0 to 1, or a list, each entry a number from 0 to 1, "),
+        ("batch_norm", 5, "True or False, without quotes, or null"),
+        ("eval_steps", 0, "a whole number from 1 to 2147483647, or null"),
+        ("ssl_sequences", [["a"], ["a"]], "a list of sequences, each once, or a list of such"),
+        ("ssl_block_size", 0, "a whole number from 1 to 2147483647, or null"),
+        ("optimizer", 3, "one of ASGD, "),
+        ("train_data", 3, "a text, or null"),
+    ],
+)
+def test_a_sentence_says_what_each_part_of_a_type_takes(key, value, rule):
+    with pytest.raises(InputError, match=f"{key} must be {rule}.*, got "):
+        Config.of({key: value})
+
+
+def test_every_key_says_what_it_takes():
+    for fields in (Config.model_fields, keys_of(SSLSettings, "ssl_").model_fields):
+        assert not [key for key, field in fields.items() if not describe(field)]
 
 
 def test_a_config_is_a_config_already():
