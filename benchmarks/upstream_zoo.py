@@ -21,7 +21,7 @@ import torch
 
 from fuxictr_miss.errors import InputError, run_command
 from fuxictr_miss.experiment import build
-from fuxictr_miss.zoo import Zoo
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 
 USERS, ITEMS, CATEGORIES, STEPS = 100, 60, 7, 5
 

@@ -30,10 +30,10 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
-from fuxictr_miss.initial_weights import initialize_forgotten_tables
+from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.logs import set_logger, without_fuxictr_info
 from fuxictr_miss.mixed_precision import autocast
-from fuxictr_miss.one_row import tolerate_one_row
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table

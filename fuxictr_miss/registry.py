@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_miss.enhancer import enhance
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 from fuxictr_miss.methods.base import ClassT, list_methods, refuse_another
-from fuxictr_miss.zoo import Zoo
+from fuxictr_miss.mixin import enhance
 
 DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
 

@@ -21,10 +21,10 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.enhancer import backbone_of
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.logs import without_fuxictr_info
+from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.sequence_groups import field_arguments, flat, sequence_groups
 
 POOLING = "layers.MaskedAveragePooling()"

@@ -11,7 +11,7 @@ from fuxictr.pytorch.layers import CrossNet, FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 
 
 class DCN(BaseModel):

@@ -12,7 +12,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 
 STRUCTURES = ("crossnet_only", "stacked", "parallel", "stacked_parallel")
 

@@ -11,7 +11,7 @@ from fuxictr.pytorch.layers import Dice, DIN_Attention, FeatureEmbeddingDict, ML
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
 
 

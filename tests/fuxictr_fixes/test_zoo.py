@@ -12,7 +12,7 @@ import pytest
 
 import fuxictr_miss as fm
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.zoo import Zoo
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 
 DNN = "from model_zoo.DNN import DNN as Base\n"
 
@@ -136,7 +136,7 @@ def test_the_table_of_a_zoo_says_of_each_class_what_became_of_it(zoo, monkeypatc
         for file in (zoo / name).rglob("*.py"):
             file.unlink()
     monkeypatch.setattr(sys, "argv", ["upstream_zoo.py", str(zoo)])
-    script = Path(__file__).parents[1] / "benchmarks" / "upstream_zoo.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "upstream_zoo.py"
     runpy.run_path(str(script), run_name="__main__")
     head, _, only, twice = capsys.readouterr().out.splitlines()
     assert head.startswith("| model | trains with `_MISS` | first loss | fifth loss |")
