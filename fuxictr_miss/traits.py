@@ -160,7 +160,7 @@ def padded(sequences: list[Tensor], side: str) -> list[Tensor]:
 
 
 def _is_ours(model_class: type) -> bool:
-    return model_class.__module__.startswith("model_zoo.")
+    return model_class.__module__.startswith("fuxictr_miss.model_zoo.")
 
 
 # ---------------------------------------------------------------------- fields in the config

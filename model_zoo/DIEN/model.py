@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
-from model_zoo.fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
-from model_zoo.histories import padding_last, reorder
+
+from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
+from ..histories import padding_last, reorder
 
 GRU_TYPES = ("GRU", "AIGRU", "AGRU", "AUGRU")
 ATTENTION_TYPES = ("bilinear_attention", "dot_attention", "din_attention")

@@ -12,7 +12,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
-from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
+
+from ..fields import Fields, flat_embeddings, pair_groups, width
 
 
 class DIN(BaseModel):

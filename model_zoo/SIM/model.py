@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
-from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
-from model_zoo.histories import padding_first, reorder
+
+from ..fields import Fields, flat_embeddings, pair_groups, width
+from ..histories import padding_first, reorder
 
 
 class SIM(BaseModel):
