@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
 from ..histories import padding_last, reorder
@@ -41,6 +42,8 @@ class DIEN(BaseModel):
         InputError: Groups do not pair up, or differ in width with an auxiliary loss; a field is not
             in the data; a type is unknown.
     """
+
+    traits = Traits(pooled=False, trim=True)
 
     def __init__(
         self,

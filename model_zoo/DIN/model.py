@@ -12,6 +12,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 from ..fields import Fields, flat_embeddings, pair_groups, width
 
@@ -30,6 +31,8 @@ class DIN(BaseModel):
     Raises:
         InputError: Groups do not pair up, or a field is not in the data.
     """
+
+    traits = Traits(pooled=False, trim=True)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class DNN(BaseModel):
@@ -21,6 +22,8 @@ class DNN(BaseModel):
         hidden_units: Widths of the MLP.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,
