@@ -30,10 +30,10 @@ def zoo(tmp_path: Path) -> Path:
         "Tf/Tf_tf/src/Tf.py": "import tensorflow as tf\nclass Tf(tf.Model): pass",
         "Tf/Tf_torch/src/Tf.py": f"{DNN}class Tf(Base): pass",
         "Long/Twice/Twice.py": f"{DNN}class Twice(Base):\n"
-        "    def get_inputs(self, inputs):\n        batch, items, mask = inputs",
+        "    def get_inputs(self, inputs):\n        batch_dict, item_dict, mask = inputs",
         "Twice/src/Twice.py": f"{DNN}class Twice(Base): pass",
         "Long/Only/Only.py": f"{DNN}class Only(Base):\n"
-        "    def get_inputs(self, inputs):\n        batch, items, mask = inputs",
+        "    def get_inputs(self, inputs):\n        batch_dict, item_dict, mask = inputs",
         "Broken/src/Broken.py": "class Broken(:",
         "Missing/src/Missing.py": f"import no_such_module\n{DNN}class Missing(Base): pass",
         "Other/src/Other.py": "from dict_like import D\nclass Other(D): pass",
