@@ -33,8 +33,9 @@ from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
-from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.logs import set_logger
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model

@@ -21,8 +21,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.isolated_rng import isolated_rng
-from fuxictr_miss.logs import without_fuxictr_info
 
 _ROWS, _IDS = 4, 4
 
