@@ -17,7 +17,7 @@ from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "upstream_zoo.py"
 LONG = {"ETA", "MIRRN", "SDIM", "SIM", "TWIN"}  # take tuples
-NOT_OURS = {
+UNTRAINED = {
     *LONG,
     "LR",
     "QNN",
@@ -165,6 +165,6 @@ def test_fuxictrs_own_classes_train_enhanced(monkeypatch, capsys):
     runpy.run_path(str(SCRIPT), run_name="__main__")
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert len(rows) == 63
-    for name, trains, _, _, one_row, backbone in (row for row in rows if row[0] not in NOT_OURS):
+    for name, trains, _, _, one_row, backbone in (row for row in rows if row[0] not in UNTRAINED):
         assert (trains, backbone) == ("yes", "same bits"), name
         assert one_row == "yes" or name == "DIEN", name
