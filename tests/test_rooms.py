@@ -18,10 +18,11 @@ FILES = {  # model_zoo/ is imported as fuxictr_miss.model_zoo
     for parts in [file.relative_to(home).with_suffix("").parts]
 }
 # From top to bottom; a room that stands in no line only has to be in no cycle.
-ORDER = ["commands", "paper", "benchmark", "experiment", "registry", "model_zoo", "serving", "adapt",
-         "traits", "mixin", "training", "self_supervision", "methods", "losses", "embeddings",
-         "behavior", "fuxictr_fixes", "data", "preprocess", "config", "settings",
-         "errors"]  # fmt: skip
+ORDER = """
+    commands paper benchmark experiment registry model_zoo serving adapt traits mixin training
+    self_supervision methods losses embeddings behavior fuxictr_fixes data preprocess config
+    settings errors
+""".split()  # noqa: SIM905
 SLOW = {"matplotlib", "optuna", "ray", "scipy", "torch"}  # packages that only some calls need
 
 
