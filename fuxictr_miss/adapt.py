@@ -111,15 +111,16 @@ def _check_fields(
 ) -> None:
     """Refuse fields that the data lacks; for default fields, say which keys to set."""
     features = feature_map.features
-    fields = field_arguments(backbone, params)
-    missing = []
-    for key, value in fields.items():
+    missing: list[str] = []
+    unset: list[str] = []
+    for key, value in field_arguments(backbone, params).items():
         lacking = [name for name in flat(value) if name not in features]
-        if lacking and key in params:
+        if key not in params:
+            missing += lacking
+            unset.append(key)
+        elif lacking:
             raise unknown(f"field in {key}:", lacking[0], features)
-        missing += lacking
     if missing:
-        unset = [key for key in fields if key not in params]
         raise InputError(
             f"{backbone.__name__} asks by default for {', '.join(dict.fromkeys(missing))}, which "
             f"this data lacks. Set its keys, for example: {_example(unset, feature_map)}."
@@ -128,15 +129,15 @@ def _check_fields(
 
 def _example(keys: list[str], feature_map: FeatureMap) -> str:
     """Example YAML for field keys: all sequences, and the features they share tables with."""
-    features = feature_map.features
-    sequences = [name for name, spec in features.items() if spec["type"] == "sequence"]
-    targets = [features[name].get("share_embedding", "...") for name in sequences]
+    targets = {
+        name: spec.get("share_embedding", "...")
+        for name, spec in feature_map.features.items()
+        if spec["type"] == "sequence"
+    }
     lines = []
     for key in keys:
-        if "neg" in key or "context" in key:
-            lines.append(f"{key}: []")
-        else:
-            lines.append(f"{key}: [[{', '.join(sequences if 'seq' in key else targets)}]]")
+        names = ", ".join(targets if "seq" in key else targets.values())
+        lines.append(f"{key}: " + ("[]" if "neg" in key or "context" in key else f"[[{names}]]"))
     return ", ".join(lines)
 
 
