@@ -22,6 +22,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from fuxictr_miss.adapt import adapt
 from fuxictr_miss.checkpoint import data_of, load
 from fuxictr_miss.config import Config
 from fuxictr_miss.curves import plot_history
@@ -30,16 +31,17 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
-from fuxictr_miss.initial_weights import initialize_forgotten_tables
-from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
+from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
+from fuxictr_miss.logs import set_logger
 from fuxictr_miss.mixed_precision import autocast
-from fuxictr_miss.one_row import tolerate_one_row
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fuxictr_miss.curves import check_picture
@@ -48,18 +46,3 @@ def _is_ours(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(100)
     return not start or _OUR_LINE.match(start) is not None
-
-
-@contextmanager
-def without_fuxictr_info() -> Iterator[None]:
-    """Drop the INFO lines that FuxiCTR writes to the root logger, and keep ours."""
-
-    def above_info(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO
-
-    root = logging.getLogger()
-    root.addFilter(above_info)
-    try:
-        yield
-    finally:
-        root.removeFilter(above_info)

@@ -1,8 +1,12 @@
 """Load backbones from elsewhere: a checkout of FuxiCTR, or your own folder or package.
 
+Fault: FuxiCTR's `model_zoo` cannot be imported as a whole. Its folders are no packages, ten class
+names stand in it twice (`LongCTR/`), and files that need TensorFlow stand among the others.
+Obsolete when `from model_zoo.DIN import DIN` works for each of its models.
+
 The models are found by parsing the source, and only the file of the requested class is imported, so
-a file that is broken or needs TensorFlow does not affect the others. The `__init__.py` of a folder
-is not run; relative imports inside the folder work.
+a broken file does not affect the others. The `__init__.py` of a folder is not run; relative imports
+inside the folder work.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,17 +27,24 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_miss.errors import InputError, unknown
 
 _BASES = {"BaseModel", "MultiTaskModel"}  # FuxiCTR's base classes of all models
-
+_NEEDS_TENSORFLOW = re.compile(rb"^(import|from) (fuxictr\.)?tensorflow\b", re.MULTILINE)
+_TAKES_TUPLES = "batch_dict, item_dict, mask = inputs"  # of FuxiCTR's LongCTR loader
 
 _places: dict[type[BaseModel], tuple[str, str]] = {}  # of classes from a folder, for pickling
 
 
 class Found(NamedTuple):
-    """A model class found in the source, not yet imported."""
+    """A class found in the source, not yet imported."""
 
     name: str
     file: Path
-    takes_tuples: bool  # it unpacks the tuples of FuxiCTR's LongCTR loader
+    bases: set[str]
+    takes_tuples: bool
+
+    def is_model(self, known: set[str]) -> bool:
+        """Whether a base is a known model, or it is named like its file and has another base."""
+        named = self.name == self.file.stem and self.bases - {"Module"}
+        return bool(self.bases & known or named)
 
 
 class Zoo:
@@ -55,9 +68,14 @@ class Zoo:
         elif (folder / "model_zoo").is_dir():
             folder /= "model_zoo"
         self.root = folder.resolve()
-        self.models: dict[str, Found] = {}
         self.unreadable: dict[str, str] = {}  # file stem -> the error
-        self._scan()
+        classes = list(self._classes())
+        known = set(_BASES)
+        while more := {each.name for each in classes if each.is_model(known)} - known:
+            known |= more  # a class may derive from one that comes later
+        models = [each for each in classes if each.is_model(known)]
+        models.sort(key=lambda each: not each.takes_tuples)
+        self.models = {each.name: each for each in models}  # the last of a name
 
     @property
     def names(self) -> list[str]:
@@ -93,33 +111,23 @@ class Zoo:
             _places[model] = (str(self.root), name)
         return model
 
-    def _scan(self) -> None:
-        classes: list[tuple[Found, ast.ClassDef]] = []
-        for file in sorted(self.root.rglob("*.py")):
+    def _classes(self) -> Iterator[Found]:
+        """The classes of all files that PyTorch alone can run, the last file first."""
+        for file in sorted(self.root.rglob("*.py"), reverse=True):
             if any(part.startswith(".") for part in file.relative_to(self.root).parts):
                 continue
             try:
-                tree = ast.parse(file.read_bytes())
+                source = file.read_bytes()
+                tree = ast.parse(source)
             except (SyntaxError, ValueError, OSError) as error:
-                self.unreadable.setdefault(file.stem, f"{file}: {error}")
+                self.unreadable[file.stem] = f"{file}: {error}"
                 continue
-            if not _needs_tensorflow(tree):
-                classes += [
-                    (Found(node.name, file, _takes_tuples(node)), node)
-                    for node in tree.body
-                    if isinstance(node, ast.ClassDef)
-                ]
-        known = set(_BASES)
-        while True:  # a class may derive from one that comes later
-            models = [found for found, node in classes if _is_model(found, node, known)]
-            names = _BASES | {found.name for found in models}
-            if names == known:
-                break
-            known = names
-        for found in models:
-            before = self.models.get(found.name)
-            if before is None or (before.takes_tuples and not found.takes_tuples):
-                self.models[found.name] = found
+            if _NEEDS_TENSORFLOW.search(source):
+                continue
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef):
+                    bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
+                    yield Found(node.name, file, bases, _TAKES_TUPLES in ast.unparse(node))
 
     def _import(self, file: Path) -> ModuleType:
         path = file.relative_to(self.root).with_suffix("")
@@ -162,29 +170,3 @@ def _bare_package(name: str, folder: Path) -> None:
         module: Any = ModuleType(name)
         module.__path__ = [str(folder)]
         sys.modules[name] = module
-
-
-def _needs_tensorflow(tree: ast.Module) -> bool:
-    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-    return any("tensorflow" in name.split(".") for name in imported)
-
-
-def _is_model(found: Found, node: ast.ClassDef, known: set[str]) -> bool:
-    """Whether a base is a known model, or the class is named like its file and has another base."""
-    bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
-    return bool(bases & known) or (found.name == found.file.stem and bool(bases - {"Module"}))
-
-
-def _takes_tuples(node: ast.ClassDef) -> bool:
-    """Whether `get_inputs` unpacks its batch: `batch_dict, item_dict, mask = inputs`."""
-    return any(
-        isinstance(step, ast.Assign)
-        and isinstance(step.targets[0], ast.Tuple)
-        and isinstance(step.value, ast.Name)
-        for method in node.body
-        if isinstance(method, ast.FunctionDef) and method.name == "get_inputs"
-        for step in ast.walk(method)
-    )

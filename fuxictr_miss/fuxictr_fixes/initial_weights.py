@@ -1,10 +1,11 @@
-"""Initialize the embedding tables that FuxiCTR 2.3.10 forgets.
+"""Initialize the embedding tables that FuxiCTR forgets.
 
-FuxiCTR initializes embedding tables from N(0, 1e-4²) but skips every feature with a
-`share_embedding`, even if that feature has its own table: in the linear part of LR, FM, DeepFM and
-some twenty others, where nothing is shared, and wherever the table to share comes later or is
-missing. Those tables keep PyTorch's N(0, 1), and training starts at a logloss of 1.4 or worse
-instead of ln 2.
+Fault: `FeatureEmbeddingDict.init_weights` (fuxictr/pytorch/layers/embeddings/feature_embedding.py)
+skips every feature with a `share_embedding`, even if that feature has its own table: in the linear
+part of LR, FM, DeepFM and some twenty others, where nothing is shared, and wherever the table to
+share comes later or is missing. Those tables keep PyTorch's N(0, 1), and training starts at a
+logloss of 1.4 or worse instead of ln 2.
+Obsolete when `init_weights` initializes every table.
 """
 
 from __future__ import annotations

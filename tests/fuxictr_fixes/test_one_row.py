@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 
 
 def test_one_row_uses_the_running_statistics_and_leaves_them_alone() -> None:

@@ -10,7 +10,7 @@ import torch
 from fuxictr.pytorch.layers import FeatureEmbedding
 
 from fuxictr_miss import experiment
-from fuxictr_miss.initial_weights import initialize_forgotten_tables
+from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
 
 pytestmark = pytest.mark.trained_number
 

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.fuxictr_fixes.zoo import load_from, zoo_location
 from fuxictr_miss.generated_classes import Generated
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method
 from fuxictr_miss.self_supervision import PART, SelfSupervision
-from fuxictr_miss.zoo import load_from, zoo_location
 
 
-class Enhanced(BaseModel, metaclass=Generated):
-    """The mixin. `enhance` puts it in front of a backbone; it is never used alone.
+class SSLMixin(BaseModel, metaclass=Generated):
+    """The base class that `enhance` puts in front of a backbone; it is never used alone.
 
     The backbone is built first and with the same random state as without the mixin. The method's
     initial weights and random draws come from separate generators.
@@ -72,7 +72,7 @@ class Enhanced(BaseModel, metaclass=Generated):
 
 def backbone_of(model_class: type[BaseModel]) -> type[BaseModel]:
     """The backbone of an enhanced class; a plain class is returned as it is."""
-    return model_class._ssl_backbone if issubclass(model_class, Enhanced) else model_class
+    return model_class._ssl_backbone if issubclass(model_class, SSLMixin) else model_class
 
 
 def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
@@ -95,7 +95,7 @@ def enhance(backbone: type[BaseModel], method: str = "MISS") -> type[BaseModel]:
         raise InputError(
             f"enhance() takes a class derived from FuxiCTR's BaseModel, got {backbone}."
         )
-    if issubclass(backbone, Enhanced):
+    if issubclass(backbone, SSLMixin):
         raise InputError(
             f"{backbone.__name__} is already enhanced: a model has one self-supervised method. "
             f"Enhance {backbone._ssl_backbone.__name__} instead."
@@ -113,7 +113,7 @@ def _enhanced(backbone: type[BaseModel], method: str) -> type[BaseModel]:
         "_made_by": (_from_zoo, (*place, method)) if place else (enhance, (backbone, method)),
         "__doc__": f"{backbone.__name__} with {method}.",
     }
-    return Generated(f"{backbone.__name__}_{method}", (Enhanced, backbone), body)
+    return Generated(f"{backbone.__name__}_{method}", (SSLMixin, backbone), body)
 
 
 def _from_zoo(root: str, name: str, method: str) -> type[BaseModel]:

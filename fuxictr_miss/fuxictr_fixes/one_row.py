@@ -1,7 +1,9 @@
 """Let batch normalisation train on a batch of one row.
 
-One row has no variance, so PyTorch raises an error. A loader that keeps the last batch yields such
-a batch whenever rows % batch_size == 1.
+Fault: FuxiCTR's loaders (fuxictr/pytorch/dataloaders) keep a last batch of one row, as there is
+whenever rows % batch_size == 1. One row has no variance, and the `BatchNorm1d` of MLP_Block and of
+many models raises an error.
+Obsolete when FuxiCTR's layers take one row.
 """
 
 from __future__ import annotations
