@@ -12,10 +12,10 @@ from fuxictr_miss.config import default_config
 from fuxictr_miss.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from fuxictr_miss.benchmark.plan import Experiment
-    from fuxictr_miss.benchmark.report import Source
-    from fuxictr_miss.benchmark.results import Results
-    from fuxictr_miss.benchmark.tables import Variant
+    from fuxictr_miss.paper.plan import Experiment
+    from fuxictr_miss.paper.report import Source
+    from fuxictr_miss.paper.results import Results
+    from fuxictr_miss.paper.tables import Variant
 
 EXAMPLES = """examples:
   python run_benchmark.py --table 3 --dataset amazoncds_subset --seeds 5 --workers 2
@@ -37,7 +37,7 @@ experiment failed. On a cluster every machine must see this folder under the sam
 
 def main() -> None:
     arguments = _parse()
-    from fuxictr_miss.benchmark.tables import FIGURES, TABLES  # late: --help must be fast
+    from fuxictr_miss.paper.tables import FIGURES, TABLES  # late: --help must be fast
 
     tables = _numbers("table", arguments.table, TABLES)
     figures = _numbers("figure", arguments.figure, FIGURES)
@@ -46,9 +46,9 @@ def main() -> None:
             raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
         tables, figures = list(TABLES), list(FIGURES)
 
-    from fuxictr_miss.benchmark import plan, search
-    from fuxictr_miss.benchmark.report import Source, check_folder, write_index
-    from fuxictr_miss.benchmark.results import Results
+    from fuxictr_miss.paper import plan, search
+    from fuxictr_miss.paper.report import Source, check_folder, write_index
+    from fuxictr_miss.paper.results import Results
 
     plan.check_datasets(arguments.config, arguments.dataset)
     results = Results(arguments.results)
@@ -72,7 +72,7 @@ def main() -> None:
     reports = [*(f"table_{n}" for n in tables), *(f"figure_{n}" for n in figures)]
     check_folder(results.path.parent, reports)
     if not arguments.report_only and variants:
-        from fuxictr_miss.benchmark.run import missing, run_all
+        from fuxictr_miss.paper.run import missing, run_all
 
         data = _build(arguments.config, arguments.dataset)
         options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
@@ -149,9 +149,9 @@ def _numbers(kind: str, given: Sequence[str], valid: Iterable[int]) -> list[int]
 
 def _build(config: str, datasets: Sequence[str]) -> dict[str, str]:
     """Encode every data set before any worker starts; return their digests."""
-    from fuxictr_miss.benchmark.plan import dataset_params
-    from fuxictr_miss.benchmark.worker import data_digest
     from fuxictr_miss.data import build_dataset
+    from fuxictr_miss.paper.plan import dataset_params
+    from fuxictr_miss.paper.worker import data_digest
 
     digests = {}
     for dataset in datasets:
@@ -168,7 +168,7 @@ def _show(
     arguments: argparse.Namespace,
 ) -> None:
     """Print the plan, one line per setting, and the estimated remaining time."""
-    from fuxictr_miss.benchmark.run import estimate, missing
+    from fuxictr_miss.paper.run import estimate, missing
 
     left = missing([*trials, *experiments], results, {}, arguments.retry_failed)
     keys = {experiment.key for experiment in left}
@@ -208,8 +208,8 @@ def _report(
     tables: Sequence[int], figures: Sequence[int], source: Source, arguments: argparse.Namespace
 ) -> list[str]:
     """Write the requested reports, or all that have results; return their paths."""
-    from fuxictr_miss.benchmark.figures import write_figure
-    from fuxictr_miss.benchmark.report import write_table
+    from fuxictr_miss.paper.figures import write_figure
+    from fuxictr_miss.paper.report import write_table
 
     written = []
     for kind, numbers, make in (

@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fuxictr_miss.benchmark import paper
-from fuxictr_miss.benchmark.compare import MIN_SEEDS, Measured, improvement, marks
-from fuxictr_miss.benchmark.plan import Planner, dataset_params
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.search import Winner
-from fuxictr_miss.benchmark.sheet import STAR, Cell, Sheet
-from fuxictr_miss.benchmark.tables import (
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import atomic_write, writable
+from fuxictr_miss.paper import published
+from fuxictr_miss.paper.compare import MIN_SEEDS, Measured, improvement, marks
+from fuxictr_miss.paper.plan import Planner, dataset_params
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.search import Winner
+from fuxictr_miss.paper.sheet import STAR, Cell, Sheet
+from fuxictr_miss.paper.tables import (
     HIGHER_IS_BETTER,
     METRICS,
     ROMAN,
@@ -23,8 +25,6 @@ from fuxictr_miss.benchmark.tables import (
     Variant,
     at_rate,
 )
-from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import atomic_write, writable
 
 _ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
@@ -235,9 +235,9 @@ def _statistics(source: Source) -> Sheet:
             note = sheet.note(f"{path} does not exist yet: {params.get('preprocess_command', '')}")
             cells = [Cell(_NOT_YET, notes=(note,)) for _ in _COUNTS]
         rows.append([Cell(dataset), *cells])
-        if dataset in paper.STATISTICS:
-            name = f"{paper.DATASETS[dataset]} (paper)"
-            rows.append([Cell(name), *(Cell(f"{n:,}") for n in paper.STATISTICS[dataset])])
+        if dataset in published.STATISTICS:
+            name = f"{published.DATASETS[dataset]} (paper)"
+            rows.append([Cell(name), *(Cell(f"{n:,}") for n in published.STATISTICS[dataset])])
     sheet.blocks = [rows]
     return sheet
 
@@ -254,7 +254,7 @@ def _models(table: Table, source: Source) -> Sheet:
     sheet = Sheet(table.title, ["Model"], [])
     for dataset in source.datasets:
         names = list(METRICS.values())
-        if dataset in paper.DATASETS:
+        if dataset in published.DATASETS:
             names += [f"{name} (paper)" for name in names]
         sheet.columns += names
         sheet.groups.append((dataset, len(names)))
@@ -271,9 +271,9 @@ def _models(table: Table, source: Source) -> Sheet:
                 for row, cell in zip(rows, column, strict=True):
                     row.append(cell)
                 last.append(Cell(gain))
-            if dataset in paper.DATASETS:
+            if dataset in published.DATASETS:
                 for metric in METRICS:
-                    theirs = [paper.metrics(dataset, v.name).get(metric) for v in block]
+                    theirs = [published.metrics(dataset, v.name).get(metric) for v in block]
                     for row, value in zip(rows, theirs, strict=True):
                         row.append(Cell(_ABSENT if value is None else f"{value:.4f}"))
                     as_measured = [None if x is None else Measured({0: x}) for x in theirs]
@@ -289,7 +289,7 @@ def _rates(table: Table, source: Source) -> Sheet:
     ours = [variant.ours for variant in block]
     for dataset in source.datasets:
         names = [*(variant.name for variant in block), "RI"]
-        in_paper = paper.rate_auc(dataset, table.rate, table.rates[0], "DIN") is not None
+        in_paper = published.rate_auc(dataset, table.rate, table.rates[0], "DIN") is not None
         names += [f"{name} (paper)" for name in names] if in_paper else []
         sheet.columns += names
         sheet.groups.append((dataset, len(names)))
@@ -301,7 +301,7 @@ def _rates(table: Table, source: Source) -> Sheet:
             cells, gain = _column(sheet, found, ours, "AUC")
             row += [*cells, Cell(gain)]
             if width > len(block) + 1:
-                theirs = [paper.rate_auc(dataset, table.rate, rate, v.name) for v in block]
+                theirs = [published.rate_auc(dataset, table.rate, rate, v.name) for v in block]
                 row += [Cell(_ABSENT if x is None else f"{x:.4f}") for x in theirs]
                 as_measured = [None if x is None else Measured({0: x}) for x in theirs]
                 row.append(Cell(_gain(as_measured, ours, "AUC")))
@@ -353,6 +353,6 @@ def _explanations(source: Source, table: Table) -> list[str]:
         text.append(f"{STAR}: better than the underlined with p < 0.05 (paired t-test over seeds).")
     else:
         text.append(f"No significance test with fewer than {MIN_SEEDS} seeds.")
-    if any(dataset in paper.DATASETS for dataset in source.datasets):
+    if any(dataset in published.DATASETS for dataset in source.datasets):
         text.append("(paper): arXiv 2111.15068.")
     return text + ([table.caption] if table.caption else [])

@@ -18,8 +18,8 @@ import torch
 
 import fuxictr_miss
 from fuxictr_miss import experiment
-from fuxictr_miss.benchmark.plan import Experiment
 from fuxictr_miss.errors import DivergedError
+from fuxictr_miss.paper.plan import Experiment
 
 _MB = 1024  # KiB
 

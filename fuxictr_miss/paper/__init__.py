@@ -7,5 +7,5 @@ run.py       experiments -> rows, on Ray; worker.py runs inside a worker
 results.py   the results file
 report.py    rows -> tables in Markdown and LaTeX; sheet.py formats, compare.py tests differences
 figures.py   rows -> Fig. 5, 6, 7
-paper.py     the paper's own numbers
+published.py the paper's own numbers
 """

@@ -12,11 +12,11 @@ from typing import Any
 
 from fuxictr.utils import Monitor
 
-from fuxictr_miss.benchmark.plan import Experiment, Planner
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.tables import Variant
 from fuxictr_miss.config import list_expids
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.paper.plan import Experiment, Planner
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.tables import Variant
 from fuxictr_miss.yaml_files import read_values
 
 SEED = 0  # of all trials; the tables use seeds from 1

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from benchmark.conftest import an_experiment
-from fuxictr_miss.benchmark import paper
-from fuxictr_miss.benchmark.plan import Planner, check_datasets, variants_of
-from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper import published
+from fuxictr_miss.paper.plan import Planner, check_datasets, variants_of
+from fuxictr_miss.paper.tables import FIGURES, TABLES, Variant
+from paper.conftest import an_experiment
 
 CONFIG = "config"
 # counted in the paper
@@ -20,7 +20,7 @@ ROWS = {3: 14, 4: 6, 5: 12, 6: 14, 7: 4, 8: 3}
 @pytest.mark.parametrize("number", ROWS)
 def test_every_table_has_the_papers_rows(number):
     names = [variant.name for block in TABLES[number].blocks for variant in block]
-    in_paper = [name for name in names if paper.metrics("amazoncds", name)]
+    in_paper = [name for name in names if published.metrics("amazoncds", name)]
     assert len(in_paper) == ROWS[number]
     assert set(names) - set(in_paper) <= {"MISS-Pre-Joint"}
 

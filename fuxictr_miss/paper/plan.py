@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
 from fuxictr_miss.config import check, list_datasets, list_expids, load_params
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.paper.tables import FIGURES, TABLES, Variant, at_rate
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
 

@@ -10,7 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from fuxictr_miss.benchmark.report import (
+from fuxictr_miss.files import atomic_write
+from fuxictr_miss.paper.report import (
     MARK,
     Source,
     refuse_foreign_report,
@@ -18,8 +19,7 @@ from fuxictr_miss.benchmark.report import (
     winners_text,
     write,
 )
-from fuxictr_miss.benchmark.tables import FIGURES, METRICS, Figure
-from fuxictr_miss.files import atomic_write
+from fuxictr_miss.paper.tables import FIGURES, METRICS, Figure
 
 _REPRODUCIBLE: Any = {"svg.hashsalt": "fuxictr_miss", "svg.fonttype": "none"}
 _SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperature τ"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuxictr_miss.benchmark.compare import Measured, improvement, marks, significantly_better
+from fuxictr_miss.paper.compare import Measured, improvement, marks, significantly_better
 
 
 def seeds(*values: float) -> Measured:

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from benchmark.conftest import row
-from fuxictr_miss.benchmark.plan import Planner, variants_of
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.search import read_spaces, space_of, trials, winners
-from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.plan import Planner, variants_of
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.search import read_spaces, space_of, trials, winners
+from fuxictr_miss.paper.tables import FIGURES, TABLES, Variant
+from paper.conftest import row
 
 SPACES = {
     "backbone": {"learning_rate": [0.1, 0.01, 0.001, 0.2, 0.3]},

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.conftest import row
-from fuxictr_miss.benchmark.figures import write_figure
-from fuxictr_miss.benchmark.plan import Planner, variants_of
-from fuxictr_miss.benchmark.report import Source, check_folder, write_index, write_table
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.search import Winner
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.figures import write_figure
+from fuxictr_miss.paper.plan import Planner, variants_of
+from fuxictr_miss.paper.report import Source, check_folder, write_index, write_table
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.search import Winner
+from paper.conftest import row
 
 # AUC by seed: MISS beats DMR, the strongest baseline, by 0.10, 0.11, 0.12
 AUC = {"DMR": (0.70, 0.71, 0.72), "DIN": (0.69, 0.69, 0.69), "DIN_MISS": (0.80, 0.82, 0.84)}

@@ -14,9 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fuxictr_miss.benchmark.plan import Experiment
-from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.paper.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_ROOT = "./checkpoints/benchmark"
@@ -127,7 +127,7 @@ def _rows(
     ray: Any, queue: list[Experiment], workers: int, options: tuple[str, bool, bool]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
-    from fuxictr_miss.benchmark.worker import row_of
+    from fuxictr_miss.paper.worker import row_of
 
     waiting = iter(queue)
     actor_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
@@ -163,7 +163,7 @@ class _Worker:
         torch.set_num_threads(1)
 
     def run(self, job: Experiment, *options: Any) -> dict[str, Any]:
-        from fuxictr_miss.benchmark import worker
+        from fuxictr_miss.paper import worker
 
         return worker.run(job, *options)
 
