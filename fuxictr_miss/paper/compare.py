@@ -1,89 +1,95 @@
-"""Compare means over seeds: the best, and whether MISS beats the strongest baseline."""
+"""Compare means over seeds: the best row, the strongest baseline, and whether ours beats it."""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from operator import itemgetter
+from typing import TypeVar
+
+import pandas as pd
+
+from fuxictr_miss.paper.tables import BASELINE, CONTROL, OURS
 
 SIGNIFICANCE = 0.05
 MIN_SEEDS = 3  # for a test
 
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """The values of one metric of one model, by seed."""
-
-    values: Mapping[int, float]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values.values())
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None for a single seed."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
-    """How a cell is highlighted: bold, underlined, starred."""
-
-    best: bool = False
-    strongest_baseline: bool = False
-    significant: bool = False
-
-
-def marks(
-    cells: Sequence[Measured | None], ours: Sequence[bool], higher_is_better: bool
-) -> list[Mark]:
-    """Choose the highlighting of the cells of one column of a block.
+class Comparison:
+    """One metric of one block of a table; a row is its index.
 
     Args:
-        cells: one per row; None if there is no result.
-        ours: one per row, whether it is compared with the strongest of the other rows.
-        higher_is_better: true for AUC, false for logloss.
-
-    Returns:
-        One mark per row.
+        best: the best row; None without results, or if neither direction is better.
+        rivals: the strongest row of each role that ours is compared with.
+        p_values: of each of our rows, the larger one if it has two rivals.
+        gains: relative improvement of our best row over each rival, in percent.
     """
-    sign = 1 if higher_is_better else -1
-    best = _best(cells, range(len(cells)), sign)
-    baseline = _best(cells, [i for i, own in enumerate(ours) if not own], sign)
-    found = []
-    for i, cell in enumerate(cells):
-        strongest = cells[baseline] if baseline is not None else None
-        beats = bool(ours[i] and cell and strongest and significantly_better(cell, strongest, sign))
-        found.append(Mark(i == best, i == baseline, beats))
-    return found
+
+    best: int | None
+    rivals: Mapping[str, int]
+    p_values: Mapping[int, float]
+    gains: Mapping[str, float]
 
 
-def significantly_better(ours: Measured, baseline: Measured, sign: int) -> bool:
-    """Whether ours is better on the common seeds, with p < 0.05 in a two-sided paired t-test.
+def compare(values: Sequence[pd.Series], roles: Sequence[str], sign: int) -> Comparison:
+    """Compare the rows of one block.
 
     Args:
-        ours: our values of a metric.
-        baseline: the baseline's values of the same metric.
-        sign: 1 if higher is better, -1 if lower is.
+        values: one per row, by seed; empty without results.
+        roles: one per row: `BASELINE`, `CONTROL` or `OURS`.
+        sign: 1 if higher is better, -1 if lower is, 0 if neither.
+    """
+
+    def strongest(*among: str) -> int | None:
+        means = [
+            (sign * each.mean(), -i)
+            for i, (each, role) in enumerate(zip(values, roles, strict=True))
+            if len(each) and role in among
+        ]
+        return -max(means)[1] if means and sign else None
+
+    strong = {role: strongest(role) for role in (BASELINE, CONTROL)}
+    rivals = {role: i for role, i in strong.items() if i is not None}
+    p_values, gains = {}, {}
+    for i, role in enumerate(roles):
+        if role == OURS and rivals:
+            p = [p_value(values[i], values[rival], sign) for rival in rivals.values()]
+            p_values[i] = float(pd.Series(p).max(skipna=False))
+    if (ours := strongest(OURS)) is not None:
+        for role, rival in rivals.items():
+            gains[role] = improvement(values[ours].mean(), values[rival].mean(), sign)
+    return Comparison(strongest(BASELINE, CONTROL, OURS), rivals, p_values, gains)
+
+
+def p_value(ours: pd.Series, rival: pd.Series, sign: int) -> float:
+    """p of a two-sided paired t-test on the common seeds.
+
+    1 if ours is not better, NaN with fewer than `MIN_SEEDS` common seeds.
     """
     from scipy.stats import ttest_rel  # late: half a second
 
-    seeds = sorted(ours.values.keys() & baseline.values.keys())
+    seeds = ours.index.intersection(rival.index)
     if len(seeds) < MIN_SEEDS:
-        return False
-    first = [sign * ours.values[seed] for seed in seeds]
-    second = [sign * baseline.values[seed] for seed in seeds]
-    if statistics.fmean(first) <= statistics.fmean(second):
-        return False
-    return bool(ttest_rel(first, second).pvalue < SIGNIFICANCE)
+        return math.nan
+    if sign * (ours[seeds] - rival[seeds]).mean() <= 0:
+        return 1.0
+    return float(ttest_rel(ours[seeds], rival[seeds]).pvalue)
 
 
-def improvement(ours: float, baseline: float, higher_is_better: bool) -> float:
+def holm(p_values: Mapping[KeyT, float]) -> dict[KeyT, float]:
+    """Adjust the p-values of several tests by Holm's step-down method; NaN is no test."""
+    tests = {key: p for key, p in p_values.items() if not math.isnan(p)}
+    adjusted, largest = {}, 0.0
+    for rank, (key, p) in enumerate(sorted(tests.items(), key=itemgetter(1))):
+        largest = max(largest, min(1.0, (len(tests) - rank) * p))
+        adjusted[key] = largest
+    return adjusted
+
+
+def improvement(ours: float, rival: float, sign: int) -> float:
     """Relative improvement in percent, positive if ours is better."""
-    return (1 if higher_is_better else -1) * 100 * (ours - baseline) / baseline
-
-
-def _best(cells: Sequence[Measured | None], among: Sequence[int], sign: int) -> int | None:
-    there = [(sign * cell.mean, -i) for i in among if (cell := cells[i]) is not None]
-    return -max(there)[1] if there else None
+    return sign * 100 * (ours - rival) / rival

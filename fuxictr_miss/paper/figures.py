@@ -1,133 +1,80 @@
-"""Plot Fig. 5, 6 and 7 from the results file as PNG and SVG, with the values in Markdown."""
+"""Plot Fig. 5, 6 and 7 as PNG, SVG and PDF: means over the seeds with their standard deviation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 from fuxictr_miss.files import atomic_write
-from fuxictr_miss.paper.report import (
-    MARK,
-    Source,
-    refuse_foreign_report,
-    value_text,
-    winners_text,
-    write,
-)
-from fuxictr_miss.paper.tables import FIGURES, METRICS, Figure
+from fuxictr_miss.paper.report import MARK, PICTURES, Source
+from fuxictr_miss.paper.tables import DATASETS, Report
 
-_REPRODUCIBLE: Any = {"svg.hashsalt": "fuxictr_miss", "svg.fonttype": "none"}
-_SYMBOLS = {"ssl_weight": "loss weight α1 = α2", "ssl_temperature": "temperature τ"}
+# the same bytes again, and text as text
+_STYLE: Any = {"svg.hashsalt": MARK, "svg.fonttype": "none", "pdf.fonttype": 42}
+_METADATA = {
+    ".png": {"Software": MARK},
+    ".svg": {"Creator": MARK, "Date": None},
+    ".pdf": {"Creator": MARK, "CreationDate": None},
+}
 
 
-def write_figure(number: int, source: Source, command: str, even_empty: bool = True) -> bool:
-    """Write `figure_<number>.png`, `.svg` and `.md`; arguments as in `write_table`."""
-    figure = FIGURES[number]
-    path = source.results.path.parent / f"figure_{number}.md"
-    with pyplot.rc_context(_REPRODUCIBLE):
-        drawing, lines = (_curves if figure.key else _similarity)(figure, source)
-        if not even_empty and not _drawn(drawing):
-            pyplot.close(drawing)
-            return False
-        refuse_foreign_report(path.parent, path.stem)
-        seeds = "one seed" if source.seeds == 1 else f"{source.seeds} seeds"
-        head = [f"# Fig. {number}. {figure.title}", "", f"![]({path.stem}.png)", ""]
-        head += [f"{seeds.capitalize()}. {figure.caption}", ""]
-        text = "\n".join([*head, *lines]) + "\n"
-        text += winners_text(source, {variant.model for variant in figure.variants})
-        write(path, f"{text}\nMade by `{command}`.\n")  # first: it marks the pictures as ours
-        _save(drawing, path)
-    return True
+def write_pictures(report: Report, source: Source, page: Path) -> None:
+    """Write the pictures of a figure beside its page; data sets are side by side."""
+    names = ["cosine similarity"]
+    if report.axis != "training step":
+        names = [f"test {metric.name}" for metric in report.metrics]
+    rows, columns = len(names), len(source.datasets)
+    size = 4.2 * columns, 3.2 * rows
+    with pyplot.rc_context(_STYLE):
+        drawing, axes = pyplot.subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained"
+        )
+        for column, dataset in enumerate(source.datasets):
+            for axis, name in zip(axes[:, column], names, strict=True):
+                axis.set(title=DATASETS.get(dataset, dataset), ylabel=name)
+            if report.axis == "training step":
+                _plot_steps(axes[0, column], report, source, dataset)
+            else:
+                _plot_values(axes[:, column], report, source, dataset)
+        for ending in PICTURES:
+            with atomic_write(page.with_suffix(ending)) as unfinished:
+                drawing.savefig(unfinished, dpi=150, metadata=_METADATA[ending])
+        pyplot.close(drawing)
 
 
-def _curves(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 6 and 7: test metrics over the values of a key, with the standard deviation."""
-    drawing, axes = _panels(len(METRICS), len(source.datasets))
-    lines = [
-        "| data set | " + " | ".join([figure.key, *METRICS.values()]) + " |",
-        "|---|---|---|---|",
-    ]
-    for column, dataset in enumerate(source.datasets):
-        found = [(value, source.find(figure.at(value), dataset)) for value in figure.values]
-        for value, each in found:
-            numbers = [
-                value_text(each.measured[m]) if m in each.measured else each.text for m in METRICS
-            ]
-            notes = " ".join(each.notes)
-            lines.append(f"| {dataset} | {value:g} | {' | '.join(numbers)} |"
-                         + (f" {notes}" if notes else ""))  # fmt: skip
-        for row, (metric, name) in enumerate(METRICS.items()):
-            axis = axes[row][column]
-            there = [(v, each.measured[metric]) for v, each in found if metric in each.measured]
-            axis.errorbar(
-                [value for value, _ in there],
-                [measured.mean for _, measured in there],
-                yerr=[measured.std or 0.0 for _, measured in there],
-                marker="o",
-                capsize=3,
-            )
-            axis.set_xscale("log")
-            axis.set_xticks(figure.values, [f"{value:g}" for value in figure.values])
-            axis.minorticks_off()
-            axis.set_ylabel(f"test {name}")
-            axis.set_xlabel(_SYMBOLS[figure.key])
-            axis.set_title(dataset)
-    return drawing, lines
+def _plot_steps(axis: Any, report: Report, source: Source, dataset: str) -> None:
+    """Fig. 5: the similarity of the two views after each epoch, one line per extractor."""
+    axis.set_xlabel(report.axis)
+    for variant in report.blocks[0]:
+        curves = [row["curve"] for row in source.find(variant, dataset).rows]
+        curves = [curve for curve in curves if curve["similarity"]]
+        if curves:
+            by_epoch = pd.DataFrame([curve["similarity"] for curve in curves]).dropna(axis=1)
+            _plot(axis, curves[0][report.axis][: by_epoch.shape[1]], by_epoch, variant.name)
+    if axis.lines:
+        axis.legend()
 
 
-def _similarity(figure: Figure, source: Source) -> tuple[Any, list[str]]:
-    """Fig. 5: mean similarity of the two views over the training steps, one line per extractor."""
-    drawing, axes = _panels(1, len(source.datasets))
-    lines = [
-        "| data set | extractor | similarity, first epoch | last epoch |",
-        "|---|---|---:|---:|",
-    ]
-    for column, dataset in enumerate(source.datasets):
-        axis = axes[0][column]
-        unit = "training step"
-        for variant in figure.variants:
-            experiments = source.planner.experiments([variant], [dataset], source.seeds)
-            rows = [source.results.finished(e.key) for e in experiments]
-            curves = [row["curve"] for row in rows if row and row["curve"]["similarity"]]
-            if not curves:
-                lines.append(f"| {dataset} | {variant.name} | … | … |")
-                continue
-            unit = next(name for name in curves[0] if name != "similarity")
-            shortest = min(len(curve["similarity"]) for curve in curves)
-            points = [
-                sum(curve["similarity"][i] for curve in curves) / len(curves)
-                for i in range(shortest)
-            ]
-            axis.plot(curves[0][unit][:shortest], points, label=variant.name)
-            lines.append(f"| {dataset} | {variant.name} | {points[0]:.4f} | {points[-1]:.4f} |")
-        axis.set_xlabel(f"{unit}s")
-        axis.set_ylabel("cosine similarity of the views")
-        axis.set_title(dataset)
-        if axis.lines:
-            axis.legend()
-    return drawing, lines
+def _plot_values(axes: Any, report: Report, source: Source, dataset: str) -> None:
+    """Fig. 6 and 7: each test metric over the values of a key."""
+    cells = {v.settings[report.axis]: source.find(v, dataset) for v in report.blocks[0]}
+    for axis, metric in zip(axes, report.metrics, strict=True):
+        values = {x: found for x, cell in cells.items() if len(found := cell.values(metric))}
+        _plot(axis, list(values), pd.DataFrame(values))
+        axis.set(xscale="log", xlabel=report.first)
+        axis.set_xticks(list(cells), [f"{x:g}" for x in cells])
+        axis.minorticks_off()
 
 
-def _panels(rows: int, columns: int) -> tuple[Any, Any]:
-    return pyplot.subplots(
-        rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False, layout="constrained"
+def _plot(axis: Any, x: Sequence[float], values: pd.DataFrame, label: str | None = None) -> None:
+    """Plot the mean of each column of `values` over `x`, with error bars over its rows."""
+    axis.errorbar(
+        x, values.mean(), yerr=values.std(), marker="o", markersize=3, capsize=3, label=label
     )
-
-
-def _save(drawing: Any, path: Path) -> None:
-    for ending, metadata in (
-        (".png", {"Software": MARK}),
-        (".svg", {"Creator": MARK, "Date": None}),
-    ):
-        with atomic_write(path.with_suffix(ending)) as unfinished:
-            drawing.savefig(unfinished, dpi=150, metadata=metadata)
-    pyplot.close(drawing)
-
-
-def _drawn(drawing: Any) -> bool:
-    return any(len(line.get_xdata()) for axis in drawing.axes for line in axis.lines)

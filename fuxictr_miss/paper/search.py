@@ -56,9 +56,9 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
 def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """The search space of a model: its backbone's, the shared `ssl` one and its method's."""
     backbone, _, method = model.rpartition("_")
+    plain = spaces.get(backbone or model, spaces.get("backbone", {}))
     if not backbone:
-        return dict(spaces.get(model, spaces.get("backbone", {})))
-    plain = spaces.get(backbone, spaces.get("backbone", {}))
+        return plain
     return {**spaces.get("ssl", {}), **plain, **spaces.get(method, {})}
 
 

@@ -1,32 +1,30 @@
-"""Format a table of text cells as Markdown and LaTeX."""
+"""A table of Markdown cells, written as Markdown or LaTeX."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 
 STAR = "★"
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    text: str = ""
-    bold: bool = False
-    underlined: bool = False
-    starred: bool = False
-    notes: tuple[int, ...] = ()  # numbers of footnotes
-
-
 @dataclasses.dataclass
 class Sheet:
-    """A table with columns in groups (one per data set), rows in blocks, and numbered footnotes.
+    """A table with rows in blocks, and numbered footnotes.
 
-    `groups` has the name and the number of columns of each group; the first column is in none.
+    Args:
+        title: its title.
+        columns: the group (a data set, or "") and the name of each column.
+        blocks: blocks of rows of cells. A cell is Markdown, of which `latex` knows `**`, `<u>` and
+            `<sup>`.
+        captions: lines under the table.
     """
 
     title: str
-    columns: list[str]
-    groups: list[tuple[str, int]]
-    blocks: list[list[list[Cell]]] = dataclasses.field(default_factory=list)
+    columns: list[tuple[str, str]]
+    blocks: list[list[list[str]]]
     captions: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -37,66 +35,54 @@ class Sheet:
         return self.notes.index(text) + 1
 
     def markdown(self) -> str:
-        names = [name for name, width in self.groups for _ in range(width)]
-        head = [self.columns[0]]
-        head += [f"{n} {c}".strip() for n, c in zip(names, self.columns[1:], strict=True)]
-        lines = [f"# {self.title}", "", _row(head)]
-        lines.append("|---|" + "---:|" * (len(head) - 1))
-        for i, block in enumerate(self.blocks):
-            if i:
-                lines.append(_row([""] * len(head)))
-            lines += [_row([_markdown(cell) for cell in row]) for row in block]
-        lines += ["", *(f"{caption}  " for caption in self.captions)]
-        lines += [f"<sup>{i}</sup> {note}  " for i, note in enumerate(self.notes, start=1)]
+        """The table and its footnotes, without the title."""
+        rows = list(self.blocks[0])
+        for block in self.blocks[1:]:
+            rows += [[""] * len(self.columns), *block]
+        lines = [markdown_table([f"{group} {name}".strip() for group, name in self.columns], rows)]
+        lines += [f"{line}  " for line in self._under()]
         return "\n".join(lines).rstrip() + "\n"
 
     def latex(self) -> str:
         """The table as a `table` environment; needs `\\usepackage{booktabs,amssymb}`."""
-        width = len(self.columns)
-        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_plain(self.title)}}}"]
-        lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-        if any(name for name, _ in self.groups):
-            spans = [rf"\multicolumn{{{n}}}{{c}}{{{_plain(name)}}}" for name, n in self.groups]
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.title)}}}"]
+        lines += [rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}", r"\toprule"]
+        groups = [(g, len(list(x))) for g, x in itertools.groupby(g for g, _ in self.columns[1:])]
+        if groups[0][0]:
+            spans = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(group)}}}" for group, width in groups]
             lines.append(" & ".join(["", *spans]) + r" \\")
-        lines.append(" & ".join(map(_plain, self.columns)) + r" \\")
-        for block in self.blocks:
+        for rows in ([[name for _, name in self.columns]], *self.blocks):
+            lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
             lines.append(r"\midrule")
-            lines += [" & ".join(map(_latex, row)) + r" \\" for row in block]
-        lines += [r"\bottomrule", r"\end{tabular}", ""]
-        lines += [rf"\par\footnotesize {_plain(caption)}" for caption in self.captions]
-        lines += [
-            rf"\par\footnotesize $^{{{i}}}$ {_plain(note)}"
-            for i, note in enumerate(self.notes, start=1)
-        ]
+        lines[-1:] = [r"\bottomrule", r"\end{tabular}", ""]
+        lines += [rf"\par\footnotesize {_latex(line)}" for line in self._under()]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
 
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-
-def _markdown(cell: Cell) -> str:
-    text = f"<u>{cell.text}</u>" if cell.underlined else cell.text
-    text = f"**{text}**" if cell.bold else text
-    text += STAR if cell.starred else ""
-    return text + (f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else "")
+    def _under(self) -> list[str]:
+        notes = [f"<sup>{i}</sup> {note}" for i, note in enumerate(self.notes, start=1)]
+        return [*self.captions, *notes]
 
 
-def _latex(cell: Cell) -> str:
-    text = _plain(cell.text)
-    text = rf"\underline{{{text}}}" if cell.underlined else text
-    text = rf"\textbf{{{text}}}" if cell.bold else text
-    text += r"$^\bigstar$" if cell.starred else ""
-    return text + (rf"$^{{{','.join(map(str, cell.notes))}}}$" if cell.notes else "")
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are right-aligned."""
+    head_line, *lines = (
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+        for line in (head, *rows)
+    )
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join([head_line, rule, *lines]) + "\n"
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
-    "{": r"\{", "}": r"\}", "±": r"$\pm$", "α": r"$\alpha$", "τ": r"$\tau$", "…": r"\dots{}",
-    "–": "--", STAR: r"$\bigstar$", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", "^": r"\^{}",
-    "~": r"\textasciitilde{}",
+    "<u>": r"\underline{", "</u>": "}", "<b>": r"\textbf{", "</b>": "}", "<sup>": "$^{",
+    "</sup>": "}$", STAR: r"$^\bigstar$", "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%",
+    "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$", "α": r"$\alpha$",
+    "τ": r"$\tau$", "…": r"\dots{}", "–": "--", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$",
+    "^": r"\^{}", "~": r"\textasciitilde{}",
 }  # fmt: skip
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
-def _plain(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def _latex(markdown: str) -> str:
+    html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", markdown)
+    return _SPECIAL.sub(lambda found: _LATEX[found[0]], html)

@@ -1,67 +1,95 @@
-"""What each table and figure of the paper compares (Section VI)."""
+"""What each table and figure of the paper shows (Section VI): a report is a piece of data.
+
+A new row is one `Variant`, a new column one `Metric`, a new table one entry of `REPORTS`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-ROMAN = {2: "II", 3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII", 8: "VIII", 9: "IX", 10: "X"}
-METRICS = {"AUC": "AUC", "logloss": "Logloss"}  # ours -> the paper's
-HIGHER_IS_BETTER = {"AUC": True, "logloss": False}
+BASELINE, CONTROL, OURS = "baseline", "control", "ours"
+DATASETS = {  # as people say them, in figures
+    "amazonbeauty": "Amazon Beauty",
+    "amazoncds": "Amazon CDs",
+    "amazoncds_subset": "Amazon CDs (part)",
+    "amazonbooks": "Amazon Books",
+    "alipay": "Alipay",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A column for each data set.
+
+    Args:
+        name: the head of the column.
+        read: gives the value of a row of the results file, or None.
+        sign: 1 if higher is better, -1 if lower is, 0 if neither.
+    """
+
+    name: str
+    read: Callable[[Mapping[str, Any]], float | None]
+    sign: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A row of a table of the paper, as a model with settings.
+    """A row of a table: a model with settings.
 
     Args:
         name: the row's name in the paper.
         model: our name of the model; the expid is `<model>_<data set>`.
         settings: keys that this row sets in the model's config.
-        ours: whether it is compared with the strongest baseline of its block.
+        role: `OURS` is compared with the strongest `BASELINE` and the strongest `CONTROL`.
     """
 
     name: str
     model: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    ours: bool = False
+    role: str = BASELINE
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of the paper; rows are compared within their block.
+class Report:
+    """A table or a figure.
 
-    In Tables IX and X each row sets the key `rate` to one of `rates` for both models of the block.
+    Args:
+        title: with the paper's number.
+        blocks: the rows; those of one block are compared. Table II has none.
+        metrics: the columns for each data set.
+        first: the head of the first column.
+        split: what the metrics are measured on.
+        caption: a remark under the table.
+        axis: what a figure plots the metrics over: a key of `settings`, or "training step".
     """
 
     title: str
-    blocks: tuple[tuple[Variant, ...], ...] = ()
-    rate: str = ""
-    rates: tuple[float, ...] = ()
+    blocks: tuple[tuple[Variant, ...], ...]
+    metrics: tuple[Metric, ...]
+    first: str = "Model"
+    split: str = "Test split"
     caption: str = ""
+    axis: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A curve over the values of a key (Fig. 6, 7) or over the steps of a run (Fig. 5)."""
+def _similarity(epoch: int) -> Callable[[Mapping[str, Any]], float | None]:
+    def read(row: Mapping[str, Any]) -> float | None:
+        curve = row.get("curve", {}).get("similarity")
+        return curve[epoch] if curve else None
 
-    title: str
-    variants: tuple[Variant, ...]
-    key: str = ""
-    values: tuple[float, ...] = ()
-    caption: str = ""
-
-    def at(self, value: float) -> Variant:
-        """The model of Fig. 6 or 7 at one value of the key."""
-        (variant,) = self.variants
-        return dataclasses.replace(variant, settings={**variant.settings, self.key: value})
+    return read
 
 
-def at_rate(variant: Variant, key: str, rate: float) -> Variant:
-    """A model of Table IX or X at one rate."""
-    return dataclasses.replace(variant, settings={**variant.settings, key: rate})
-
+_METRICS = (
+    Metric("AUC", lambda row: row.get("test_AUC")),
+    Metric("Logloss", lambda row: row.get("test_logloss"), sign=-1),
+)
+_FIG_5 = (
+    Metric("first epoch", _similarity(0), sign=0),
+    Metric("last epoch", _similarity(-1), sign=0),
+)
 
 _BACKBONES = {"IPNN": "PNN", "DIN": "DIN", "FiGNN": "FiGNN"}
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
@@ -73,31 +101,55 @@ _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
 _DIN = Variant("DIN", "DIN")
 
 
-def _plain(name: str) -> Variant:
-    return Variant(name, _BACKBONES[name])
-
-
-def _miss(name: str) -> Variant:
-    return Variant(f"{name}-MISS", f"{_BACKBONES[name]}_MISS", ours=True)
+def _pair(name: str) -> tuple[Variant, Variant]:
+    """A backbone without and with MISS."""
+    model = _BACKBONES[name]
+    return Variant(name, model), Variant(f"{name}-MISS", f"{model}_MISS", role=OURS)
 
 
 def _methods(name: str) -> tuple[Variant, ...]:
-    others = [Variant(f"{name}-{m}", f"{_BACKBONES[name]}_{m}") for m in _METHODS]
-    return (_plain(name), *others, _miss(name))
+    plain, miss = _pair(name)
+    return (plain, *(Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in _METHODS), miss)
 
 
 def _ablations(name: str) -> tuple[Variant, ...]:
-    parts = [
-        Variant(f"{name}-MISS{part}", f"{_BACKBONES[name]}_MISS", {"miss_variant": part})
-        for part in _ABLATIONS
-    ]
-    return (_miss(name), *parts, _plain(name))
+    plain, miss = _pair(name)
+    parts = (Variant(miss.name + x, miss.model, {"miss_variant": x}) for x in _ABLATIONS)
+    return (miss, *parts, plain)
 
 
-TABLES = {
-    2: Table("Dataset statistics"),
-    3: Table(
-        "Overall performance",
+def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ...]:
+    """One block a rate: DIN and DIN-MISS."""
+    return tuple(
+        tuple(
+            dataclasses.replace(each, name=f"{each.name}, {short} {rate:.0%}", settings={key: rate})
+            for each in _pair("DIN")
+        )
+        for rate in rates
+    )
+
+
+def _values(key: str, settings: Mapping[str, Any]) -> tuple[tuple[Variant, ...], ...]:
+    """One block: MISS at every value of a key."""
+    row = Variant("", "DIN_MISS", role=OURS)
+    return (
+        tuple(
+            dataclasses.replace(row, name=f"{value:g}", settings={**settings, key: value})
+            for value in _SEARCHED
+        ),
+    )
+
+
+_EXTRACTORS = (
+    Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}),
+    Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}),
+    Variant("MISS-CNN", "DIN_MISS", {"miss_extractor": "cnn"}, OURS),
+)
+
+REPORTS = {
+    "table_2": Report("Table II. Dataset statistics", (), (), "Dataset"),
+    "table_3": Report(
+        "Table III. Overall performance",
         (
             (
                 Variant("LR", "LR"),
@@ -113,69 +165,65 @@ TABLES = {
                 Variant("DMR", "DMR"),
                 Variant("AutoInt+", "AutoInt"),
                 Variant("FiGNN", "FiGNN"),
-                Variant("MISS", "DIN_MISS", ours=True),
+                Variant("MISS", "DIN_MISS", role=OURS),
             ),
         ),
+        _METRICS,
     ),
-    4: Table("Compatibility", tuple((_plain(n), _miss(n)) for n in ("DIN", "IPNN", "FiGNN"))),
-    5: Table("Self-supervised methods", tuple(_methods(name) for name in ("IPNN", "DIN"))),
-    6: Table("Ablations", tuple(_ablations(name) for name in ("IPNN", "DIN"))),
-    7: Table(
-        "Multi-interest extractors",
+    "table_4": Report(
+        "Table IV. Compatibility", tuple(_pair(name) for name in ("DIN", "IPNN", "FiGNN")), _METRICS
+    ),
+    "table_5": Report(
+        "Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN")), _METRICS
+    ),
+    "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN")), _METRICS),
+    "table_7": Report("Table VII. Multi-interest extractors", ((_DIN, *_EXTRACTORS),), _METRICS),
+    "table_8": Report(
+        "Table VIII. Training strategies",
         (
             (
                 _DIN,
-                Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}),
-                Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}),
-                Variant("MISS-CNN", "DIN_MISS", {"miss_extractor": "cnn"}, ours=True),
+                Variant("MISS-Joint", "DIN_MISS", _JOINT, OURS),
+                Variant("MISS-Pre", "DIN_MISS", _PRE, OURS),
+                Variant("MISS-Pre-Joint", "DIN_MISS", _PRE_JOINT, OURS),
             ),
         ),
-    ),
-    8: Table(
-        "Training strategies",
-        (
-            (
-                _DIN,
-                Variant("MISS-Joint", "DIN_MISS", _JOINT, ours=True),
-                Variant("MISS-Pre", "DIN_MISS", _PRE, ours=True),
-                Variant("MISS-Pre-Joint", "DIN_MISS", _PRE_JOINT, ours=True),
-            ),
-        ),
+        _METRICS,
         caption="MISS-Pre-Joint (pretraining, then joint training) is not in the paper.",
     ),
-    9: Table(
-        "Sampling rate (SR) of the training rows",
-        ((_DIN, _miss("DIN")),),
-        rate="train_sample_rate",
-        rates=(0.8, 0.9, 1.0),
+    "table_9": Report(
+        "Table IX. Sampling rate (SR) of the training rows",
+        _rates("SR", "train_sample_rate", 0.8, 0.9, 1.0),
+        _METRICS,
     ),
-    10: Table(
-        "Label noise rate (NR) of the training rows",
-        ((_DIN, _miss("DIN")),),
-        rate="label_noise_rate",
-        rates=(0.0, 0.1, 0.2),
+    "table_10": Report(
+        "Table X. Label noise rate (NR) of the training rows",
+        _rates("NR", "label_noise_rate", 0.0, 0.1, 0.2),
+        _METRICS,
     ),
-}
-
-FIGURES = {
-    5: Figure(
-        "Similarity of the views over training steps",
-        tuple(dataclasses.replace(variant, ours=False) for variant in TABLES[7].blocks[0][1:]),
-        caption="Mean over the seeds.",
+    "figure_5": Report(
+        "Fig. 5. Cosine similarity of the views over training steps",
+        (tuple(dataclasses.replace(each, role=OURS) for each in _EXTRACTORS),),
+        _FIG_5,
+        first="Extractor",
+        split="Training batches",
+        axis="training step",
     ),
-    6: Figure(
-        "Weight of the self-supervised losses",
-        (Variant("MISS", "DIN_MISS", _JOINT),),
-        key="ssl_weight",
-        values=_SEARCHED,
+    "figure_6": Report(
+        "Fig. 6. Weight of the self-supervised losses",
+        _values("ssl_weight", _JOINT),
+        _METRICS,
+        first="loss weight α1 = α2",
+        axis="ssl_weight",
         caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another; "
         "a pretraining without labels hardly depends on it.",
     ),
-    7: Figure(
-        "Softmax temperature",
-        (Variant("MISS", "DIN_MISS"),),
-        key="ssl_temperature",
-        values=_SEARCHED,
+    "figure_7": Report(
+        "Fig. 7. Softmax temperature",
+        _values("ssl_temperature", {}),
+        _METRICS,
+        first="temperature τ",
+        axis="ssl_temperature",
         caption="Under the configured training strategy.",
     ),
 }

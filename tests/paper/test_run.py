@@ -59,7 +59,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
     one = Results(place / "results").rows
     two = Results(place / "of_two")
     planner = Planner("config")
-    experiments = planner.experiments([*variants_of([8], []), DIVERGING, KILLER], ["small"], 1)
+    experiments = planner.experiments([*variants_of(["table_8"]), DIVERGING, KILLER], ["small"], 1)
     experiments += planner.experiments([KILLER], ["small"], 2)[1:]
     run_all(experiments, two, workers=2)
     for key, row_of_one in one.items():
