@@ -27,8 +27,9 @@ from pydantic_core import ErrorDetails
 
 from fuxictr_miss.errors import InputError, unknown
 
-# FuxiCTR's metrics, and whether higher is better. For grouped metrics it is; they need `group_id`.
-_METRICS = {"AUC": True, "logloss": False, "binary_crossentropy": False}
+# FuxiCTR's metrics and ECE, and whether higher is better. For grouped metrics it is; they need
+# `group_id`.
+_METRICS = {"AUC": True, "logloss": False, "binary_crossentropy": False, "ECE": False}
 _GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG(1)", "NDCG(5)", "NDCG(10)")
 _NDCG = re.compile(r"NDCG\((k=)?[1-9][0-9]*\)")
 # Classes of torch.optim that FuxiCTR can use: they need only a learning rate and take dense
