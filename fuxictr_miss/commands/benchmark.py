@@ -6,7 +6,8 @@ import argparse
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fuxictr_miss.config import default_config
@@ -39,46 +40,41 @@ def main() -> None:
     arguments = _parse()
     from fuxictr_miss.paper.tables import REPORTS  # late: --help must be fast
 
-    names = [
-        *_names("table", arguments.table, REPORTS),
-        *_names("figure", arguments.figure, REPORTS),
-    ]
+    names = _names("table", arguments.table, REPORTS) + _names("figure", arguments.figure, REPORTS)
     if not names and not arguments.report_only:
         raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
 
     from fuxictr_miss.paper import plan, report, run, search
     from fuxictr_miss.paper.results import Results
 
-    plan.check_datasets(arguments.config, arguments.dataset)
+    config, datasets, budget = arguments.config, arguments.dataset, arguments.search
+    plan.check_datasets(config, datasets)
     results = Results(arguments.results)
     variants = _of_models(list(plan.variants_of(names or REPORTS)), arguments.model)
-    datasets, budget = arguments.dataset, arguments.search
-    tried = {}
-    if budget:
-        spaces = search.read_spaces(arguments.config)
-        as_configured = plan.Planner(arguments.config)
-        tried = search.trials(as_configured, variants, datasets, budget, spaces)
-    trials = [trial for each in tried.values() for trial in each]
-    data: dict[str, str] = {}
-    runs = bool(variants) and not (arguments.dry_run or arguments.report_only)
+    spaces = search.read_spaces(config) if budget else {}
+    tried = search.trials(plan.Planner(config), variants, datasets, budget, spaces)
+    trials = list(itertools.chain.from_iterable(tried.values()))
     if not arguments.dry_run:
         report.check_folder(results.path.parent, names or REPORTS)
-    if runs:
-        data = _build(arguments.config, datasets)
-    options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
-    left = run.missing(trials, results, data, arguments.retry_failed)
-    if runs:
-        run.run_all(left, results, *options)
+    runs = bool(variants) and not (arguments.dry_run or arguments.report_only)
+    data = _build(config, datasets) if runs else {}
+
+    def execute(experiments: Sequence[Experiment]) -> list[Experiment]:
+        """Run those without a row if this command runs any, and return them."""
+        left = run.missing(experiments, results, data, arguments.retry_failed)
+        if runs:
+            options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
+            run.run_all(left, results, *options)
+        return left
+
+    left = execute(trials)
     winners = search.winners(tried, results)
-    chosen = {place: winner.overrides for place, winner in winners.items()}
-    planner = plan.Planner(arguments.config, chosen)
+    planner = plan.Planner(config, {place: each.overrides for place, each in winners.items()})
     experiments = planner.experiments(variants, datasets, arguments.seeds)
-    left += run.missing(experiments, results, data, arguments.retry_failed)
+    left += execute(experiments)
     if arguments.dry_run:
         _show([*trials, *experiments], left, results, arguments.workers)
         return
-    if runs:
-        run.run_all([each for each in left if each.purpose == "final"], results, *options)
 
     source = report.Source(planner, results, datasets, arguments.seeds, budget, winners)
     names = names or [name for name in REPORTS if source.has_results(REPORTS[name])]
@@ -104,11 +100,11 @@ def _parse() -> argparse.Namespace:
     add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, shown side by side")
     add("--model", nargs="+", default=[], metavar="NAME",
         help="run only these models, e.g. DIN DIN_MISS; the reports show all results")  # fmt: skip
-    add("--seeds", type=_at_least(1), default=5, metavar="N", help="seeds 1 to N (default: 5)")
-    add("--search", type=_at_least(0), default=0, metavar="N",
+    add("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N (default: 5)")
+    add("--search", type=int, default=0, metavar="N",
         help="first try N settings of every model, from <config>/search.yaml, and choose by "
         "validation; 0 (default): use the config unchanged")  # fmt: skip
-    add("--workers", type=_at_least(1), default=1, metavar="N", help="parallel runs, one CPU each")
+    add("--workers", type=int, default=1, metavar="N", help="parallel runs, one CPU each")
     add("--ray-address", metavar="HOST:PORT", help="a Ray cluster instead of this machine")
     add("--dry-run", action="store_true", help="print the plan and an estimate of its time")
     add("--report-only", action="store_true", help="rewrite the reports without running anything")
@@ -117,7 +113,11 @@ def _parse() -> argparse.Namespace:
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
     add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or if it "
         "does not exist the one that comes with the package")  # fmt: skip
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for option, least in (("seeds", 1), ("search", 0), ("workers", 1)):
+        if getattr(arguments, option) < least:
+            parser.error(f"--{option} must be at least {least}")
+    return arguments
 
 
 def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
@@ -127,16 +127,6 @@ def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
         if model not in valid:
             raise unknown("model of these tables", model, valid)
     return [variant for variant in variants if not models or variant.model in models]
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return number
 
 
 def _names(kind: str, given: Sequence[str], reports: Iterable[str]) -> list[str]:
@@ -195,13 +185,7 @@ def _setting(experiment: Experiment) -> tuple[str, str]:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "time unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"about {hours} h {minutes:02} min"
-    return f"about {minutes} min {rest:02} s" if minutes else f"about {rest} s"
+    return "time unknown" if seconds is None else f"about {timedelta(seconds=round(seconds))}"
 
 
 def _command(name: str, arguments: argparse.Namespace) -> str:

@@ -34,6 +34,12 @@ class Metric:
     sign: int = 1
 
 
+METRICS = (
+    Metric("AUC", lambda row: row.get("test_AUC")),
+    Metric("Logloss", lambda row: row.get("test_logloss"), sign=-1),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """A row of a table: a model with settings.
@@ -67,7 +73,7 @@ class Report:
 
     title: str
     blocks: tuple[tuple[Variant, ...], ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric, ...] = METRICS
     first: str = "Model"
     split: str = "Test split"
     caption: str = ""
@@ -82,29 +88,25 @@ def _similarity(epoch: int) -> Callable[[Mapping[str, Any]], float | None]:
     return read
 
 
-_METRICS = (
-    Metric("AUC", lambda row: row.get("test_AUC")),
-    Metric("Logloss", lambda row: row.get("test_logloss"), sign=-1),
-)
-_FIG_5 = (
-    Metric("first epoch", _similarity(0), sign=0),
-    Metric("last epoch", _similarity(-1), sign=0),
-)
-
-_BACKBONES = {"IPNN": "PNN", "DIN": "DIN", "FiGNN": "FiGNN"}
+_MODELS = {"IPNN": "PNN", "DCN-M": "DCNv2", "SIM(soft)": "SIM", "AutoInt+": "AutoInt"}
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
 _ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
-_JOINT = {"ssl_training": "joint"}
-_PRE = {"ssl_training": "pretrain"}
-_PRE_JOINT = {"ssl_training": "pretrain_joint", "ssl_embedding_lr_scale": 1.0}
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
-_DIN = Variant("DIN", "DIN")
+
+
+def _plain(*names: str) -> tuple[Variant, ...]:
+    """Backbones by the paper's names."""
+    return tuple(Variant(name, _MODELS.get(name, name)) for name in names)
+
+
+def _miss(name: str, model: str = "DIN_MISS", **settings: Any) -> Variant:
+    return Variant(name, model, settings, OURS)
 
 
 def _pair(name: str) -> tuple[Variant, Variant]:
     """A backbone without and with MISS."""
-    model = _BACKBONES[name]
-    return Variant(name, model), Variant(f"{name}-MISS", f"{model}_MISS", role=OURS)
+    (plain,) = _plain(name)
+    return plain, _miss(f"{name}-MISS", f"{plain.model}_MISS")
 
 
 def _methods(name: str) -> tuple[Variant, ...]:
@@ -119,7 +121,7 @@ def _ablations(name: str) -> tuple[Variant, ...]:
 
 
 def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ...]:
-    """One block a rate: DIN and DIN-MISS."""
+    """A block for each rate: DIN and DIN-MISS."""
     return tuple(
         tuple(
             dataclasses.replace(each, name=f"{each.name}, {short} {rate:.0%}", settings={key: rate})
@@ -129,90 +131,79 @@ def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ..
     )
 
 
-def _values(key: str, settings: Mapping[str, Any]) -> tuple[tuple[Variant, ...], ...]:
-    """One block: MISS at every value of a key."""
-    row = Variant("", "DIN_MISS", role=OURS)
-    return (
-        tuple(
-            dataclasses.replace(row, name=f"{value:g}", settings={**settings, key: value})
-            for value in _SEARCHED
-        ),
+def _values(key: str, **settings: Any) -> tuple[Variant, ...]:
+    """MISS at every value of a key."""
+    return tuple(
+        Variant(f"{value:g}", "DIN_MISS", {**settings, key: value}, OURS) for value in _SEARCHED
     )
 
 
-_EXTRACTORS = (
-    Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}),
-    Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}),
-    Variant("MISS-CNN", "DIN_MISS", {"miss_extractor": "cnn"}, OURS),
-)
-
 REPORTS = {
-    "table_2": Report("Table II. Dataset statistics", (), (), "Dataset"),
+    "table_2": Report("Table II. Dataset statistics", (), first="Dataset"),
     "table_3": Report(
         "Table III. Overall performance",
         (
             (
-                Variant("LR", "LR"),
-                Variant("FM", "FM"),
-                Variant("DeepFM", "DeepFM"),
-                Variant("IPNN", "PNN"),
-                Variant("DCN", "DCN"),
-                Variant("DCN-M", "DCNv2"),
-                Variant("xDeepFM", "xDeepFM"),
-                _DIN,
-                Variant("DIEN", "DIEN"),
-                Variant("SIM(soft)", "SIM"),
-                Variant("DMR", "DMR"),
-                Variant("AutoInt+", "AutoInt"),
-                Variant("FiGNN", "FiGNN"),
-                Variant("MISS", "DIN_MISS", role=OURS),
+                *_plain("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM"),
+                *_plain("DIN", "DIEN", "SIM(soft)", "DMR", "AutoInt+", "FiGNN"),
+                _miss("MISS"),
             ),
         ),
-        _METRICS,
     ),
-    "table_4": Report(
-        "Table IV. Compatibility", tuple(_pair(name) for name in ("DIN", "IPNN", "FiGNN")), _METRICS
+    "table_4": Report("Table IV. Compatibility", (_pair("DIN"), _pair("IPNN"), _pair("FiGNN"))),
+    "table_5": Report("Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN"))),
+    "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN"))),
+    "table_7": Report(
+        "Table VII. Multi-interest extractors",
+        (
+            (
+                *_plain("DIN"),
+                Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}),
+                Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}),
+                _miss("MISS-CNN", miss_extractor="cnn"),
+            ),
+        ),
     ),
-    "table_5": Report(
-        "Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN")), _METRICS
-    ),
-    "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN")), _METRICS),
-    "table_7": Report("Table VII. Multi-interest extractors", ((_DIN, *_EXTRACTORS),), _METRICS),
     "table_8": Report(
         "Table VIII. Training strategies",
         (
             (
-                _DIN,
-                Variant("MISS-Joint", "DIN_MISS", _JOINT, OURS),
-                Variant("MISS-Pre", "DIN_MISS", _PRE, OURS),
-                Variant("MISS-Pre-Joint", "DIN_MISS", _PRE_JOINT, OURS),
+                *_plain("DIN"),
+                _miss("MISS-Joint", ssl_training="joint"),
+                _miss("MISS-Pre", ssl_training="pretrain"),
+                _miss("MISS-Pre-Joint", ssl_training="pretrain_joint", ssl_embedding_lr_scale=1.0),
             ),
         ),
-        _METRICS,
         caption="MISS-Pre-Joint (pretraining, then joint training) is not in the paper.",
     ),
     "table_9": Report(
         "Table IX. Sampling rate (SR) of the training rows",
         _rates("SR", "train_sample_rate", 0.8, 0.9, 1.0),
-        _METRICS,
     ),
     "table_10": Report(
         "Table X. Label noise rate (NR) of the training rows",
         _rates("NR", "label_noise_rate", 0.0, 0.1, 0.2),
-        _METRICS,
     ),
     "figure_5": Report(
         "Fig. 5. Cosine similarity of the views over training steps",
-        (tuple(dataclasses.replace(each, role=OURS) for each in _EXTRACTORS),),
-        _FIG_5,
+        (
+            (
+                _miss("MISS-SA", miss_extractor="self_attention"),
+                _miss("MISS-LSTM", miss_extractor="lstm"),
+                _miss("MISS-CNN", miss_extractor="cnn"),
+            ),
+        ),
+        (
+            Metric("first epoch", _similarity(0), sign=0),
+            Metric("last epoch", _similarity(-1), sign=0),
+        ),
         first="Extractor",
         split="Training batches",
         axis="training step",
     ),
     "figure_6": Report(
         "Fig. 6. Weight of the self-supervised losses",
-        _values("ssl_weight", _JOINT),
-        _METRICS,
+        (_values("ssl_weight", ssl_training="joint"),),
         first="loss weight α1 = α2",
         axis="ssl_weight",
         caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another; "
@@ -220,8 +211,7 @@ REPORTS = {
     ),
     "figure_7": Report(
         "Fig. 7. Softmax temperature",
-        _values("ssl_temperature", {}),
-        _METRICS,
+        (_values("ssl_temperature"),),
         first="temperature τ",
         axis="ssl_temperature",
         caption="Under the configured training strategy.",
