@@ -40,7 +40,7 @@ def compare(values: Sequence[pd.Series], roles: Sequence[str], sign: int) -> Com
 
     Args:
         values: one per row, by seed; empty without results.
-        roles: one per row: `BASELINE`, `CONTROL` or `OURS`.
+        roles: one per row: `BASELINE`, `CONTROL` or `OURS`; others are left out.
         sign: 1 if higher is better, -1 if lower is, 0 if neither.
     """
 

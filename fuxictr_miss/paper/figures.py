@@ -75,6 +75,5 @@ def _plot_values(axes: Any, report: Report, source: Source, dataset: str) -> Non
 
 def _plot(axis: Any, x: Sequence[float], values: pd.DataFrame, label: str | None = None) -> None:
     """Plot the mean of each column of `values` over `x`, with error bars over its rows."""
-    axis.errorbar(
-        x, values.mean(), yerr=values.std(), marker="o", markersize=3, capsize=3, label=label
-    )
+    std = values.std() if len(values) > 1 else None
+    axis.errorbar(x, values.mean(), yerr=std, marker="o", markersize=3, capsize=3, label=label)

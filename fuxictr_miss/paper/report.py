@@ -22,7 +22,7 @@ from fuxictr_miss.paper.tables import BASELINE, CONTROL, OURS, REPORTS, Metric, 
 
 _ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
-_GAINS = {BASELINE: "improvement", CONTROL: "improvement over the control"}
+_GAINS = {"improvement": BASELINE, "improvement over the control": CONTROL}
 _INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
 PICTURES = (".png", ".svg", ".pdf")
 MARK = "fuxictr_miss"  # metadata of our pictures
@@ -67,7 +67,7 @@ class Source:
         bad = [row for row in rows if row["status"] != "ok"]
         note = self.planner.note(variant, dataset)
         notes = [note] if note else []
-        role = OURS if note else variant.role  # a row that equals MISS is no baseline of it
+        role = "" if note else variant.role  # a row that equals MISS is not compared with it
         if bad:
             notes.append(
                 f"{variant.name} on {dataset}: {len(bad)} of {self.seeds} seeds without a result "
@@ -160,7 +160,7 @@ def _results(report: Report, source: Source) -> Sheet:
     sheet = Sheet(report.title, [("", report.first)], [])
     for block in report.blocks:
         roles = {variant.role for variant in block}
-        gains = [label for role, label in _GAINS.items() if {role, OURS} <= roles]
+        gains = [label for label, role in _GAINS.items() if {role, OURS} <= roles]
         sheet.blocks.append([[name] for name in (*(variant.name for variant in block), *gains)])
     for dataset in source.datasets:
         for suffix, find in (("", source.find), (" (paper)", _published)):
@@ -193,8 +193,7 @@ def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -
             notes = ",".join(str(sheet.note(note)) for note in cell.notes)
             lines[i].append(f"{text}<sup>{notes}</sup>" if notes else text)
         for line in lines[len(block) :]:
-            role = next(role for role, label in _GAINS.items() if label == line[0])
-            gain = found.gains.get(role)
+            gain = found.gains.get(_GAINS[line[0]])
             line.append(_NOT_YET if gain is None else f"{gain:+.2f}%")
 
 
@@ -215,25 +214,23 @@ def _captions(report: Report, source: Source) -> list[str]:
     spread, seeds = "mean ± sample standard deviation", f"{source.seeds} seeds"
     if source.seeds == 1:
         spread, seeds = "the value", "one seed"
-    lines = [
-        f"{report.split}, {spread} of {seeds} (n = {source.seeds} unless a cell says otherwise)."
-    ]
+    what = f"{report.split}, {spread} of {seeds} (n = {source.seeds} unless a cell says otherwise)."
     roles = {variant.role for block in report.blocks for variant in block}
-    if any(metric.sign for metric in report.metrics):
-        lines[0] += " Bold: best of the block" + ("." if roles == {OURS} else "")
-    if len(roles) > 1:
-        kinds = " and strongest control" if CONTROL in roles else ""
-        lines[0] += f"; underlined: strongest baseline{kinds} in it."
-        if source.seeds < MIN_SEEDS:
-            lines.append(f"No significance test with fewer than {MIN_SEEDS} seeds.")
-        else:
-            lines.append(
-                f"{STAR}: better than the underlined with p < {SIGNIFICANCE} (paired t-test over "
-                "seeds, Holm's correction over the tests of a column)."
-            )
+    lines = []
+    if roles == {OURS}:
+        what += " Bold: best of the block." if any(each.sign for each in report.metrics) else ""
+    else:
+        rivals = "baseline and strongest control" if CONTROL in roles else "baseline"
+        what += f" Bold: best of the block; underlined: strongest {rivals} in it."
+        lines.append(
+            f"{STAR}: better than the underlined with p < {SIGNIFICANCE} (paired t-test over "
+            "seeds, Holm's correction over the tests of a column)."
+            if source.seeds >= MIN_SEEDS
+            else f"No significance test with fewer than {MIN_SEEDS} seeds."
+        )
         if any(dataset in published.DATASETS for dataset in source.datasets):
             lines.append("(paper): arXiv 2111.15068.")
-    return [*lines, report.caption] if report.caption else lines
+    return [what, *lines, *filter(None, [report.caption])]
 
 
 def _search_text(report: Report, source: Source) -> str:
@@ -267,8 +264,7 @@ def _statistics(report: Report, source: Source) -> Sheet:
         params = dataset_params(source.planner.config, dataset)
         path = Path(params.get("train_data") or "").parent / "statistics.json"
         if path.exists():
-            counts = _counts(path)
-            cells = [f"{counts[n]:,}" if n in counts else _ABSENT for n in _COUNTS]
+            cells = _counts(path)
         else:
             note = sheet.note(f"{path} does not exist yet: {params.get('preprocess_command', '')}")
             cells = [f"{_NOT_YET}<sup>{note}</sup>"] * len(_COUNTS)
@@ -279,9 +275,10 @@ def _statistics(report: Report, source: Source) -> Sheet:
     return sheet
 
 
-def _counts(path: Path) -> dict[str, int]:
+def _counts(path: Path) -> list[str]:
     try:
-        return {name: int(count) for name, count in json.loads(path.read_bytes()).items()}
+        counts = json.loads(path.read_bytes())
+        return [f"{int(counts[n]):,}" if n in counts else _ABSENT for n in _COUNTS]
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
 

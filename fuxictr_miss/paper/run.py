@@ -97,8 +97,9 @@ def run_all(
             results.add({**row, "commit": commit})
             name = f"{row['model']} {row['dataset']} seed {row['seed']}"
             if row["status"] != "ok":
-                outcome = f"{row['params'] or ''}: {row['status']}: {row['reason']}"
-                progress.write(f"{name} {outcome}", file=sys.stderr)
+                settings = f" with {row['params']}" if row["params"] else ""
+                outcome = f"{name}{settings}: {row['status']}: {row['reason']}"
+                progress.write(outcome, file=sys.stderr)
             progress.set_postfix_str(name, False)
             progress.update()
 
@@ -141,8 +142,8 @@ def _rows(
         try:
             yield ray.get(ready)
         except ray.exceptions.RayError as error:
-            reason = " ".join(str(error).split())[:300]
-            yield {**job.row(), "status": "failed", "reason": f"the worker died: {reason}"}
+            cause = " ".join(str(getattr(error, "cause", error)).split())[:300]
+            yield {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
 
 
 @contextmanager
