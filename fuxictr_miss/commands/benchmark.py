@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuxictr_miss.config import default_config
 from fuxictr_miss.errors import InputError, unknown
@@ -48,7 +48,7 @@ def main() -> None:
     from fuxictr_miss.paper.results import Results
 
     config, datasets, budget = arguments.config, arguments.dataset, arguments.search
-    plan.check_datasets(config, datasets)
+    params = {dataset: plan.dataset_params(config, dataset) for dataset in datasets}
     results = Results(arguments.results)
     variants = _of_models(list(plan.variants_of(names or REPORTS)), arguments.model)
     spaces = search.read_spaces(config) if budget else {}
@@ -57,7 +57,7 @@ def main() -> None:
     if not arguments.dry_run:
         report.check_folder(results.path.parent, names or REPORTS)
     runs = bool(variants) and not (arguments.dry_run or arguments.report_only)
-    data = _build(config, datasets) if runs else {}
+    data = {name: _build(each) for name, each in params.items()} if runs else {}
 
     def execute(experiments: Sequence[Experiment]) -> list[Experiment]:
         """Run those without a row if this command runs any, and return them."""
@@ -139,18 +139,13 @@ def _names(kind: str, given: Sequence[str], reports: Iterable[str]) -> list[str]
     return [f"{kind}_{number}" for number in numbers]
 
 
-def _build(config: str, datasets: Sequence[str]) -> dict[str, str]:
-    """Encode every data set before any worker starts; return their digests."""
+def _build(params: dict[str, Any]) -> str:
+    """Encode a data set before any worker starts; return its digest."""
     from fuxictr_miss.data import build_dataset
-    from fuxictr_miss.paper.plan import dataset_params
     from fuxictr_miss.paper.worker import data_digest
 
-    digests = {}
-    for dataset in datasets:
-        params = dataset_params(config, dataset)
-        build_dataset(params)
-        digests[dataset] = data_digest(params)
-    return digests
+    build_dataset(params)
+    return data_digest(params)
 
 
 def _show(

@@ -133,24 +133,14 @@ def variants_of(reports: Iterable[str]) -> Iterator[Variant]:
             yield from block
 
 
-def check_datasets(config: str, datasets: Iterable[str]) -> None:
-    """Refuse an unknown data set.
-
-    Raises:
-        InputError: names the closest valid one.
-    """
-    valid = list_datasets(config)
-    for dataset in datasets:
-        if dataset not in valid:
-            raise unknown("data set", dataset, valid)
-
-
 def dataset_params(config: str, dataset: str) -> dict[str, Any]:
     """The parameters of some experiment on a data set; the data keys are the same in all.
 
     Raises:
-        InputError: the config has no experiment on this data set.
+        InputError: the config has no such data set (names the closest) or no experiment on it.
     """
+    if dataset not in (valid := list_datasets(config)):
+        raise unknown("data set", dataset, valid)
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
             params = _loaded(config, expid)

@@ -277,9 +277,9 @@ def _statistics(report: Report, source: Source) -> Sheet:
 
 def _counts(path: Path) -> list[str]:
     try:
-        counts = json.loads(path.read_bytes())
+        counts = dict(json.loads(path.read_bytes()))
         return [f"{int(counts[n]):,}" if n in counts else _ABSENT for n in _COUNTS]
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
 
 

@@ -89,6 +89,8 @@ def _similarity(epoch: int) -> Callable[[Mapping[str, Any]], float | None]:
 
 
 _MODELS = {"IPNN": "PNN", "DCN-M": "DCNv2", "SIM(soft)": "SIM", "AutoInt+": "AutoInt"}
+_BASELINES = ("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM", "DIN", "DIEN", "SIM(soft)",
+              "DMR", "AutoInt+", "FiGNN")  # fmt: skip
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
 _ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
@@ -138,42 +140,37 @@ def _values(key: str, **settings: Any) -> tuple[Variant, ...]:
     )
 
 
+def _extractors(others: str) -> tuple[Variant, ...]:
+    """MISS with each extractor; `others` is the role of all but its own."""
+    return (
+        Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}, others),
+        Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}, others),
+        _miss("MISS-CNN", miss_extractor="cnn"),
+    )
+
+
+_STRATEGIES = (
+    _miss("MISS-Joint", ssl_training="joint"),
+    _miss("MISS-Pre", ssl_training="pretrain"),
+    _miss("MISS-Pre-Joint", ssl_training="pretrain_joint", ssl_embedding_lr_scale=1.0),
+)
+
 REPORTS = {
     "table_2": Report("Table II. Dataset statistics", (), first="Dataset"),
     "table_3": Report(
         "Table III. Overall performance",
-        (
-            (
-                *_plain("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM"),
-                *_plain("DIN", "DIEN", "SIM(soft)", "DMR", "AutoInt+", "FiGNN"),
-                _miss("MISS"),
-            ),
-        ),
+        ((*_plain(*_BASELINES), _miss("MISS")),),
     ),
     "table_4": Report("Table IV. Compatibility", (_pair("DIN"), _pair("IPNN"), _pair("FiGNN"))),
     "table_5": Report("Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN"))),
     "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN"))),
     "table_7": Report(
         "Table VII. Multi-interest extractors",
-        (
-            (
-                *_plain("DIN"),
-                Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}),
-                Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}),
-                _miss("MISS-CNN", miss_extractor="cnn"),
-            ),
-        ),
+        ((*_plain("DIN"), *_extractors(BASELINE)),),
     ),
     "table_8": Report(
         "Table VIII. Training strategies",
-        (
-            (
-                *_plain("DIN"),
-                _miss("MISS-Joint", ssl_training="joint"),
-                _miss("MISS-Pre", ssl_training="pretrain"),
-                _miss("MISS-Pre-Joint", ssl_training="pretrain_joint", ssl_embedding_lr_scale=1.0),
-            ),
-        ),
+        ((*_plain("DIN"), *_STRATEGIES),),
         caption="MISS-Pre-Joint (pretraining, then joint training) is not in the paper.",
     ),
     "table_9": Report(
@@ -186,13 +183,7 @@ REPORTS = {
     ),
     "figure_5": Report(
         "Fig. 5. Cosine similarity of the views over training steps",
-        (
-            (
-                _miss("MISS-SA", miss_extractor="self_attention"),
-                _miss("MISS-LSTM", miss_extractor="lstm"),
-                _miss("MISS-CNN", miss_extractor="cnn"),
-            ),
-        ),
+        (_extractors(OURS),),
         (
             Metric("first epoch", _similarity(0), sign=0),
             Metric("last epoch", _similarity(-1), sign=0),

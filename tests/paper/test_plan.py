@@ -8,7 +8,7 @@ import pytest
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import published
-from fuxictr_miss.paper.plan import Planner, check_datasets, variants_of
+from fuxictr_miss.paper.plan import Planner, dataset_params, variants_of
 from fuxictr_miss.paper.tables import REPORTS, Variant
 from paper.conftest import an_experiment
 
@@ -92,4 +92,4 @@ def test_a_cell_inherits_what_search_chose_and_sets_its_own_on_top():
 
 def test_an_unknown_data_set_is_refused_with_the_closest():
     with pytest.raises(InputError, match="Did you mean 'amazoncds'"):
-        check_datasets(CONFIG, ["amazoncd"])
+        dataset_params(CONFIG, "amazoncd")
