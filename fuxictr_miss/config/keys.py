@@ -32,8 +32,9 @@ from fuxictr_miss.config.values import (
 from fuxictr_miss.config.yaml_files import read_value
 from fuxictr_miss.errors import InputError, unknown
 
-# FuxiCTR's metrics, and whether higher is better. For grouped metrics it is; they need `group_id`.
-_HIGHER_IS_BETTER = {"AUC": True, "logloss": False, "binary_crossentropy": False}
+# FuxiCTR's metrics and ECE, and whether higher is better. For grouped metrics it is; they need
+# `group_id`.
+_HIGHER_IS_BETTER = {"AUC": True, "logloss": False, "binary_crossentropy": False, "ECE": False}
 # FuxiCTR's own run_expid.py raises a KeyError if one of these is missing.
 _REQUIRED = ("model", "model_id", "dataset_id", "model_root", "data_root", "metrics", "optimizer",
              "loss", "batch_size", "epochs", "seed", "verbose")  # fmt: skip
@@ -79,8 +80,8 @@ Regularizer = Annotated[
     described("a number of 0 or more, null, or a text like l1(1e-5), l2(1e-5) or l1_l2(1e-5,1e-4)"),
 ]
 Metric = (
-    Literal["AUC", "logloss", "binary_crossentropy", "gAUC", "avgAUC", "MRR", "NDCG(1)", "NDCG(5)",
-            "NDCG(10)"]
+    Literal["AUC", "logloss", "binary_crossentropy", "ECE", "gAUC", "avgAUC", "MRR", "NDCG(1)",
+            "NDCG(5)", "NDCG(10)"]
     | Annotated[str, Field(pattern=r"^NDCG\((k=)?[1-9][0-9]*\)$")]
 )  # fmt: skip
 Weight = Annotated[int | float, AfterValidator(_not_zero)]

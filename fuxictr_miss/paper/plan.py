@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant, at_rate
-from fuxictr_miss.config import Config, list_datasets, list_expids, load_config
+from fuxictr_miss.config import list_datasets, list_expids, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.methods.base import list_methods
+from fuxictr_miss.paper.tables import REPORTS, Variant
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
 
@@ -34,20 +35,34 @@ class Experiment:
     @functools.cached_property
     def digest(self) -> str:
         """Digest of the settings that this model reads, without the seed."""
-        read = {k: v for k, v in self.params.items() if k not in _ignored_keys(self)}
+        method = self.model.rpartition("_")[2].lower()
+        methods = {name.lower() for name in list_methods()}
+        unread = {f"{name}_" for name in methods - {method}}
+        unread |= set() if method in methods else {"ssl_"}
+        ignored = OF_THE_MACHINE | {"model_id", "seed"}
+        read = {
+            key: value
+            for key, value in self.params.items()
+            if key not in ignored and not key.startswith(tuple(unread))
+        }
         return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def key(self) -> str:
         return f"{self.digest}-{self.seed}"
 
+    def row(self) -> dict[str, Any]:
+        """The columns of the results file that are known before the run."""
+        row = {name: getattr(self, name) for name in ("key", "dataset", "model", "purpose", "seed")}
+        return {**row, "digest": self.digest, "params": dict(self.overrides)}
+
 
 class Planner:
-    """Turns cells of tables into experiments, with the settings of one config folder.
+    """Turns variants into experiments, with the settings of one config folder.
 
     Args:
         config: folder with `model_config` and `dataset_config`.
-        winners: settings that a search chose; all cells of the model on that data set use them.
+        winners: settings that a search chose; all variants of the model on that data set use them.
     """
 
     def __init__(self, config: str, winners: Winners | None = None) -> None:
@@ -58,7 +73,7 @@ class Planner:
     def experiment(
         self, variant: Variant, dataset: str, seed: int, purpose: str = "final"
     ) -> Experiment | None:
-        """The experiment of a cell; None if the config has no such expid (`absence` says why).
+        """The experiment of a variant; None if the config has no such expid (`absence` says why).
 
         Raises:
             InputError: a setting is invalid.
@@ -68,31 +83,34 @@ class Planner:
             return None
         config = _loaded(self.config, expid)
         overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
-        if _removes_nothing(overrides.get("miss_variant"), config):
+        if self.note(variant, dataset):
             overrides["miss_variant"] = ""
-        overrides = {k: v for k, v in overrides.items() if config.params.get(k, _MISSING) != v}
+        params = config.params
+        overrides = {k: v for k, v in overrides.items() if k not in params or params[k] != v}
         place = f"{self.config}, {expid} with {overrides}"
         params = config.replace(overrides, place).params
         return Experiment(variant.model, dataset, seed, purpose, overrides, params)
 
     def absence(self, variant: Variant, dataset: str) -> str:
         """Why the config has no such model for a data set, as a footnote."""
-        expid = f"{variant.model}_{dataset}"
+        reason = f"{variant.model}_{dataset} is not in the config"
         if variant.model.endswith("_Rule"):
-            return f"{expid} is not in the config: Rule needs a category, and {dataset} has none."
-        return f"{expid} is not in the config."
+            return f"{reason}: Rule needs a category, and {dataset} has none."
+        return f"{reason}."
 
     def note(self, variant: Variant, dataset: str) -> str:
-        """A footnote for a cell; "" if it needs none."""
+        """A footnote if this variant equals the full MISS ("/F" does if J = 1), else ""."""
         expid = f"{variant.model}_{dataset}"
-        if expid in self.expids and _removes_nothing(
-            variant.settings.get("miss_variant"), _loaded(self.config, expid)
-        ):
-            return (
-                f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
-                "remove: these are the experiments of the full MISS."
-            )
-        return ""
+        if variant.settings.get("miss_variant") != "/F" or expid not in self.expids:
+            return ""
+        columns = _loaded(self.config, expid).feature_cols
+        names = [column["name"] for column in columns if column.get("type") == "sequence"]
+        if len(names) != 1 or (isinstance(names[0], list) and len(names[0]) != 1):
+            return ""
+        return (
+            f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
+            "remove: these are the experiments of the full MISS."
+        )
 
     def experiments(
         self, variants: Iterable[Variant], datasets: Iterable[str], seeds: int
@@ -109,38 +127,21 @@ class Planner:
         return list(found.values())
 
 
-def variants_of(tables: Iterable[int], figures: Iterable[int]) -> Iterator[Variant]:
+def variants_of(reports: Iterable[str]) -> Iterator[Variant]:
     """The variants that these tables and figures show, in their order."""
-    for number in tables:
-        table = TABLES[number]
-        for block in table.blocks:
-            if table.rate:
-                yield from (at_rate(v, table.rate, rate) for rate in table.rates for v in block)
-            else:
-                yield from block
-    for number in figures:
-        figure = FIGURES[number]
-        yield from map(figure.at, figure.values) if figure.key else figure.variants
-
-
-def check_datasets(config: str, datasets: Iterable[str]) -> None:
-    """Refuse an unknown data set.
-
-    Raises:
-        InputError: names the closest valid one.
-    """
-    valid = list_datasets(config)
-    for dataset in datasets:
-        if dataset not in valid:
-            raise unknown("data set", dataset, valid)
+    for name in reports:
+        for block in REPORTS[name].blocks:
+            yield from block
 
 
 def dataset_params(config: str, dataset: str) -> dict[str, Any]:
     """The parameters of some experiment on a data set; the data keys are the same in all.
 
     Raises:
-        InputError: the config has no experiment on this data set.
+        InputError: the config has no such data set (names the closest) or no experiment on it.
     """
+    if dataset not in (valid := list_datasets(config)):
+        raise unknown("data set", dataset, valid)
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
             loaded = _loaded(config, expid)
@@ -152,28 +153,4 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
     )
 
 
-_MISSING = object()
 _loaded = functools.lru_cache(maxsize=None)(load_config)
-
-
-def _removes_nothing(part: Any, config: Config) -> bool:
-    """Whether a `miss_variant` equals the full MISS: "/F" does with one sequence (J = 1)."""
-    sequences = [column for column in config.feature_cols if column.get("type") == "sequence"]
-    names = [
-        n for c in sequences for n in ([c["name"]] if isinstance(c["name"], str) else c["name"])
-    ]
-    return part == "/F" and len(names) == 1
-
-
-def _ignored_keys(experiment: Experiment) -> set[str]:
-    """Keys that do not affect this experiment: those of other methods, and where it runs."""
-    from fuxictr_miss.methods.base import list_methods  # late: it imports torch
-
-    backbone, _, method = experiment.model.rpartition("_")
-    methods = {name.lower() for name in list_methods()}
-    method = method.lower() if backbone else experiment.model.lower()
-    unread = {f"{name}_" for name in methods - {method}}
-    if method not in methods:
-        unread.add("ssl_")
-    others = {k for k in experiment.params if k.startswith(tuple(unread))}
-    return others | OF_THE_MACHINE | {"model_id", "seed"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fuxictr_miss.benchmark.plan import Experiment, Planner
-from fuxictr_miss.benchmark.tables import Variant
+from fuxictr_miss.paper.plan import Experiment, Planner
+from fuxictr_miss.paper.tables import Variant
 
 DATA_KEYS = {"data_root", "data_format", "train_data", "valid_data", "test_data", "feature_cols",
              "label_col"}  # fmt: skip

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from benchmark.conftest import row
-from fuxictr_miss.benchmark.plan import Planner, variants_of
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.search import read_spaces, space_of, trials, winners
-from fuxictr_miss.benchmark.tables import FIGURES, TABLES, Variant
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.plan import Planner, variants_of
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.search import read_spaces, space_of, trials, winners
+from fuxictr_miss.paper.tables import REPORTS, Variant
+from paper.conftest import row
 
 SPACES = {
     "backbone": {"learning_rate": [0.1, 0.01, 0.001, 0.2, 0.3]},
@@ -101,7 +101,7 @@ def test_a_key_that_the_model_does_not_have_is_an_error(planner):
 def test_every_shipped_space_fits_every_model_of_the_tables():
     spaces = read_spaces("config")
     planner = Planner("config")
-    tried = trials(planner, variants_of(TABLES, FIGURES), ["demo"], 2, spaces)
+    tried = trials(planner, variants_of(REPORTS), ["demo"], 2, spaces)
     assert all(len(each) == 2 for each in tried.values())
     # the paper's ranges (Section VI.A.5)
     space = space_of("DIN_MISS", spaces)

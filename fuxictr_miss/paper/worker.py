@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
+import re
 import resource
 import time
 from collections.abc import Mapping
@@ -18,17 +20,18 @@ import torch
 
 import fuxictr_miss
 from fuxictr_miss import experiment
-from fuxictr_miss.benchmark.plan import Experiment
 from fuxictr_miss.errors import DivergedError
+from fuxictr_miss.paper.plan import Experiment
 
-_MB = 1024  # KiB
 
-
-def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) -> dict[str, Any]:
-    """Train and evaluate one experiment; a failure is reported in the row.
+def run(
+    job: Experiment, folder: str, model_root: str, resume: bool, keep_checkpoints: bool
+) -> dict[str, Any]:
+    """Train and evaluate one experiment on one thread; a failure is reported in the row.
 
     Args:
         job: the experiment.
+        folder: the working directory.
         model_root: folder for its checkpoint, state, log and curves.
         resume: continue an interrupted run of the same settings in the same `model_root`.
         keep_checkpoints: keep the checkpoint and state after the run.
@@ -39,18 +42,21 @@ def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) 
         not see the test split), epochs, seconds, peak_memory_mb, curve, data, versions, host,
         finished.
     """
+    os.chdir(folder)
+    torch.set_num_threads(1)
     params = {**job.params, "seed": job.seed, "model_id": f"{job.model}_{job.key}"}
     params.update(model_root=model_root, gpu=-1, verbose=0)
     started = time.perf_counter()
-    _reset_peak_memory()
-    row: dict[str, Any] = {**row_of(job), "versions": _versions(), "host": _host()}
+    with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
+        Path("/proc/self/clear_refs").write_text("5")
+    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host()}
     try:
-        result = experiment.run(params, resume=resume)
-        row.update(_outcome(job, result))
+        row.update(_outcome(job, experiment.run(params, resume=resume)))
     except Exception as error:  # a failed experiment must not stop the others
-        row.update(_failure(error))
+        row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
+        row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
     row.setdefault("seconds", round(time.perf_counter() - started, 1))
-    row["peak_memory_mb"] = _peak_memory_mb()
+    row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
     row["data"] = data_digest(params)
     if not keep_checkpoints:
@@ -58,19 +64,6 @@ def run(job: Experiment, model_root: str, resume: bool, keep_checkpoints: bool) 
             path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
             path.unlink(missing_ok=True)
     return row
-
-
-def row_of(job: Experiment) -> dict[str, Any]:
-    """The columns of a row that are known before the run."""
-    return {
-        "key": job.key,
-        "dataset": job.dataset,
-        "model": job.model,
-        "purpose": job.purpose,
-        "seed": job.seed,
-        "digest": job.digest,
-        "params": dict(job.overrides),
-    }
 
 
 def data_digest(params: Mapping[str, Any]) -> str:
@@ -84,25 +77,14 @@ def data_digest(params: Mapping[str, Any]) -> str:
 
 
 def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
-    history = result["history"]
-    metrics = {k: v for k, v in result.items() if k.startswith(("valid_", "test_"))}
-    if job.purpose == "search":
-        metrics = {k: v for k, v in metrics.items() if k.startswith("valid_")}
-    trained = sum(epoch["seconds"] for epoch in history)  # includes time before a resume
+    splits = "valid_" if job.purpose == "search" else ("valid_", "test_")
+    trained = sum(epoch["seconds"] for epoch in result["history"])  # also before a resume
     return {
         "status": "ok",
-        **metrics,
+        **{key: value for key, value in result.items() if key.startswith(splits)},
         "epochs": result["epochs"],
         "seconds": round(max(result["seconds"], trained), 1),
-        "curve": _similarities(history),
-    }
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    message = " ".join(str(error).split())
-    return {
-        "status": "diverged" if isinstance(error, DivergedError) else "failed",
-        "reason": f"{type(error).__name__}: {message}"[:300],
+        "curve": _similarities(result["history"]),
     }
 
 
@@ -128,29 +110,7 @@ def _versions() -> dict[str, str]:
 
 
 def _host() -> str:
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} thread"
-
-
-def _reset_peak_memory() -> None:
-    """Forget the peak of earlier experiments in this process (only on Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mb() -> float:
-    """The peak resident memory of this process in MiB, including Python and torch."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return round(int(line.split()[1]) / _MB, 1)
-    except OSError:
-        pass
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB, 1)
+    """The processor, and one thread."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{model[1] if model else platform.machine()}, 1 thread"

@@ -11,7 +11,7 @@ STATISTICS = {
     "alipay": (326_577, 451_631, 653_154, 788_166, 7),
 }
 
-# Tables III to VIII: AUC and logloss per data set, in the order of DATASETS
+# Tables III to X: AUC and logloss per data set, in the order of DATASETS; IX, X have only the AUC
 _TABLES = """
 LR                  0.6918 0.6308  0.7350 0.5968  0.7848 0.5578
 FM                  0.7585 0.5851  0.7653 0.5745  0.8470 0.4859
@@ -53,49 +53,35 @@ MISS-LSTM           0.8106 0.5299  0.8172 0.5178  0.9096 0.3753
 MISS-CNN            0.8867 0.4357  0.9180 0.3730  0.9327 0.3295
 MISS-Joint          0.8867 0.4357  0.9180 0.3730  0.9327 0.3295
 MISS-Pre            0.8848 0.4381  0.9170 0.3746  0.9313 0.3328
-"""
-
-# Tables IX and X: the AUC of DIN and DIN-MISS per data set; they omit Alipay
-_RATES = """
-train_sample_rate  0.8  0.7913 0.8779  0.7932 0.9107
-train_sample_rate  0.9  0.7988 0.8814  0.7998 0.9152
-train_sample_rate  1.0  0.8055 0.8867  0.8074 0.9180
-label_noise_rate   0.0  0.8055 0.8867  0.8074 0.9180
-label_noise_rate   0.1  0.7768 0.8652  0.7775 0.8877
-label_noise_rate   0.2  0.7413 0.8331  0.7384 0.8678
+DIN, SR 80%         0.7913 -       0.7932 -       -      -
+DIN-MISS, SR 80%    0.8779 -       0.9107 -       -      -
+DIN, SR 90%         0.7988 -       0.7998 -       -      -
+DIN-MISS, SR 90%    0.8814 -       0.9152 -       -      -
+DIN, SR 100%        0.8055 -       0.8074 -       -      -
+DIN-MISS, SR 100%   0.8867 -       0.9180 -       -      -
+DIN, NR 0%          0.8055 -       0.8074 -       -      -
+DIN-MISS, NR 0%     0.8867 -       0.9180 -       -      -
+DIN, NR 10%         0.7768 -       0.7775 -       -      -
+DIN-MISS, NR 10%    0.8652 -       0.8877 -       -      -
+DIN, NR 20%         0.7413 -       0.7384 -       -      -
+DIN-MISS, NR 20%    0.8331 -       0.8678 -       -      -
 """
 
 
 def metrics(dataset: str, row: str) -> dict[str, float]:
-    """AUC and logloss of a row of Tables III to VIII; empty if the paper has none."""
-    return _METRICS.get((dataset, row), {})
+    """`test_AUC` and `test_logloss` of a row of Tables III to X, as far as the paper has them."""
+    return _ROWS.get((dataset, row), {})
 
 
-def rate_auc(dataset: str, key: str, rate: float, row: str) -> float | None:
-    """The AUC of DIN or DIN-MISS at a rate of Table IX or X; None if the paper has none."""
-    return _AUC_AT.get((dataset, key, rate, row))
-
-
-def _read_tables() -> dict[tuple[str, str], dict[str, float]]:
-    read = {}
+def _read() -> dict[tuple[str, str], dict[str, float]]:
+    names = ("test_AUC", "test_logloss")
+    rows: dict[tuple[str, str], dict[str, float]] = {}
     for line in _TABLES.strip().splitlines():
-        row, *values = line.split()
+        row, *values = line.rsplit(maxsplit=2 * len(DATASETS))
         for i, dataset in enumerate(DATASETS):
-            auc, logloss = map(float, values[2 * i : 2 * i + 2])
-            read[dataset, row] = {"AUC": auc, "logloss": logloss}
-    return read
+            both = zip(names, values[2 * i : 2 * i + 2], strict=True)
+            rows[dataset, row.strip()] = {name: float(x) for name, x in both if x != "-"}
+    return rows
 
 
-def _read_rates() -> dict[tuple[str, str, float, str], float]:
-    read = {}
-    for line in _RATES.strip().splitlines():
-        key, rate, *values = line.split()
-        pairs = zip(values[::2], values[1::2], strict=True)
-        for dataset, pair in zip(DATASETS, pairs, strict=False):
-            for row, value in zip(("DIN", "DIN-MISS"), pair, strict=True):
-                read[dataset, key, float(rate), row] = float(value)
-    return read
-
-
-_METRICS = _read_tables()
-_AUC_AT = _read_rates()
+_ROWS = _read()

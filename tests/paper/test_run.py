@@ -11,14 +11,14 @@ from unittest import mock
 
 import pytest
 
-from benchmark.conftest import row
-from fuxictr_miss.benchmark.plan import Planner, variants_of
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.run import estimate, missing, run_all
-from fuxictr_miss.benchmark.tables import Variant
-from fuxictr_miss.benchmark.worker import data_digest
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.plan import Planner, variants_of
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.run import estimate, missing, run_all
+from fuxictr_miss.paper.tables import Variant
+from fuxictr_miss.paper.worker import data_digest
+from paper.conftest import row
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "epochs", "curve", "status")
@@ -59,7 +59,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
     one = Results(place / "results").rows
     two = Results(place / "of_two")
     planner = Planner("config")
-    experiments = planner.experiments([*variants_of([8], []), DIVERGING, KILLER], ["small"], 1)
+    experiments = planner.experiments([*variants_of(["table_8"]), DIVERGING, KILLER], ["small"], 1)
     experiments += planner.experiments([KILLER], ["small"], 2)[1:]
     run_all(experiments, two, workers=2)
     for key, row_of_one in one.items():
@@ -118,7 +118,7 @@ def test_wrong_input_is_one_sentence(place, arguments, words):
 def test_a_failed_experiment_is_exit_code_1_and_a_diverged_one_is_not(place, monkeypatch):
     asked = ["--dataset", "small", "--table", "4", "--model", "DIN", "--seeds", "1"]
     experiments = Planner("config").experiments(MODELS[:1], ["small"], 1)
-    monkeypatch.setattr("fuxictr_miss.benchmark.run.run_all", lambda *_: None)
+    monkeypatch.setattr("fuxictr_miss.paper.run.run_all", lambda *_: None)
     digest = data_digest(experiments[0].params)
     for status, code in (("diverged", None), ("failed", 1)):
         Results("results").add(row(experiments[0], status=status, reason="why", data=digest))
@@ -132,7 +132,7 @@ def test_a_failed_experiment_is_exit_code_1_and_a_diverged_one_is_not(place, mon
 
 
 def test_a_strangers_file_is_refused_before_anything_runs(place, monkeypatch):
-    monkeypatch.setattr("fuxictr_miss.benchmark.run.run_all", mock.Mock(side_effect=AssertionError))
+    monkeypatch.setattr("fuxictr_miss.paper.run.run_all", mock.Mock(side_effect=AssertionError))
     asked = ["--dataset", "small", "--table", "4", "--seeds", "1"]
     for name in ("README.md", "table_4.md", "table_4.tex", "experiments.csv"):
         stranger = place / "results" / name

@@ -12,12 +12,12 @@ from typing import Any
 
 from fuxictr.utils import Monitor
 
-from fuxictr_miss.benchmark.plan import Experiment, Planner
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.tables import Variant
 from fuxictr_miss.config import list_expids
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.paper.plan import Experiment, Planner
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.tables import Variant
 
 SEED = 0  # of all trials; the tables use seeds from 1
 
@@ -56,9 +56,9 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
 def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """The search space of a model: its backbone's, the shared `ssl` one and its method's."""
     backbone, _, method = model.rpartition("_")
+    plain = spaces.get(backbone or model, spaces.get("backbone", {}))
     if not backbone:
-        return dict(spaces.get(model, spaces.get("backbone", {})))
-    plain = spaces.get(backbone, spaces.get("backbone", {}))
+        return plain
     return {**spaces.get("ssl", {}), **plain, **spaces.get(method, {})}
 
 
@@ -72,13 +72,13 @@ def trials(
     """Choose `budget` trials for every data set and model; the first is the unchanged config.
 
     A larger budget contains the trials of a smaller one. A space with fewer combinations is tried
-    completely.
+    completely. Without a budget there are none.
 
     Raises:
         InputError: a key of the space is not a key of the model, or the monitored metric is not in
             its `metrics`.
     """
-    models = list(dict.fromkeys(variant.model for variant in variants))
+    models = list(dict.fromkeys(variant.model for variant in variants)) if budget else []
     found: dict[tuple[str, str], list[Experiment]] = {}
     for dataset, model in itertools.product(datasets, models):
         start = planner.experiment(Variant(model, model), dataset, SEED, "search")
@@ -115,35 +115,26 @@ def winners(
     for place, experiments in tried.items():
         monitor = Monitor(experiments[0].params["monitor"])
         sign = 1 if experiments[0].params["monitor_mode"] == "max" else -1
-        done = [
-            (_validation(row, monitor), each)
-            for each in experiments
-            if (row := results.finished(each.key))
-        ]
+        done = []
+        for each in experiments:
+            if row := results.finished(each.key):
+                metrics = {name: row[f"valid_{name}"] for name in monitor.get_metrics()}
+                done.append((monitor.get_value(metrics), each))
         if done:
             value, experiment = max(done, key=lambda pair: sign * pair[0])
             best[place] = Winner(experiment.overrides, value, len(done))
     return best
 
 
-def _validation(row: Mapping[str, Any], monitor: Monitor) -> float:
-    return monitor.get_value({name: row[f"valid_{name}"] for name in monitor.get_metrics()})
-
-
 def _candidates(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:
     """Yield settings that change one key (first values first), then random combinations."""
     for turn in range(max(map(len, space.values()), default=0)):
         yield from ({key: values[turn]} for key, values in space.items() if turn < len(values))
-    size = math.prod(len(values) for values in space.values())
+    lengths = [len(values) for values in space.values()]
     rng = random.Random(seed)
-    seen: set[int] = set()
-    while len(seen) < size:
-        index = rng.randrange(size)
-        if index in seen:
-            continue
-        seen.add(index)
-        settings = {}
-        for key, values in space.items():
-            index, place = divmod(index, len(values))
-            settings[key] = values[place]
-        yield settings
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < math.prod(lengths):
+        places = tuple(map(rng.randrange, lengths))
+        if places not in seen:
+            seen.add(places)
+            yield {key: space[key][place] for key, place in zip(space, places, strict=True)}

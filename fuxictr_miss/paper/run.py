@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import statistics
@@ -14,9 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fuxictr_miss.benchmark.plan import Experiment
-from fuxictr_miss.benchmark.results import Results
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper import worker
+from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.paper.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_ROOT = "./checkpoints/benchmark"
@@ -64,7 +66,6 @@ def run_all(
     workers: int,
     address: str | None = None,
     keep_checkpoints: bool = False,
-    title: str = "experiments",
 ) -> None:
     """Run experiments, the longest first, and add the row of each when it ends.
 
@@ -75,7 +76,6 @@ def run_all(
         address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
             None runs on this machine.
         keep_checkpoints: keep the checkpoint of a run after its end.
-        title: the label of the progress bar.
 
     Raises:
         InputError: Ray cannot be started or reached.
@@ -90,17 +90,17 @@ def run_all(
     options = f"{MODEL_ROOT}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
     with (
         _ray(workers, address) as ray,
-        tqdm(total=len(queue), desc=title, unit=" runs", smoothing=0, file=sys.stderr) as progress,
-    ):
-        for row in _rows(ray, queue, min(workers, len(queue)), options):
+        tqdm(total=len(queue), desc=f"{queue[0].purpose} runs", unit=" runs", smoothing=0,
+             file=sys.stderr) as progress,
+    ):  # fmt: skip
+        for row in _rows(ray, queue, workers, options):
             results.add({**row, "commit": commit})
+            name = f"{row['model']} {row['dataset']} seed {row['seed']}"
             if row["status"] != "ok":
-                progress.write(
-                    f"{row['model']} {row['dataset']} seed {row['seed']} {row['params'] or ''}: "
-                    f"{row['status']}: {row['reason']}",
-                    file=sys.stderr,
-                )
-            progress.set_postfix_str(f"{row['model']} {row['dataset']} seed {row['seed']}", False)
+                settings = f" with {row['params']}" if row["params"] else ""
+                outcome = f"{name}{settings}: {row['status']}: {row['reason']}"
+                progress.write(outcome, file=sys.stderr)
+            progress.set_postfix_str(name, False)
             progress.update()
 
 
@@ -113,10 +113,9 @@ def commit_of(code: Path, results: Path) -> str:
         )
         return done.stdout.strip()
 
+    inside = code in results.resolve().parents
+    paths = [".", f":(exclude){results.resolve()}"] if inside else ["."]
     try:
-        paths = [".", *([] if results.resolve() == code else [f":(exclude){results.resolve()}"])]
-        if code not in results.resolve().parents:
-            paths = ["."]
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -124,48 +123,27 @@ def commit_of(code: Path, results: Path) -> str:
 
 
 def _rows(
-    ray: Any, queue: list[Experiment], workers: int, options: tuple[str, bool, bool]
+    ray: Any, queue: Sequence[Experiment], workers: int, options: tuple[str, bool, bool]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
-    from fuxictr_miss.benchmark.worker import row_of
-
+    task = ray.remote(num_cpus=1, max_retries=0)(worker.run)
     waiting = iter(queue)
-    actor_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
-    running: dict[Any, tuple[Any, Experiment]] = {}
+    running: dict[Any, Experiment] = {}
 
-    def start(actor: Any) -> None:
-        job = next(waiting, None)
-        if job is not None:
-            running[actor.run.remote(job, *options)] = actor, job
+    def start(number: int) -> None:
+        for job in itertools.islice(waiting, number):
+            running[task.remote(job, os.getcwd(), *options)] = job
 
-    for _ in range(workers):
-        start(actor_class.remote(os.getcwd()))
+    start(workers)
     while running:
         (ready,), _ = ray.wait(list(running), num_returns=1)
-        actor, job = running.pop(ready)
+        job = running.pop(ready)
+        start(1)
         try:
-            row = ray.get(ready)
-        except ray.exceptions.RayActorError as error:
-            reason = " ".join(str(error).split())[:300]
-            row = {**row_of(job), "status": "failed", "reason": f"the worker died: {reason}"}
-            actor = actor_class.remote(os.getcwd())
-        start(actor)
-        yield row
-
-
-class _Worker:
-    """A process that runs one experiment after another."""
-
-    def __init__(self, folder: str) -> None:
-        os.chdir(folder)
-        import torch
-
-        torch.set_num_threads(1)
-
-    def run(self, job: Experiment, *options: Any) -> dict[str, Any]:
-        from fuxictr_miss.benchmark import worker
-
-        return worker.run(job, *options)
+            yield ray.get(ready)
+        except ray.exceptions.RayError as error:
+            cause = " ".join(str(getattr(error, "cause", error)).split())[:300]
+            yield {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
 
 
 @contextmanager

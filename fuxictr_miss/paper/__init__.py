@@ -5,7 +5,7 @@ plan.py      selected tables and figures -> experiments, each with the digest of
 search.py    hyper-parameter search by validation
 run.py       experiments -> rows, on Ray; worker.py runs inside a worker
 results.py   the results file
-report.py    rows -> tables in Markdown and LaTeX; sheet.py formats, compare.py tests differences
-figures.py   rows -> Fig. 5, 6, 7
-paper.py     the paper's own numbers
+report.py    rows -> tables and figures in Markdown and LaTeX; sheet.py formats, compare.py tests
+figures.py   the pictures of Fig. 5, 6, 7
+published.py the paper's own numbers
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.conftest import an_experiment, row
 from fuxictr_miss import files
-from fuxictr_miss.benchmark.results import Results
-from fuxictr_miss.benchmark.tables import Variant
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.tables import Variant
+from paper.conftest import an_experiment, row
 
 ONE = Variant("", "DIN_MISS", {"ssl_weight": 5.0})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ _ALWAYS = ["key", "dataset", "model", "purpose", "seed", "status"]
 _FIRST = [*_ALWAYS, "reason"]
 _LAST = ["epochs", "seconds", "peak_memory_mb", "digest", "params", "curve", "data", "versions"]
 _LAST += ["commit", "host", "finished"]
-_NUMBERS = ("seconds", "peak_memory_mb")
+_TYPES: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("seed", "epochs"), int),
+    **dict.fromkeys(("seconds", "peak_memory_mb"), float),
+    **dict.fromkeys(("params", "curve", "versions"), json.loads),
+}
 
 
 class Results:
@@ -71,11 +75,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _value(name: str, text: str) -> Any:
-    if name in ("seed", "epochs"):
-        return int(text)
-    if name in _NUMBERS or name.startswith(("valid_", "test_")):
-        return float(text)
-    return json.loads(text) if name in ("params", "curve", "versions") else text
+    return _TYPES.get(name, float if name.startswith(("valid_", "test_")) else str)(text)
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
