@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from fuxictr_miss.config import load_params, override
+from fuxictr_miss.config import Config, load_config
 
 
 def main() -> None:
@@ -31,22 +31,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="training steps timed a round")
     parser.add_argument("--no-fuxictr", action="store_true", help="leave Ray out")
     arguments = parser.parse_args()
-    params = load_params("config", arguments.expid)
+    config = load_config("config", arguments.expid)
     with tempfile.TemporaryDirectory() as models:
-        params = override(params, [f"model_root={models}", "verbose=0"], None)
-        _measure({**params, "gpu": -1}, arguments)
+        config = config.override([f"model_root={models}", "verbose=0"], None)
+        _measure(config, arguments)
 
 
-def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _measure(config: Config, arguments: argparse.Namespace) -> None:
     from fuxictr_miss import experiment
     from fuxictr_miss.data import TensorDataLoader
 
-    model, loaders = experiment.build(params)
+    model, loaders = experiment.build(config)
     model._max_gradient_norm = 10.0
     memory = loaders["train"]
-    path = os.path.join(params["data_root"], params["dataset_id"], "train.parquet")
+    path = os.path.join(config.data_root, config.dataset_id, "train.parquet")
     options: dict[str, Any] = {
-        "split": "train", "batch_size": params["batch_size"], "shuffle": True, "seed": 1,
+        "split": "train", "batch_size": config.batch_size, "shuffle": True, "seed": 1,
     }  # fmt: skip
     mapped = TensorDataLoader(
         model.feature_map, path, trim_history=memory.trim_history, memory_budget_gb=0, **options
@@ -70,7 +70,7 @@ def _measure(params: dict[str, Any], arguments: argparse.Namespace) -> None:
                 break
     step = statistics.median(steps)
     slowest = seconds.get("FuxiCTR", [float("nan")] * arguments.rounds)
-    print(f"{arguments.expid}: {len(memory)} batches of {params['batch_size']}; "
+    print(f"{arguments.expid}: {len(memory)} batches of {config.batch_size}; "
           f"a training step takes {step * 1e3:.2f} ms")  # fmt: skip
     print("| batches from | an epoch | a batch | share of a step | FuxiCTR's / this |")
     print("|---|---:|---:|---:|---:|")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fuxictr_miss.config import load_params, override
+from fuxictr_miss.config import Config, load_config
 
 
 def main() -> None:
@@ -31,24 +31,24 @@ def main() -> None:
     parser.add_argument("--no-fuxictr", action="store_true", help="leave Ray out")
     arguments = parser.parse_args()
     for expid in arguments.expid:
-        params = load_params("config", expid)
+        config = load_config("config", expid)
         with tempfile.TemporaryDirectory() as models:
-            params = override(params, [f"model_root={models}", "verbose=0", "epochs=1"], None)
-            _measure(expid, {**params, "gpu": -1}, arguments)
+            config = config.override([f"model_root={models}", "verbose=0", "epochs=1"], None)
+            _measure(expid, config, arguments)
 
 
-def _measure(expid: str, params: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _measure(expid: str, config: Config, arguments: argparse.Namespace) -> None:
     from fuxictr_miss import experiment
     from fuxictr_miss.data import TensorDataLoader
     from fuxictr_miss.evaluation import evaluate
 
-    model, loaders = experiment.build(params)
+    model, loaders = experiment.build(config)
     model._max_gradient_norm = 10.0
     model.train()
     for batch in loaders["train"]:
         model.train_step(batch)
-    path = os.path.join(params["data_root"], params["dataset_id"], "valid.parquet")
-    rows, trim = params["batch_size"], loaders["train"].trim_history
+    path = os.path.join(config.data_root, config.dataset_id, "valid.parquet")
+    rows, trim = config.batch_size, loaders["train"].trim_history
 
     def ours(batch_size: int, trim_history: bool = trim) -> TensorDataLoader:
         return TensorDataLoader(
@@ -56,10 +56,10 @@ def _measure(expid: str, params: dict[str, Any], arguments: argparse.Namespace) 
         )
 
     def theirs(loader: Any) -> Callable[[], dict[str, float]]:
-        return lambda: model.evaluate(loader, metrics=params["metrics"])
+        return lambda: model.evaluate(loader, metrics=config.metrics)
 
     def new(loader: Any) -> Callable[[], dict[str, float]]:
-        return lambda: evaluate(model, loader, params["metrics"])
+        return lambda: evaluate(model, loader, config.metrics)
 
     ways = {f"FuxiCTR's evaluate, batches of {rows} in memory": theirs(ours(rows, False))}
     if not arguments.no_fuxictr:

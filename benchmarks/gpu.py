@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fuxictr_miss.config import load_params, override
+from fuxictr_miss.config import load_config
 
 BYTES_A_WEIGHT = 28  # weight, gradient and both moments read; all but the gradient written
 
@@ -60,13 +60,11 @@ def _train(expid: str, precision: str | None, rows: int, steps: int) -> tuple[fl
 
     from fuxictr_miss import experiment
 
-    params = load_params("config", expid)
+    config = load_config("config", expid)
     with tempfile.TemporaryDirectory() as models:
         assignments = [f"model_root={models}", "verbose=0", f"batch_size={rows}"]
-        params = override(params, assignments, None)
-        model, loaders = experiment.build(
-            {**params, "gpu": 0, "autocast": precision, "ssl_training": "joint"}
-        )
+        changes = {"gpu": 0, "autocast": precision, "ssl_training": "joint"}
+        model, loaders = experiment.build(config.override(assignments, None).replace(changes, ""))
     model._max_gradient_norm = 10.0
     model.train()
     train = loaders["train"]

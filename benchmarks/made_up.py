@@ -15,7 +15,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch import Tensor
 
 import fuxictr_miss as fm
-from fuxictr_miss.traits import adapt
+from fuxictr_miss.adapt import adapt
 
 DIM = 10  # K
 # Table II; Alipay's categories as in its raw log, the rest of its features are sellers

@@ -20,15 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("imports", "build", "first step")
 PROGRAM = """
-import json, os, sys, tempfile, time
-from fuxictr_miss.config import load_params
-from fuxictr_miss.start_up import import_experiment
+import gc, json, os, sys, tempfile, time
+from fuxictr_miss.config import load_config
 
 def now():
     return time.time() - float(sys.argv[2]), time.process_time()
 
-params = {**load_params("config", sys.argv[1]), "gpu": -1, "verbose": 0}
-experiment = import_experiment()
+params = {**load_config("config", sys.argv[1]).params, "gpu": -1, "verbose": 0}
+gc.disable()  # as commands/train.py
+from fuxictr_miss import experiment
+gc.freeze()
+gc.enable()
 stages = [now()]
 with tempfile.TemporaryDirectory() as params["model_root"]:
     model, loaders = experiment.build(params)

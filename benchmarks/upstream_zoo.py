@@ -21,7 +21,7 @@ import torch
 
 from fuxictr_miss.errors import InputError, run_command
 from fuxictr_miss.experiment import build
-from fuxictr_miss.zoo import Zoo
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 
 USERS, ITEMS, CATEGORIES, STEPS = 100, 60, 7, 5
 
@@ -33,7 +33,7 @@ TASKS = {
     "num_tasks": 2,
     "label_col": [{"name": name, "dtype": "float"} for name in ("label", "second_label")],
 }
-# What a class needs beyond its defaults, as fuxictr_miss/traits.py says when it is missing.
+# What a class needs beyond its defaults, as fuxictr_miss/fuxictr_fixes/zoo_classes.py says.
 KEYS: dict[str, dict[str, Any]] = {
     "APG_DCNv2": HYPERNET,
     "APG_DeepFM": HYPERNET,

@@ -2,7 +2,7 @@
 
     python docs/generate_configuration.py
 
-Keys, values and their order come from `fuxictr_miss/config_keys.py` and the methods' `Settings`;
+Keys, values and their order come from `fuxictr_miss/config/keys.py` and the methods' `Settings`;
 the last column comes from `config/model_config/base.yaml`. Only the sentences in `MEANING` are
 written here; a key that nothing explains is an error.
 """
@@ -13,17 +13,17 @@ import dataclasses
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from fuxictr_miss.config_keys import Keys
+from fuxictr_miss.config import Config
+from fuxictr_miss.config.settings import SSLSettings, keys_of
+from fuxictr_miss.config.values import describe
+from fuxictr_miss.config.yaml_files import read_entries
 from fuxictr_miss.methods.base import get_method, list_methods
-from fuxictr_miss.settings import SSLSettings
-from fuxictr_miss.yaml_files import read_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -103,7 +103,8 @@ MEANING = {
     "num_tasks": "labels of a multi-task model",
     "loss": "the label loss; a list for a multi-task model",
     "loss_weight": "weights of a multi-task model's losses, as its class takes them",
-    "metrics": "what is computed on valid and test",
+    "metrics": "what is computed on valid and test: AUC, logloss (binary_crossentropy), gAUC, "
+    "avgAUC, MRR, NDCG(k)",
     "monitor": "what early stopping looks at; {metric: weight, ...} for a weighted sum",
     "monitor_mode": "whether more of it is better",
     "optimizer": "`adam` is a fused one of ours with PyTorch's results; else a torch.optim class",
@@ -114,6 +115,10 @@ MEANING = {
     "net_regularizer": "the same for all other weights",
     "regularizer": "both, as LR and FM name them",
     "autocast": "forward passes in bfloat16",
+    "ssl_training": "both losses together, or the tables first by the contrastive loss alone",
+    "miss_extractor": "how windows become interests",
+    "miss_variant": "what of MISS is left out",
+    "miss_activation": "the nonlinearity",
     "cl4srec_heads": "attention heads of the Transformer",
     "cl4srec_dropout": "of the Transformer",
     "s3rec_heads": "attention heads of the Transformer",
@@ -135,14 +140,16 @@ def page() -> str:
     for section, keys in _sections():
         parts += [f"\n### {section}\n\n| key | | values | base.yaml |\n|---|---|---|---|\n"]
         for key in keys:
-            parts.append(_row(f"`{key}`", MEANING[key], _values(key), _set(base, key)))
+            parts.append(
+                _row(f"`{key}`", MEANING[key], _values(Config.model_fields[key]), _set(base, key))
+            )
     parts += ["\n## Self-supervision\n", METHOD]
     kinds: list[tuple[str, str, Any]] = [("All methods: `ssl_`", "ssl_", SSLSettings)]
     for name in sorted(list_methods(), key=lambda name: (name != "MISS", name)):
         prefix = f"{name.lower()}_"
         kinds.append((f"{name}: `{prefix}`", prefix, get_method(name).Settings))
     for title, prefix, kind in kinds:
-        head = "| key | | type | default | base.yaml |\n|---|---|---|---|---|\n"
+        head = "| key | | values | default | base.yaml |\n|---|---|---|---|---|\n"
         parts.append(f"\n### {title}\n\n{head}")
         comments = _comments(kind)
         for field in dataclasses.fields(kind):
@@ -150,9 +157,9 @@ def page() -> str:
             meaning = ": ".join(filter(None, (comments[field.name], MEANING.get(key))))
             if not meaning:
                 raise KeyError(f"{key} has neither a comment nor a sentence in MEANING")
-            kind_of_value = str(field.type).replace("None", "null")
+            values = _values(keys_of(kind, prefix).model_fields[key])
             default = _yaml(getattr(kind(), field.name))
-            parts.append(_row(f"`{key}`", meaning, kind_of_value, default, _set(base, key)))
+            parts.append(_row(f"`{key}`", meaning, values, default, _set(base, key)))
     return "".join(parts)
 
 
@@ -161,35 +168,25 @@ def _row(*cells: str) -> str:
 
 
 def _sections() -> Iterator[tuple[str, list[str]]]:
-    """The keys of `Keys` in its order, below the comments that part them."""
+    """The keys of `Config` in its order, below the comments that part them."""
     title, keys = "", list[str]()
-    for line in inspect.getsource(Keys).splitlines():
+    for line in inspect.getsource(Config).splitlines():
         if heading := re.fullmatch(r"    # (.*)", line):
             if keys:
                 yield title, keys
             title, keys = heading[1].capitalize(), []
-        elif (field := re.match(r"    (\w+): ", line)) and field[1] in Keys.model_fields:
+        elif (field := re.match(r"    (\w+): ", line)) and field[1] in Config.model_fields:
             keys.append(field[1])
     yield title, keys
 
 
-def _values(key: str) -> str:
-    """What a key may hold: its description, or what a wrong value's error calls valid."""
-    field = Keys.model_fields[key]
-    if field.description:
-        return field.description
-    if field.annotation is Any and key != "monitor":
-        return "anything"
-    try:
-        Keys.model_validate({key: ["?"] if key == "metrics" else "?"})
-    except ValidationError as errors:
-        sentence = str(errors.errors(include_url=False)[0]["ctx"]["error"])
-    return sentence.partition("Valid: ")[2].rstrip(".")
+def _values(field: FieldInfo) -> str:
+    """What a field takes, without what no one will reach."""
+    return describe(field).replace(" to 2147483647", "").replace("one of ", "")
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass, or above it; names of constants spelt out."""
-    module = sys.modules[kind.__module__]
+    """The comment behind each field of a dataclass, or above it."""
     comments: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(kind).splitlines():
@@ -197,12 +194,7 @@ def _comments(kind: type) -> dict[str, str]:
             above.append(comment[1])
         elif field := re.match(r"    (\w+): [^#]*(?:# (.*))?$", line):
             text = " ".join([*above, field[2] or ""]).strip()
-            text = text.replace("None", "null")
-            comments[field[1]] = re.sub(
-                r"one of ([A-Z_]+)",
-                lambda found: ", ".join(_yaml(each) for each in getattr(module, found[1])),
-                text,
-            )
+            comments[field[1]] = text.replace("None", "null")
             above = []
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         comments.setdefault(field.name, "")

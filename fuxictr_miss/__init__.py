@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fuxictr_miss import data, losses
-    from fuxictr_miss.enhancer import enhance
     from fuxictr_miss.methods.base import list_methods, register_method
+    from fuxictr_miss.mixin import enhance
     from fuxictr_miss.registry import get_model, list_models, register_model
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "enhance": "enhancer",
+    "enhance": "mixin",
     "get_model": "registry",
     "list_methods": "methods.base",
     "list_models": "registry",

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
-from fuxictr.pytorch.layers.embeddings.pretrained_embedding import PretrainedEmbedding
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
@@ -42,9 +41,7 @@ class BehaviorSource:
                 f"{model_name} embeds {', '.join(sequences)} in no table of more than one "
                 "dimension, so there is nothing to enhance. Use a backbone with an embedding table."
             )
-        pad = torch.zeros(1, dtype=torch.long, device=model.device)
-        with torch.no_grad():
-            widths = [table(pad).shape[-1] for table in self.tables(model)]
+        widths = [_width(table, model.device) for table in self.tables(model)]
         lengths = [features[name]["max_len"] for name in sequences]
         if len(set(lengths)) > 1 or len(set(widths)) > 1:
             shapes = zip(sequences, lengths, widths, strict=True)
@@ -126,7 +123,8 @@ def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:
     for place, module in model.named_modules():
         if isinstance(module, FeatureEmbeddingDict):
             tables = module.embedding_layers
-            narrowest = min((_width(tables[f]) if f in tables else 0 for f in wanted), default=0)
+            dims = [_width(tables[f], model.device) if f in tables else 0 for f in wanted]
+            narrowest = min(dims, default=0)
             if narrowest > 1:
                 whole = re.sub(r"\.\d+(?=\.|$)", "", place)
                 parts.setdefault(whole, []).append(place)
@@ -152,10 +150,7 @@ class _SideBySide(nn.Module):
         return torch.cat([table(ids) for table in self.tables], dim=-1)
 
 
-def _width(table: nn.Module) -> int:
-    """The dimension of a table's output."""
-    if isinstance(table, PretrainedEmbedding):
-        if table.proj is not None:
-            return table.proj.out_features
-        return table.pretrain_embedding.embedding_dim
-    return getattr(table, "embedding_dim", 0)
+@torch.no_grad()
+def _width(table: nn.Module, device: torch.device) -> int:
+    """The dimension of what a table makes of an id."""
+    return table(torch.zeros(1, dtype=torch.long, device=device)).shape[-1]

@@ -1,4 +1,4 @@
-"""FuxiCTR's metrics on a split, computed without its Python lists and worker processes."""
+"""FuxiCTR's metrics and ECE on a split, computed without its Python lists and worker processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     Args:
         model: in any mode; it is left in `eval()` mode.
         loader: a `TensorDataLoader`, or any loader of FuxiCTR's.
-        metrics: FuxiCTR's names: AUC, logloss, gAUC, avgAUC, MRR, NDCG(k).
+        metrics: FuxiCTR's names: AUC, logloss, gAUC, avgAUC, MRR, NDCG(k); and ECE.
 
     Returns:
         The metrics by name.
@@ -96,7 +96,7 @@ _MULTIPLE = 8
 _WEIGHTS = {"gAUC": True, "avgAUC": False}
 _LOGLOSS = ("logloss", "binary_crossentropy")
 _NDCG = re.compile(r"NDCG\((?:k=)?(\d+)\)")
-_KNOWN = ("AUC", *_LOGLOSS, *_WEIGHTS, "MRR", "NDCG(k)")
+_KNOWN = ("AUC", "ECE", *_LOGLOSS, *_WEIGHTS, "MRR", "NDCG(k)")
 
 
 def _check_known(metric: str) -> None:
@@ -170,9 +170,11 @@ def _value(
         where: how an error message calls the rows.
     """
     _check_defined(name, y_true, group, where)
-    if name in _LOGLOSS:
+    if name == "ECE" or name in _LOGLOSS:
         if y_pred.min() < 0 or y_pred.max() > 1:
             raise InputError(f"{name} needs predictions from 0 to 1; {where} has others.")
+        if name == "ECE":
+            return _calibration_error(y_true, y_pred)
         return float(log_loss(y_true, y_pred, labels=[0, 1]))
     if name == "AUC":
         return float(roc_auc_score(y_true, y_pred))
@@ -180,6 +182,17 @@ def _value(
     if name in _WEIGHTS:
         return _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
     return _mean_of_groups(MRR if name == "MRR" else _ndcg(name), y_true, y_pred, group)
+
+
+def _calibration_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """The expected calibration error over 15 bins of equal mass (Nguyen and O'Connor 2015).
+
+    The mean over all rows of the distance between the mean label and the mean prediction of the
+    row's bin. Equal predictions share a bin.
+    """
+    edges = np.quantile(y_pred, np.linspace(0, 1, 16)[1:-1])
+    excess = np.bincount(np.searchsorted(edges, y_pred), weights=y_pred - y_true)
+    return float(np.abs(excess).sum() / len(y_pred))
 
 
 def _ndcg(name: str) -> NDCG:

@@ -22,43 +22,41 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from fuxictr_miss.adapt import adapt
 from fuxictr_miss.checkpoint import data_of, load
-from fuxictr_miss.config import check, misspelled_keys
+from fuxictr_miss.config import Config
 from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
-from fuxictr_miss.initial_weights import initialize_forgotten_tables
-from fuxictr_miss.logs import set_logger, without_fuxictr_info
+from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
+from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
+from fuxictr_miss.logs import set_logger
 from fuxictr_miss.mixed_precision import autocast
-from fuxictr_miss.one_row import tolerate_one_row
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.self_supervision import check_method_keys
 from fuxictr_miss.training import fit
-from fuxictr_miss.traits import adapt, error_summary
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = {
-    "cpu": 1024,
-    "cuda": 16_384,
-}  # rows; see benchmarks/evaluation.py
-# Keys that say where a run happens, not what it computes: a resume may change them.
-RUNTIME_KEYS = {"gpu", "verbose", "model_root", "data_root", "num_workers", "preprocess_command",
-                "memory_budget_gb"}  # fmt: skip
+_EVALUATION_BATCH = {"cpu": 1024, "cuda": 16_384}  # rows; see benchmarks/evaluation.py
 
 
 def run(
-    params: dict[str, Any], resume: bool = False, embeddings: str | Path | None = None
+    config: Config | Mapping[str, Any],
+    resume: bool = False,
+    embeddings: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
     Args:
-        params: from `load_params`, plus `gpu`.
+        config: from `load_config`, or FuxiCTR's plain dict of parameters.
         resume: continue an interrupted run of the same `model_id`.
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
 
@@ -71,37 +69,39 @@ def run(
             experiment is already running.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
-        >>> params = load_params("config", "DIN_demo")  # after the demo's preprocessing
+        >>> from fuxictr_miss.config import load_config
+        >>> params = load_config("config", "DIN_demo").params  # after the demo's preprocessing
         >>> result = run({**params, "epochs": 1, "verbose": 0})
         >>> 0 < result["test_AUC"] < 1
         True
     """
     started = time.perf_counter()
+    config = Config.of_experiment(config)
     if embeddings is not None:
-        check_embeddings_path(embeddings, params)
-    with _run_lock(params), logging_redirect_tqdm(), without_fuxictr_info():
-        log_file = set_logger(params, append=resume)
-        model, loaders = build(params)
+        check_embeddings_path(embeddings, config.feature_cols)
+    log_file = config.file(".log")
+    with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
+        set_logger(log_file, append=resume)
+        model, loaders = build(config)
         rows = fit(
             model,
             loaders["train"],
-            epochs=params["epochs"],
+            epochs=config.epochs,
             validation_data=loaders["valid"],
-            max_gradient_norm=params.get("max_gradient_norm", 10.0),
+            max_gradient_norm=config.max_gradient_norm,
             resume=resume,
-            settings=_settings(params),
+            settings=config.settings,
         )
-        result: dict[str, Any] = {"expid": params["model_id"], "seed": params["seed"]}
+        result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         for split in ("valid", "test"):
             if loaders[split] is not None:
-                metrics = evaluate(model, loaders[split], params["metrics"])
+                metrics = evaluate(model, loaders[split], config.metrics)
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
-    plot_history(rows, log_file.with_suffix(".png"), title=params["model_id"])
+    plot_history(rows, log_file.with_suffix(".png"), title=config.model_id)
     result["epochs"] = len(rows)
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
@@ -109,29 +109,26 @@ def run(
 
 
 @contextmanager
-def _run_lock(params: Mapping[str, Any]) -> Iterator[None]:
+def _run_lock(config: Config) -> Iterator[None]:
     """Refuse a second run of an experiment, which would overwrite the first one's files."""
-    folder = Path(params["model_root"]) / params["dataset_id"]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{params['model_id']}.lock", blocking=False)
+    path = config.file(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire()
+        lock = FileLock(path.with_name(f".{path.name}"), blocking=False).acquire()
     except Timeout as error:
         raise InputError(
-            f"{params['model_id']} is already running with its checkpoint in {folder}: wait for "
+            f"{config.model_id} is already running with its checkpoint in {path.parent}: wait for "
             "it, or set another model_root."
         ) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
+def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
     """Build an experiment's untrained model and the loaders of its splits.
 
     Args:
-        params: as for `run`.
+        config: as for `run`.
 
     Returns:
         The model, and the loaders under "train", "valid" and "test"; None for a missing split.
@@ -140,58 +137,59 @@ def build(params: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
         InputError: the config, the data or the machine does not allow the run.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
-        >>> model, loaders = build(load_params("config", "DIN_MISS_demo"))
+        >>> from fuxictr_miss.config import load_config
+        >>> model, loaders = build(load_config("config", "DIN_MISS_demo"))
         >>> len(loaders["train"])  # batches of 128
         47
     """
-    params = check(params)
-    _check_device(params.get("gpu", -1))
-    torch.set_num_threads(params.get("num_threads", 1))
+    config = Config.of_experiment(config)
+    params = config.params
+    _check_device(config.gpu)
+    torch.set_num_threads(config.num_threads)
     check_method_keys(params)
-    model_class = get_model(params["model"], params.get("model_zoo_path"))
-    for sentence in misspelled_keys(params, _arguments(model_class)):
+    model_class = get_model(config.model, config.model_zoo_path)
+    for sentence in config.misspelled_keys(_arguments(model_class)):
         log.warning(sentence)
-    paths = dict(zip(("train", "valid", "test"), build_dataset(params), strict=True))
+    paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
     folder = os.path.dirname(str(paths["train"]))
-    feature_map = FeatureMap(params["dataset_id"], folder)
+    feature_map = FeatureMap(config.dataset_id, folder)
     feature_map.load(os.path.join(folder, "feature_map.json"), params)
     adapted = adapt(model_class, feature_map, params)
-    seed_everything(params["seed"])
-    kind = autocast(model_class, params.get("autocast"))  # type: ignore[arg-type]
-    with _as_input_error(params["model"]):
+    seed_everything(config.seed)
+    kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
+    with _as_input_error(config.model):
         model = kind(adapted.feature_map, **adapted.params)
-    set_optimizer(model, params["optimizer"])
-    initialize_forgotten_tables(model, params["seed"])
+    set_optimizer(model, config.optimizer)
+    initialize_forgotten_tables(model, config.seed)
     tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
-    log.info("%s: %d parameters on %s", params["model_id"], size, model.device)
+    log.info("%s: %d parameters on %s", config.model_id, size, model.device)
     arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
         if path is None:
             continue
-        rows = params["batch_size"]
+        rows = config.batch_size
+        if split != "train":
+            rows = max(rows, _EVALUATION_BATCH.get(model.device.type, rows))
         loaders[split] = TensorDataLoader(
             adapted.feature_map,
             path,
             split=split,
-            batch_size=rows
-            if split == "train"
-            else max(rows, _EVALUATION_BATCH.get(model.device.type, rows)),
-            shuffle=params.get("shuffle", True),
-            seed=params["seed"],
-            train_sample_rate=params.get("train_sample_rate", 1.0),
-            label_noise_rate=params.get("label_noise_rate", 0.0),
+            batch_size=rows,
+            shuffle=config.shuffle,
+            seed=config.seed,
+            train_sample_rate=config.train_sample_rate,
+            label_noise_rate=config.label_noise_rate,
             trim_history=adapted.traits.trim,
-            memory_budget_gb=params.get("memory_budget_gb"),
+            memory_budget_gb=config.memory_budget_gb,
             device=model.device,
             arrange=arrange,
         )
         if split != "train":
-            check_defined(model, loaders[split], params["metrics"])
-    with _as_input_error(params["model"]), torch.no_grad():
+            check_defined(model, loaders[split], config.metrics)
+    with _as_input_error(config.model), torch.no_grad():
         model.eval().forward(next(loaders["train"].batches()))
     return model.train(), loaders
 
@@ -214,22 +212,23 @@ def _as_input_error(name: str) -> Iterator[None]:
         ) from error
 
 
-def load_trained(params: dict[str, Any]) -> BaseModel:
+def load_trained(config: Config | Mapping[str, Any]) -> BaseModel:
     """Load the model of a finished experiment with its best weights, in `eval()` mode.
 
     Args:
-        params: as for `run`.
+        config: as for `run`.
 
     Raises:
         InputError: there is no checkpoint, or it belongs to another model or other data.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
-        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> from fuxictr_miss.config import load_config
+        >>> model = load_trained(load_config("config", "DIN_MISS_demo"))  # after `make demo`
         >>> type(model.to_backbone()).__name__
         'DIN'
     """
-    model, _ = build(params)
+    config = Config.of_experiment(config)
+    model, _ = build(config)
     path = Path(model.checkpoint)
     if not path.exists():
         raise InputError(f"{path} does not exist: train the model first with run_expid.py.")
@@ -238,7 +237,7 @@ def load_trained(params: dict[str, Any]) -> BaseModel:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(f"{path} is not a checkpoint of {params['model']}: {reason}") from error
+        raise InputError(f"{path} is not a checkpoint of {config.model}: {reason}") from error
     return model.eval()
 
 
@@ -265,10 +264,6 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
             table = pd.concat([known, table])
         with atomic_write(path) as unfinished:
             table.to_csv(unfinished, index=False, errors="backslashreplace")
-
-
-def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in params.items() if k not in RUNTIME_KEYS}
 
 
 def _check_device(gpu: int) -> None:

@@ -10,7 +10,7 @@ in a dataset config initializes the feature's table from such a file, in any Fux
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,13 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
             table, or a file belongs to someone else or cannot be written.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.config import load_config
         >>> from fuxictr_miss.experiment import load_trained
-        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> model = load_trained(load_config("config", "DIN_MISS_demo"))  # after `make demo`
         >>> [file.name for file in export_embeddings(model, "embeddings/demo.h5")]
         ['demo_user_id.h5', 'demo_item_id.h5', 'demo_cate_id.h5']
     """
-    path = check_embeddings_path(path, {})
+    path = check_embeddings_path(path)
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
     try:
@@ -99,9 +99,9 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
         InputError: the folder is not empty, or cannot be written.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.config import load_config
         >>> from fuxictr_miss.experiment import load_trained
-        >>> model = load_trained(load_params("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> model = load_trained(load_config("config", "DIN_MISS_demo"))  # after `make demo`
         >>> [file.name for file in export_backbone(model, Path("exported"))]
         ['DIN.model', 'feature_map.json']
     """
@@ -127,13 +127,13 @@ def check_new(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: name another folder.")
 
 
-def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
+def check_embeddings_path(path: str | Path, feature_cols: Sequence[Mapping[str, Any]] = ()) -> Path:
     """Check, before training, that `export_embeddings` can write to `path`.
 
     Args:
         path: FILE.h5.
-        params: the experiment's config. A feature's file may exist only if we wrote it and it is
-            not a `pretrained_emb` of this experiment.
+        feature_cols: of the experiment's config. A feature's file may exist only if we wrote it
+            and it is not the `pretrained_emb` of one of them.
 
     Returns:
         `path` as a `Path`.
@@ -146,7 +146,7 @@ def check_embeddings_path(path: str | Path, params: Mapping[str, Any]) -> Path:
         raise InputError(f"The path of the embeddings must end in .h5, got {str(path)!r}.")
     if not writable(path.parent):
         raise InputError(f"Embeddings cannot be written to {path.parent}: name another folder.")
-    columns = [each for each in params.get("feature_cols") or [] if each.get("active", True)]
+    columns = [each for each in feature_cols if each.get("active", True)]
     starts = {Path(c["pretrained_emb"]).resolve() for c in columns if c.get("pretrained_emb")}
     for column in columns:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from fuxictr_miss.curves import check_picture
 from fuxictr_miss.errors import InputError
@@ -15,20 +12,16 @@ from fuxictr_miss.errors import InputError
 _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 
 
-def set_logger(params: Mapping[str, Any], append: bool) -> Path:
-    """Log to the screen and to `<model_root>/<dataset_id>/<model_id>.log`.
+def set_logger(path: Path, append: bool) -> None:
+    """Log to the screen and to a file.
 
     Args:
-        params: the experiment's config.
+        path: the log; the plot beside it ends in .png.
         append: keep the lines of an earlier run.
-
-    Returns:
-        The path of the log.
 
     Raises:
         InputError: a log or a plot of that name exists that this package did not write.
     """
-    path = Path(params["model_root"]) / params["dataset_id"] / f"{params['model_id']}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not _is_ours(path):
         raise InputError(
@@ -46,7 +39,6 @@ def set_logger(params: Mapping[str, Any], append: bool) -> Path:
         ],
         force=True,
     )
-    return path
 
 
 def _is_ours(path: Path) -> bool:
@@ -54,18 +46,3 @@ def _is_ours(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(100)
     return not start or _OUR_LINE.match(start) is not None
-
-
-@contextmanager
-def without_fuxictr_info() -> Iterator[None]:
-    """Drop the INFO lines that FuxiCTR writes to the root logger, and keep ours."""
-
-    def above_info(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO
-
-    root = logging.getLogger()
-    root.addFilter(above_info)
-    try:
-        yield
-    finally:
-        root.removeFilter(above_info)

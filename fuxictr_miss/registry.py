@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_miss.enhancer import enhance
+from fuxictr_miss import model_zoo
 from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo
 from fuxictr_miss.methods.base import ClassT, list_methods, refuse_another
-from fuxictr_miss.zoo import Zoo
+from fuxictr_miss.mixin import enhance
 
 DEFAULT_MODELS = {"MISS": "DIN_MISS"}  # the paper's MISS is DIN-MISS
 
@@ -103,22 +102,9 @@ def get_model(name: str, zoo: str | Path | None = None) -> type[BaseModel]:
 
 
 def _own_names() -> set[str]:
-    """The models of our own `model_zoo`, after making sure that `import model_zoo` finds it.
-
-    FuxiCTR's wheel leaves a `model_zoo` folder in site-packages. Python imports it as a namespace
-    package unless ours is installed there too or comes first on the path.
-    """
-    import model_zoo
-
-    if model_zoo.__file__ is None:
-        folder = Path(__file__).resolve().parents[1] / "model_zoo"
-        spec = importlib.util.spec_from_file_location("model_zoo", folder / "__init__.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["model_zoo"] = model_zoo = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(model_zoo)
+    """The models of our own `model_zoo`; its MISS is only an alias of DIN_MISS."""
+    # FuxiCTR's wheel may share the folder in site-packages; its models have no model.py
     files = (file for folder in model_zoo.__path__ for file in Path(folder).glob("*/model.py"))
-    # FuxiCTR's folders have no model.py; model_zoo/MISS is only an alias of DIN_MISS
     return {file.parent.name for file in files} - set(DEFAULT_MODELS)
 
 
@@ -128,7 +114,7 @@ def _find_backbone(name: str, zoo: Zoo | None) -> type[BaseModel] | None:
     if zoo is not None and name in zoo.names:
         return zoo.load(name)
     if name in _own_names():
-        return getattr(importlib.import_module(f"model_zoo.{name}"), name)
+        return getattr(importlib.import_module(f"{model_zoo.__name__}.{name}"), name)
     if zoo is not None and (name in zoo.models or name in zoo.unreadable):
         return zoo.load(name)  # raises, and says why
     return None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.embeddings import BehaviorSource
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
-from fuxictr_miss.settings import SSLSettings, check_keys, keys_of, read_settings
 
 PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, that we add
 
@@ -124,26 +125,29 @@ def self_supervision_of(model: BaseModel) -> SelfSupervision | None:
 
 def method_defaults() -> dict[str, Any]:
     """Every `ssl_` and method key with its default."""
-    defaults: dict[str, Any] = {}
-    kinds: list[tuple[type, str]] = [(SSLSettings, "ssl_")]
-    kinds += [(get_method(name).Settings, f"{name.lower()}_") for name in list_methods()]
-    for kind, prefix in kinds:
-        values = dataclasses.asdict(kind())
-        defaults.update({prefix + name: value for name, value in values.items()})
-    return defaults
+    return {
+        prefix + name: value
+        for prefix, kind in _kinds_of_settings().items()
+        for name, value in dataclasses.asdict(kind()).items()
+    }
 
 
-def check_method_keys(params: dict[str, Any]) -> None:
+def check_method_keys(params: Mapping[str, Any]) -> None:
     """Refuse unknown `ssl_` and method keys, and invalid values of known ones.
 
     Raises:
         InputError: names the key and the closest valid one, or the allowed values.
     """
-    valid = keys_of(SSLSettings, "ssl_")
-    prefixes = ["ssl_"]
-    for name in list_methods():
-        prefixes.append(f"{name.lower()}_")
-        valid += keys_of(get_method(name).Settings, prefixes[-1])
-    check_keys(params, prefixes, valid)
-    for name in list_methods():
-        read_settings(get_method(name).Settings, f"{name.lower()}_", params)
+    kinds = _kinds_of_settings()
+    valid = [key for prefix, kind in kinds.items() for key in keys_of(kind, prefix).model_fields]
+    for key in params:
+        if key.startswith(tuple(kinds)) and key not in valid:
+            raise unknown("key", key, valid)
+    for prefix, kind in kinds.items():
+        read_settings(kind, prefix, params)
+
+
+def _kinds_of_settings() -> dict[str, Any]:
+    """The settings classes by the prefix of their keys."""
+    methods = {f"{name.lower()}_": get_method(name).Settings for name in list_methods()}
+    return {"ssl_": SSLSettings, **methods}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -54,18 +55,16 @@ def behavior_groups(
     one behavior sets the class attribute `reads_one_behavior = True`.
     """
     own = sequence_groups(field_arguments(backbone, params), feature_map)
-    fields = {k: v for k, v in params.items() if k.endswith("_field")}
-    named = own or dict(list(sequence_groups(fields, feature_map).items())[:1])
-    groups = (
-        [group for key, groups in named.items() if not _is_negative(key) for group in groups]
-        if named
-        else _by_table(feature_map)
-    )
-    behaviors = [[n for n in group if not _is_negative(n)] for group in groups]
+    others = {key: value for key, value in params.items() if key.endswith("_field")}
+    named = own or dict(itertools.islice(sequence_groups(others, feature_map).items(), 1))
+    if named:
+        groups = [g for key, each in named.items() if not _is_negative(key) for g in each]
+    else:
+        groups = _by_table(feature_map)
     if own and getattr(backbone, "reads_one_behavior", False):
-        behaviors = [[name for group in behaviors for name in group]]
-    distinct = dict.fromkeys(tuple(group) for group in behaviors if group)
-    return [list(group) for group in distinct]
+        groups = [flat(groups)]
+    behaviors = [tuple(name for name in group if not _is_negative(name)) for group in groups]
+    return [list(behavior) for behavior in dict.fromkeys(behaviors) if behavior]
 
 
 def flat(fields: Any) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_miss.config_keys import Keys
+from fuxictr_miss.config import Config
+from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.methods.base import get_method
-from fuxictr_miss.settings import SSLSettings, keys_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -34,9 +34,9 @@ def test_configuration_is_what_its_generator_gives():
 
 def test_configuration_has_every_key_once():
     documented = re.findall(r"^\| `(\w+)` \| \S", CONFIGURATION, re.MULTILINE)
-    keys = [*Keys.model_fields, *keys_of(SSLSettings, "ssl_")]
+    keys = [*Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields]
     for name in SHIPPED:
-        keys += keys_of(get_method(name).Settings, f"{name.lower()}_")
+        keys += keys_of(get_method(name).Settings, f"{name.lower()}_").model_fields
     assert sorted(documented) == sorted(keys)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import fuxictr_miss as fm
 from fuxictr_miss import behavior, experiment, export, registry
-from fuxictr_miss.config import load_params
+from fuxictr_miss.config import load_config
 from fuxictr_miss.methods import base
 from fuxictr_miss.preprocess.amazon import main as preprocess
 from fuxictr_miss.preprocess.demo import write_demo
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     *(getattr(fm, name) for name in fm.__all__),
     *(getattr(module, name) for module in (fm.losses, fm.data) for name in module.__all__),
-    *(base.SSLLosses, base.get_method, behavior.Behavior, load_params),
+    *(base.SSLLosses, base.get_method, behavior.Behavior, load_config),
     *(experiment.run, experiment.build, experiment.load_trained),
     *(export.export_backbone, export.export_embeddings),
 ]
@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("sys.argv", ["amazon.py", "--dataset", "demo"])
         write_demo()
         preprocess()
-        params = load_params("config", "DIN_MISS_demo")
+        params = load_config("config", "DIN_MISS_demo").params
         experiment.run({**params, "epochs": 1, "ssl_pretrain_epochs": 1, "verbose": 0, "gpu": -1})
     return folder
 

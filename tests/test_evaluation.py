@@ -104,6 +104,28 @@ def fixed(params, y_pred, y_true, group=None, split=None):
     return model, batches
 
 
+@pytest.mark.parametrize("rows", [15, 30, 300])
+def test_the_calibration_error_is_that_of_fifteen_bins_of_equal_mass(params, rows):
+    rng = np.random.default_rng(rows)
+    y_pred = rng.permutation(rows) / rows  # distinct
+    y_true = rng.integers(0, 2, rows).astype(float)
+    distances = [
+        abs(np.mean(y_true[part]) - np.mean(y_pred[part]))
+        for part in np.array_split(np.argsort(y_pred), 15)
+    ]
+    found = evaluate(*fixed(params, y_pred.tolist(), y_true.tolist()), ["ECE"])
+    assert found == pytest.approx({"ECE": np.mean(distances)}, abs=1e-12)
+
+
+def test_equal_predictions_share_a_bin_of_the_calibration_error(params):
+    # 60 rows at 0.25, of which 20 are positive: |1/3 - 1/4|, in whatever order they come
+    y_true = [1.0] * 20 + [0.0] * 40
+    found = evaluate(*fixed(params, [0.25] * 60, y_true), ["ECE"])["ECE"]
+    assert found == pytest.approx(1 / 3 - 1 / 4)
+    exact = evaluate(*fixed(params, [0.0, 1.0] * 30, [0.0, 1.0] * 30), ["ECE"])["ECE"]
+    assert exact == 0
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_auc_of_one_label_is_no_number_and_logloss_is_one(params, label):
     model, batches = fixed(params, [0.2, 0.7], [label, label], split="valid")

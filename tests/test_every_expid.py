@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.config import list_expids, load_params
+from fuxictr_miss.config import list_expids, load_config
 
 CONFIG = "config"
-DATASETS = sorted({load_params(CONFIG, expid)["dataset_id"] for expid in list_expids(CONFIG)})
+DATASETS = sorted({load_config(CONFIG, expid).dataset_id for expid in list_expids(CONFIG)})
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +29,9 @@ def splits_with_seller(splits: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("dataset_id", DATASETS)
 def test_every_expid_of_a_data_set_builds_and_learns(dataset_id, splits_with_seller, tmp_path):
-    expids = [e for e in list_expids(CONFIG) if load_params(CONFIG, e)["dataset_id"] == dataset_id]
+    expids = [e for e in list_expids(CONFIG) if load_config(CONFIG, e).dataset_id == dataset_id]
     for expid in expids:
-        params = load_params(CONFIG, expid)
+        params = load_config(CONFIG, expid).params
         params.update(
             {f"{s}_data": f"{splits_with_seller}/{s}.parquet" for s in ("train", "valid")}
         )

@@ -152,7 +152,7 @@ def test_a_strangers_file_is_refused_before_the_training_and_stays(params, tmp_p
     assert strangers.read_bytes() == before
     strangers.write_text("no h5 at all")
     with pytest.raises(InputError, match="move it"):
-        check_embeddings_path(tmp_path / "mine.h5", params)
+        check_embeddings_path(tmp_path / "mine.h5", params["feature_cols"])
 
 
 def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):
@@ -161,7 +161,7 @@ def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):
     for path in beside:
         path.write_text("somebody's")
     for _ in range(2):
-        check_embeddings_path(tmp_path / "mine.h5", params)
+        check_embeddings_path(tmp_path / "mine.h5", params["feature_cols"])
         export_embeddings(model, tmp_path / "mine.h5")
     assert {path.read_text() for path in beside} == {"somebody's"}
 
@@ -174,5 +174,8 @@ def test_what_the_experiment_starts_from_is_not_replaced(params, tmp_path):
          "pretrained_emb": str(tmp_path / "x" / ".." / "mine_item_id.h5")},
     )  # fmt: skip
     with pytest.raises(InputError, match="is the pretrained_emb that this experiment starts from"):
-        check_embeddings_path(tmp_path / "mine.h5", params)
-    assert check_embeddings_path(tmp_path / "other.h5", params) == tmp_path / "other.h5"
+        check_embeddings_path(tmp_path / "mine.h5", params["feature_cols"])
+    assert (
+        check_embeddings_path(tmp_path / "other.h5", params["feature_cols"])
+        == tmp_path / "other.h5"
+    )

@@ -12,22 +12,21 @@ from fuxictr_miss.logs import set_logger
 
 @pytest.fixture
 def run(tmp_path):
-    """Parameters of a run whose log goes to tmp_path/data/run.log."""
+    """The log of a run."""
     handlers, level = logging.root.handlers[:], logging.root.level
-    yield {"model_root": str(tmp_path), "dataset_id": "data", "model_id": "run"}
+    yield tmp_path / "data" / "run.log"
     for handler in set(logging.root.handlers) - set(handlers):
         handler.close()
     logging.root.handlers[:], logging.root.level = handlers, level
     logging.raiseExceptions = True
 
 
-def test_a_second_run_replaces_its_own_log_and_a_resumed_one_goes_on(run, tmp_path):
+def test_a_second_run_replaces_its_own_log_and_a_resumed_one_goes_on(run):
     for append, expected in ((False, ["one"]), (False, ["two"]), (True, ["two", "three é"])):
-        path = set_logger(run, append)
+        set_logger(run, append)
         logging.getLogger("x").info(expected[-1])
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = run.read_text(encoding="utf-8").splitlines()
         assert [line.split(" INFO ")[1] for line in lines] == expected
-    assert path == tmp_path / "data" / "run.log"
 
 
 @pytest.mark.parametrize("append", [False, True])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -97,18 +100,30 @@ def test_a_zoo_that_is_not_there_is_named():
         fm.get_model("X", zoo="no_such_zoo")
 
 
-def test_our_zoo_is_found_wherever_one_stands(tmp_path):
-    """FuxiCTR's wheel leaves folders named model_zoo in site-packages, without an __init__."""
-    (tmp_path / "model_zoo" / "multitask").mkdir(parents=True)
-    (tmp_path / "model_zoo" / "multitask" / "__init__.py").touch()
-    root = str(Path(fm.__file__).resolve().parents[1])
-    code = f"""import sys
-sys.path.insert(0, {str(tmp_path)!r})
-sys.path.append({root!r})
-sys.modules["model_zoo"] = __import__("types").ModuleType("model_zoo")
-sys.modules["model_zoo"].__path__ = [{str(tmp_path / "model_zoo")!r}]
-sys.modules["model_zoo"].__file__ = None
+def test_our_zoo_is_found_beside_another_and_the_other_stays(tmp_path):
+    """FuxiCTR's checkout and its wheel have a folder model_zoo without an __init__."""
+    (tmp_path / "model_zoo" / "DIN" / "src").mkdir(parents=True)
+    code = f"""import pickle, sys
+import model_zoo
+assert model_zoo.__file__ is None
+before = dict(vars(model_zoo))
+sys.path.append({str(Path(fm.__file__).resolve().parents[1])!r})
 import fuxictr_miss as fm
-assert fm.get_model("DIN_MISS")._ssl_backbone.__module__ == "model_zoo.DIN.model"
-assert "multitask" not in fm.list_models()"""
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+classes = [fm.get_model(name) for name in ("DIN", "DIN_MISS", "MISS")]
+assert classes[0].__module__ == "fuxictr_miss.model_zoo.DIN.model"
+assert sys.modules["model_zoo"] is model_zoo and vars(model_zoo) == before
+sys.stdout.buffer.write(pickle.dumps(classes))"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE
+    )
+    assert pickle.loads(done.stdout) == [
+        fm.get_model(name) for name in ("DIN", "DIN_MISS", "DIN_MISS")
+    ]
+
+
+@pytest.mark.parametrize("name", sorted({*registry._own_names(), "MISS"}))
+def test_both_names_of_our_zoo_lead_to_one_class(name):
+    theirs = getattr(importlib.import_module(f"model_zoo.{name}"), name)
+    assert theirs is fm.get_model(name)

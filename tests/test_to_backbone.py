@@ -85,7 +85,7 @@ def test_trained_weights_load_strictly_into_upstreams_class(params, name):
         pytest.skip("set FUXICTR_ZOO to the model_zoo folder of a checkout of FuxiCTR")
     model, loaders = trained(params, name)
     theirs, their_loaders = build(params, name, name, model_zoo_path=zoo)
-    assert not type(theirs).__module__.startswith("model_zoo.")
+    assert not type(theirs).__module__.startswith("fuxictr_miss.")
     theirs.load_state_dict(model.to_backbone().state_dict(), strict=True)
     torch.testing.assert_close(
         torch.tensor(theirs.predict(their_loaders["test"])),

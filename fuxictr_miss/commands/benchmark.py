@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from fuxictr_miss.config import default_config
 from fuxictr_miss.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from fuxictr_miss.benchmark.plan import Experiment
-    from fuxictr_miss.benchmark.report import Source
-    from fuxictr_miss.benchmark.results import Results
-    from fuxictr_miss.benchmark.tables import Variant
+    from fuxictr_miss.paper.plan import Experiment
+    from fuxictr_miss.paper.results import Results
+    from fuxictr_miss.paper.tables import Variant
 
 EXAMPLES = """examples:
   python run_benchmark.py --table 3 --dataset amazoncds_subset --seeds 5 --workers 2
@@ -37,58 +38,55 @@ experiment failed. On a cluster every machine must see this folder under the sam
 
 def main() -> None:
     arguments = _parse()
-    from fuxictr_miss.benchmark.tables import FIGURES, TABLES  # late: --help must be fast
+    from fuxictr_miss.paper.tables import REPORTS  # late: --help must be fast
 
-    tables = _numbers("table", arguments.table, TABLES)
-    figures = _numbers("figure", arguments.figure, FIGURES)
-    if not tables and not figures:
-        if not arguments.report_only:
-            raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
-        tables, figures = list(TABLES), list(FIGURES)
+    names = _names("table", arguments.table, REPORTS) + _names("figure", arguments.figure, REPORTS)
+    if not names and not arguments.report_only:
+        raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
 
-    from fuxictr_miss.benchmark import plan, search
-    from fuxictr_miss.benchmark.report import Source, check_folder, write_index
-    from fuxictr_miss.benchmark.results import Results
+    from fuxictr_miss.paper import plan, report, run, search
+    from fuxictr_miss.paper.results import Results
 
-    plan.check_datasets(arguments.config, arguments.dataset)
+    config, datasets, budget = arguments.config, arguments.dataset, arguments.search
+    params = {dataset: plan.dataset_params(config, dataset) for dataset in datasets}
     results = Results(arguments.results)
-    variants = _of_models(list(plan.variants_of(tables, figures)), arguments.model)
-    planner = plan.Planner(arguments.config)
-    tried = {}
-    if arguments.search:
-        spaces = search.read_spaces(arguments.config)
-        tried = search.trials(planner, variants, arguments.dataset, arguments.search, spaces)
-    trials = [trial for each in tried.values() for trial in each]
+    variants = _of_models(list(plan.variants_of(names or REPORTS)), arguments.model)
+    spaces = search.read_spaces(config) if budget else {}
+    tried = search.trials(plan.Planner(config), variants, datasets, budget, spaces)
+    trials = list(itertools.chain.from_iterable(tried.values()))
+    if not arguments.dry_run:
+        report.check_folder(results.path.parent, names or REPORTS)
+    runs = bool(variants) and not (arguments.dry_run or arguments.report_only)
+    data = {name: _build(each) for name, each in params.items()} if runs else {}
 
-    def final() -> tuple[plan.Planner, dict[tuple[str, str], search.Winner], list[plan.Experiment]]:
-        """The experiments of the tables, with the settings of the best trials so far."""
-        best = search.winners(tried, results)
-        tuned = plan.Planner(arguments.config, {k: dict(w.overrides) for k, w in best.items()})
-        return tuned, best, tuned.experiments(variants, arguments.dataset, arguments.seeds)
+    def execute(experiments: Sequence[Experiment]) -> list[Experiment]:
+        """Run those without a row if this command runs any, and return them."""
+        left = run.missing(experiments, results, data, arguments.retry_failed)
+        if runs:
+            options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
+            run.run_all(left, results, *options)
+        return left
 
+    left = execute(trials)
+    winners = search.winners(tried, results)
+    planner = plan.Planner(config, {place: each.overrides for place, each in winners.items()})
+    experiments = planner.experiments(variants, datasets, arguments.seeds)
+    left += execute(experiments)
     if arguments.dry_run:
-        _show(trials, final()[2], results, arguments)
+        _show([*trials, *experiments], left, results, arguments.workers)
         return
-    reports = [*(f"table_{n}" for n in tables), *(f"figure_{n}" for n in figures)]
-    check_folder(results.path.parent, reports)
-    if not arguments.report_only and variants:
-        from fuxictr_miss.benchmark.run import missing, run_all
 
-        data = _build(arguments.config, arguments.dataset)
-        options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
-        left = missing(trials, results, data, arguments.retry_failed)
-        run_all(left, results, *options, "search")
-        left = missing(final()[2], results, data, arguments.retry_failed)
-        run_all(left, results, *options)
-    tuned, best, experiments = final()
-    source = Source(tuned, results, arguments.dataset, arguments.seeds, arguments.search, best)
-    written = _report(tables, figures, source, arguments)
-    write_index(results.path.parent)
+    source = report.Source(planner, results, datasets, arguments.seeds, budget, winners)
+    names = names or [name for name in REPORTS if source.has_results(REPORTS[name])]
+    for name in names:
+        report.write_report(name, source, _command(name, arguments))
+    report.write_index(results.path.parent)
     counts = Counter(row["status"] for e in experiments if (row := results.rows.get(e.key)))
     states = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "none run"
-    print(f"{len(experiments)} experiments: {states}. Reports: {', '.join(written)}")
+    written = ", ".join(str(results.path.with_name(f"{name}.md")) for name in names)
+    print(f"{len(experiments)} experiments: {states}. Reports: {written}")
     rows = [results.rows.get(each.key, {}) for each in (*trials, *experiments)]
-    if not arguments.report_only and any(row.get("status") == "failed" for row in rows):
+    if runs and any(row.get("status") == "failed" for row in rows):
         sys.exit(1)
 
 
@@ -102,11 +100,11 @@ def _parse() -> argparse.Namespace:
     add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, shown side by side")
     add("--model", nargs="+", default=[], metavar="NAME",
         help="run only these models, e.g. DIN DIN_MISS; the reports show all results")  # fmt: skip
-    add("--seeds", type=_at_least(1), default=5, metavar="N", help="seeds 1 to N (default: 5)")
-    add("--search", type=_at_least(0), default=0, metavar="N",
+    add("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N (default: 5)")
+    add("--search", type=int, default=0, metavar="N",
         help="first try N settings of every model, from <config>/search.yaml, and choose by "
         "validation; 0 (default): use the config unchanged")  # fmt: skip
-    add("--workers", type=_at_least(1), default=1, metavar="N", help="parallel runs, one CPU each")
+    add("--workers", type=int, default=1, metavar="N", help="parallel runs, one CPU each")
     add("--ray-address", metavar="HOST:PORT", help="a Ray cluster instead of this machine")
     add("--dry-run", action="store_true", help="print the plan and an estimate of its time")
     add("--report-only", action="store_true", help="rewrite the reports without running anything")
@@ -115,7 +113,11 @@ def _parse() -> argparse.Namespace:
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
     add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or if it "
         "does not exist the one that comes with the package")  # fmt: skip
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for option, least in (("seeds", 1), ("search", 0), ("workers", 1)):
+        if getattr(arguments, option) < least:
+            parser.error(f"--{option} must be at least {least}")
+    return arguments
 
 
 def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
@@ -127,104 +129,63 @@ def _of_models(variants: list[Variant], models: Sequence[str]) -> list[Variant]:
     return [variant for variant in variants if not models or variant.model in models]
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return number
-
-
-def _numbers(kind: str, given: Sequence[str], valid: Iterable[int]) -> list[int]:
-    names = [str(number) for number in valid]
-    if "all" in given:
-        return [int(name) for name in names]
-    for name in given:
-        if name not in names:
-            raise unknown(kind, name, [*names, "all"])
-    return list(dict.fromkeys(int(name) for name in given))
+def _names(kind: str, given: Sequence[str], reports: Iterable[str]) -> list[str]:
+    """The reports of one kind that are asked for by number."""
+    valid = [name.removeprefix(f"{kind}_") for name in reports if name.startswith(kind)]
+    for number in given:
+        if number not in (*valid, "all"):
+            raise unknown(kind, number, [*valid, "all"])
+    numbers = valid if "all" in given else dict.fromkeys(given)
+    return [f"{kind}_{number}" for number in numbers]
 
 
-def _build(config: str, datasets: Sequence[str]) -> dict[str, str]:
-    """Encode every data set before any worker starts; return their digests."""
-    from fuxictr_miss.benchmark.plan import dataset_params
-    from fuxictr_miss.benchmark.worker import data_digest
+def _build(params: dict[str, Any]) -> str:
+    """Encode a data set before any worker starts; return its digest."""
     from fuxictr_miss.data import build_dataset
+    from fuxictr_miss.paper.worker import data_digest
 
-    digests = {}
-    for dataset in datasets:
-        params = dataset_params(config, dataset)
-        build_dataset(params)
-        digests[dataset] = data_digest(params)
-    return digests
+    build_dataset(params)
+    return data_digest(params)
 
 
 def _show(
-    trials: Sequence[Experiment],
-    experiments: Sequence[Experiment],
-    results: Results,
-    arguments: argparse.Namespace,
+    planned: Sequence[Experiment], left: Sequence[Experiment], results: Results, workers: int
 ) -> None:
     """Print the plan, one line per setting, and the estimated remaining time."""
-    from fuxictr_miss.benchmark.run import estimate, missing
+    from fuxictr_miss.paper.run import estimate
 
-    left = missing([*trials, *experiments], results, {}, arguments.retry_failed)
-    keys = {experiment.key for experiment in left}
     rows = list(results.rows.values())
-    shown: dict[tuple[str, str, str, str], list[Experiment]] = {}
-    for each in [*trials, *experiments]:
-        settings = " ".join(f"{k}={v}" for k, v in each.overrides.items())
-        shown.setdefault((each.dataset, each.model, each.purpose, settings), []).append(each)
-    for (dataset, model, purpose, settings), group in shown.items():
-        waiting = sum(each.key in keys for each in group)
-        seconds = estimate(group[0], rows)
+    times = [estimate(each, rows) for each in left]
+    waiting = Counter(map(_setting, left))
+    for setting, group in itertools.groupby(planned, key=_setting):
+        first, *rest = group
+        settings = " ".join(f"{k}={v}" for k, v in first.overrides.items())
         print(
-            f"{dataset:18} {model:14} {purpose:6} {waiting} of {len(group)} to run, "
-            f"{_duration(seconds)} each  {settings}".rstrip()
+            f"{first.dataset:18} {first.model:14} {first.purpose:6} {waiting[setting]} of "
+            f"{len(rest) + 1} to run, {_duration(estimate(first, rows))} each  {settings}".rstrip()
         )
-    times = [seconds for each in left if (seconds := estimate(each, rows)) is not None]
-    total = sum(times) / arguments.workers if len(times) == len(left) else None
-    if arguments.search and any(trial.key in keys for trial in trials):
+    if any(each.purpose == "search" for each in left):
         print("The search is not finished: the final experiments may get other settings.")
+    known = [seconds for seconds in times if seconds is not None]
+    total = sum(known) / workers if len(known) == len(times) else None
     print(
-        f"{len(left)} of {len(trials) + len(experiments)} experiments to run, "
-        f"{_duration(total)} with {arguments.workers} worker(s)."
+        f"{len(left)} of {len(planned)} experiments to run, "
+        f"{_duration(total)} with {workers} worker(s)."
     )
 
 
+def _setting(experiment: Experiment) -> tuple[str, str]:
+    """What the seeds of an experiment have in common."""
+    return experiment.purpose, experiment.digest
+
+
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "time unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"about {hours} h {minutes:02} min"
-    return f"about {minutes} min {rest:02} s" if minutes else f"about {rest} s"
+    return "time unknown" if seconds is None else f"about {timedelta(seconds=round(seconds))}"
 
 
-def _report(
-    tables: Sequence[int], figures: Sequence[int], source: Source, arguments: argparse.Namespace
-) -> list[str]:
-    """Write the requested reports, or all that have results; return their paths."""
-    from fuxictr_miss.benchmark.figures import write_figure
-    from fuxictr_miss.benchmark.report import write_table
-
-    written = []
-    for kind, numbers, make in (
-        ("table", tables, write_table),
-        ("figure", figures, write_figure),
-    ):
-        for number in numbers:
-            asked = bool(arguments.table or arguments.figure)
-            if make(number, source, _command(kind, number, arguments), asked):
-                written.append(f"{source.results.path.parent}/{kind}_{number}.md")
-    return written
-
-
-def _command(kind: str, number: int, arguments: argparse.Namespace) -> str:
+def _command(name: str, arguments: argparse.Namespace) -> str:
     """The command that makes this one report."""
+    kind, _, number = name.partition("_")
     parts = ["python run_benchmark.py", f"--{kind} {number}"]
     parts += [f"--dataset {' '.join(arguments.dataset)}", f"--seeds {arguments.seeds}"]
     parts += [f"--search {arguments.search}"] if arguments.search else []

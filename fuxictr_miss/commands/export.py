@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fuxictr_miss.commands.options import add_experiment_options, experiment_params
+from fuxictr_miss.commands.options import add_experiment_options, experiment_config
 from fuxictr_miss.errors import InputError
 
 EXAMPLES = """examples:
@@ -27,15 +27,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.backbone or arguments.embeddings):
         raise InputError("Nothing to export: give --backbone DIR or --embeddings FILE.h5.")
-    params = experiment_params(arguments)
+    config = experiment_config(arguments)
 
     from fuxictr_miss import experiment, export  # late: --help must not wait for torch
 
     if arguments.embeddings:
-        export.check_embeddings_path(arguments.embeddings, params)
+        export.check_embeddings_path(arguments.embeddings, config.feature_cols)
     if arguments.backbone:
         export.check_new(arguments.backbone)
-    model = experiment.load_trained(params)
+    model = experiment.load_trained(config)
     if arguments.backbone:
         for file in export.export_backbone(model, arguments.backbone):
             print(file)

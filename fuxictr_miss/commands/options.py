@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from fuxictr_miss.config import check, default_config, load_params, override
+from fuxictr_miss.config import Config, default_config, load_config
 from fuxictr_miss.errors import InputError
 
 
@@ -23,16 +22,16 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         "models; they take precedence over ours (config key: model_zoo_path)")  # fmt: skip
 
 
-def experiment_params(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Load and check the parameters of the experiment that the options select.
+def experiment_config(arguments: argparse.Namespace) -> Config:
+    """Load the config of the experiment that the options select.
 
     Raises:
         InputError: --expid is missing, or the config or an option is invalid.
     """
     if not arguments.expid:
         raise InputError("Give --expid to select an experiment; `train --list` prints them all.")
-    params = load_params(arguments.config, arguments.expid)
-    params = override(params, arguments.set, arguments.seed)
+    config = load_config(arguments.config, arguments.expid)
+    config = config.override(arguments.set, arguments.seed)
     if arguments.zoo:
-        params["model_zoo_path"] = arguments.zoo
-    return check({**params, "gpu": arguments.gpu}, {"gpu": "--gpu"})
+        config = config.replace({"model_zoo_path": arguments.zoo}, "--zoo")
+    return config.replace({"gpu": arguments.gpu}, "--gpu")

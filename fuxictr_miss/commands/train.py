@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
-from fuxictr_miss.commands.options import add_experiment_options, experiment_params
+from fuxictr_miss.commands.options import add_experiment_options, experiment_config
 from fuxictr_miss.config import list_expids
 from fuxictr_miss.result_table import check_result_table
-from fuxictr_miss.start_up import import_experiment
 
 EXAMPLES = """examples:
   python run_expid.py --list                                 print all experiments
@@ -41,13 +41,17 @@ def main() -> None:
     if arguments.list:
         print("\n".join(list_expids(arguments.config)))
         return
-    params = experiment_params(arguments)
+    config = experiment_config(arguments)
     folder = Path(arguments.config).resolve().name
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
 
-    experiment = import_experiment()  # late: --help must not wait for torch
-    result = experiment.run(params, arguments.resume, arguments.export_embeddings)
+    gc.disable()  # the collector would scan all imported modules repeatedly: a fifth of the start
+    from fuxictr_miss import experiment  # late: --help must not wait for torch
+
+    gc.freeze()
+    gc.enable()
+    result = experiment.run(config, arguments.resume, arguments.export_embeddings)
     del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):
@@ -57,4 +61,4 @@ def main() -> None:
             if metrics:
                 print(f"[{split}] {' - '.join(metrics)}", flush=True)
     finally:  # the row is written even if printing fails
-        experiment.append_result({"command": " ".join(sys.argv), **result}, params, table)
+        experiment.append_result({"command": " ".join(sys.argv), **result}, config.params, table)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ConfigDict
 
-from fuxictr_miss.config import check, load_params, load_parts
+from fuxictr_miss.config import Config, load_config, read_experiment
+from fuxictr_miss.config.values import Checked, described
+from fuxictr_miss.config.yaml_files import read_entries, read_values
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.result_table import check_result_table
-from fuxictr_miss.yaml_files import read_entries, read_values
 
 EXAMPLES = """examples:
   python run_param_tuner.py --config config/tuner_config/DIN_MISS_demo.yaml
@@ -31,7 +33,6 @@ combinations are written to checkpoints/tuner/<name>/ and run one at a time on e
 two on the CPU). Each adds a row with its metrics to <name>.csv; choose by the valid_ columns. The
 exit code is 1 if a run failed."""
 FOLDER = Path("checkpoints") / "tuner"
-KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space")
 FIRST_LINE = "# Written by run_param_tuner.py, and written again when it is started again.\n"
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     for gpu in arguments.gpu:
-        check({"gpu": gpu}, {"gpu": "--gpu"})
+        Config.of({"gpu": gpu}, {"": "--gpu"})
     config = Path(arguments.config)
     folder = FOLDER / config.stem
     check_result_table(Path(f"{config.stem}.csv"))
@@ -60,6 +61,17 @@ def main() -> None:
         sys.exit(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(failed)}.")
 
 
+class _Tuner(Checked):
+    """The keys of a tuner config."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_config: str
+    base_expid: str
+    dataset_id: str | None = None
+    tuner_space: dict[str, Any] = described("lines of the form key: [value, value]", min_length=1)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Read a tuner config and check every combination.
 
@@ -70,40 +82,27 @@ def _read(path: Path) -> dict[str, Any]:
         InputError: a key is missing or unknown, or a combination is invalid.
     """
     content = read_values(path)
-    for key in content:
-        if key not in KEYS and key == content.get("dataset_id"):  # as in FuxiCTR's own files
-            print(f"{path}: {key} is ignored: base_config has the data set.", file=sys.stderr)
-        elif key not in KEYS:
-            raise unknown(f"key in {path}:", key, KEYS)
-    for key in ("base_config", "base_expid", "tuner_space"):
-        if content.get(key) is None:
-            raise InputError(f"{path} has no {key}.")
-    base, expid, dataset_id = (content.get(key) for key in KEYS[:3])
-    if not isinstance(base, str) or not isinstance(expid, str):
-        raise InputError(f"{path}: base_config must be a folder and base_expid an expid in it.")
-    if not isinstance(dataset_id, str | None):
-        raise InputError(f"{path}: dataset_id must be the name of a data set.")
-    space = content["tuner_space"]
-    if not isinstance(space, dict) or not space:
-        raise InputError(f"{path}: tuner_space must have lines of the form key: [value, value].")
-    space = {key: value if isinstance(value, list) else [value] for key, value in space.items()}
-    params = load_params(base, expid, dataset_id)
+    beside = [key for key in content if key not in _Tuner.model_fields]
+    if beside and beside == [content.get("dataset_id")]:  # as in FuxiCTR's own files
+        print(f"{path}: {beside[0]} is ignored: base_config has the data set.", file=sys.stderr)
+        del content[beside[0]]
+    tuner = _Tuner.read(content, {"": str(path)})
+    place = tuner.base_config, tuner.base_expid, tuner.dataset_id
+    config = load_config(*place)
+    space = {k: v if isinstance(v, list) else [v] for k, v in tuner.tuner_space.items()}
     for key, values in space.items():
-        if key not in params:
-            raise unknown(f"key in the tuner_space of {path}:", key, params)
+        if key not in config.params:
+            raise unknown(f"key in the tuner_space of {path}:", key, config.params)
         if not values:
             raise InputError(f"{path}: {key} in tuner_space has no value to try.")
-    place = f"{path}, tuner_space"
-    for values in itertools.product(*space.values()):
-        check(
-            {**params, **dict(zip(space, values, strict=True))}, dict.fromkeys([*params, ""], place)
-        )
-    model, data, _ = load_parts(base, expid, dataset_id)  # FuxiCTR's tuner merges them itself
+    for trial in itertools.product(*space.values()):
+        config.replace(dict(zip(space, trial, strict=True)), f"{path}, tuner_space")
+    model, data, _ = read_experiment(*place)  # FuxiCTR's tuner merges them itself
     return {
-        "base_expid": expid,
+        "base_expid": tuner.base_expid,
         "dataset_id": data["dataset_id"],
         "tuner_space": space,
-        "model_config": {expid: {"debug_mode": False, **model}},
+        "model_config": {tuner.base_expid: {"debug_mode": False, **model}},
         "dataset_config": {data["dataset_id"]: data},
     }
 

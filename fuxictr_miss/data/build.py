@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from fuxictr.preprocess import FeatureProcessor
 from fuxictr.version import __version__ as fuxictr_version
 from tqdm import tqdm
 
+from fuxictr_miss.config import Config
 from fuxictr_miss.data import folder
 from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
@@ -34,7 +35,6 @@ from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError
 
-VOCAB_SCOPES = ("all", "train")
 _FORMATS = ("csv", "parquet")
 _ENCODER = 2  # data that an earlier encoder wrote is built again
 _SETTINGS = (
@@ -55,6 +55,7 @@ class _Inputs(NamedTuple):
 
     columns: list[dict[str, Any]]
     labels: list[dict[str, Any]]
+    binary: list[bool]  # of a label, whether it is one of 0 and 1
     splits: dict[str, list[str]]
     items: list[str]  # of vocab_data
     pretrained: dict[str, str]  # of a feature, its file
@@ -69,7 +70,7 @@ class _Inputs(NamedTuple):
         return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.splits), *vectors]
 
 
-def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
+def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     """Encode the splits of a data set, unless that has been done for the same input.
 
     Writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
@@ -91,25 +92,23 @@ def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | Non
             a file would be replaced that we did not write. Nothing is written then.
 
     Example:
-        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.config import load_config
         >>> from fuxictr_miss.data import build_dataset
-        >>> build_dataset(load_params("config", "DIN_demo"))[0]
+        >>> build_dataset(load_config("config", "DIN_demo"))[0]
         'data/encoded/demo/train.parquet'
     """
-    scope = params.get("vocab_scope") or "all"
-    if scope not in VOCAB_SCOPES:
-        raise InputError(f"vocab_scope must be one of {', '.join(VOCAB_SCOPES)}, got {scope!r}.")
+    config = Config.of(params)
     for key in ("data_root", "dataset_id"):
-        if not params.get(key):
+        if not getattr(config, key):
             raise InputError(f"The data set's config names no {key}.")
-    inputs = _inputs(params, scope)
-    final = Path(params["data_root"]) / str(params["dataset_id"])
+    inputs = _inputs(config)
+    final = Path(config.data_root) / config.dataset_id
     home = final.resolve()  # a linked folder is built where it is
     folder.refuse_inputs_among(home, inputs.written(), inputs.files())
     folder.refuse_strangers(home, inputs.written())
     last = folder.read_stamp(home)
-    stamp = _stamp(params, inputs, last.get("files", {}))
-    raw = None if _is_current(home, last, stamp) else _checked(params, scope, inputs)
+    stamp = _stamp(config, inputs, last.get("files", {}))
+    raw = None if _is_current(home, last, stamp) else _checked(config, inputs)
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.with_name(f".{home.name}.lock")):  # of several processes one builds
         last = folder.read_stamp(home)
@@ -119,10 +118,10 @@ def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | Non
             _remember(building, home, {**last, "files": stamp["files"]})
         else:
             folder.refuse_changed(home, last)
-            raw = raw or _checked(params, scope, inputs)
+            raw = raw or _checked(config, inputs)
             folder.begin(building, inputs.written())
             try:
-                digests = _encode(params, inputs, raw, building, final)
+                digests = _encode(config, inputs, raw, building, final)
                 stamp["digest"] = digest_of(building, digests)
                 stamp["written"] = folder.marks_of(building, inputs.written())
                 folder.commit(building, home, stamp)
@@ -137,30 +136,32 @@ def build_dataset(params: Mapping[str, Any]) -> tuple[str, str | None, str | Non
 # ---------------------------------------------------------------------- what is read
 
 
-def _inputs(params: Mapping[str, Any], scope: str) -> _Inputs:
-    form = params.get("data_format") or "csv"
+def _inputs(config: Config) -> _Inputs:
+    form = config.data_format
     if form not in _FORMATS:
         raise InputError(f"data_format must be csv or parquet to be encoded, got {form!r}.")
-    columns, labels = feature_columns(params), label_columns(params)
-    splits = {s: _source_files(params, s, form) for s in SPLITS if params.get(f"{s}_data")}
-    if "train" not in splits:
-        raise InputError(f"Data set {params['dataset_id']!r} names no train_data.")
+    columns, labels = feature_columns(config.params), label_columns(config.params)
+    paths = {s: path for s in SPLITS if (path := getattr(config, f"{s}_data"))}
+    if "train" not in paths:
+        raise InputError(f"Data set {config.dataset_id!r} names no train_data.")
+    splits = {s: _source_files(config, s, path, form) for s, path in paths.items()}
     items: list[str] = []
-    if scope == "all" and params.get("vocab_data"):
-        ending = Path(str(params["vocab_data"])).suffix[1:]
-        items = _source_files(params, "vocab", ending if ending in _FORMATS else form)
+    if config.vocab_scope != "train" and config.vocab_data:
+        ending = Path(config.vocab_data).suffix[1:]
+        ending = ending if ending in _FORMATS else form
+        items = _source_files(config, "vocab", config.vocab_data, ending)
     pretrained = pretrained_files(columns)
     for column in columns:
         if column["name"] in pretrained:
-            check_pretrained(column, params.get("embedding_dim"))
-    return _Inputs(columns, labels, splits, items, pretrained)
+            check_pretrained(column, config.params.get("embedding_dim"))
+    binary = [is_binary(config.params, place) for place in range(len(labels))]
+    return _Inputs(columns, labels, binary, splits, items, pretrained)
 
 
-def _source_files(params: Mapping[str, Any], split: str, ending: str) -> list[str]:
-    path = str(params[f"{split}_data"])
+def _source_files(config: Config, split: str, path: str, ending: str) -> list[str]:
     files = files_at(path, ending)
     if not files:
-        hint = params.get("preprocess_command")
+        hint = config.preprocess_command
         how = f" Make it with: {hint}" if hint else " See data_preprocess/README.md."
         raise InputError(f"The {split} split is not there: {path} ({ending}).{how}")
     wrong = next((file for file in files if not file.endswith(f".{ending}")), None)
@@ -178,14 +179,14 @@ class _Raw(NamedTuple):
     rows: int
 
 
-def _checked(params: Mapping[str, Any], scope: str, inputs: _Inputs) -> _Raw:
+def _checked(config: Config, inputs: _Inputs) -> _Raw:
     """Every row of every input, checked; nothing is written."""
     columns = [dict(column) for column in inputs.columns]
-    options = {**params, "feature_cols": columns, "label_col": inputs.labels}
-    processor = Processor(**{**options, "data_root": str(params["data_root"])})
+    options = {**config.params, "feature_cols": columns, "label_col": inputs.labels}
+    processor = Processor(**options)
     splits, rows = {}, 0
     for split, files in inputs.splits.items():
-        tables = [_open(params, inputs, file) for file in files]
+        tables = [_open(config, inputs, file) for file in files]
         count = sum(check(tables))
         if not count:
             raise InputError(f"The {split} split holds no rows: {', '.join(files)}.")
@@ -197,33 +198,29 @@ def _checked(params: Mapping[str, Any], scope: str, inputs: _Inputs) -> _Raw:
             column["max_len"] = _longest(splits["train"], column)
     splits = {split: frame.with_columns(_newest(columns)) for split, frame in splits.items()}
     everything = pl.concat(list(splits.values()))
-    fitted_on = everything if scope == "all" else splits["train"]
+    fitted_on = splits["train"] if config.vocab_scope == "train" else everything
     if inputs.items:
-        fitted_on = pl.concat([everything, _items(params, inputs)], how="diagonal")
+        fitted_on = pl.concat([everything, _items(config, inputs)], how="diagonal")
     try:
-        processor.count(fitted_on, everything, params.get("min_categr_count") or 1)
+        processor.count(fitted_on, everything, config.min_categr_count)
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"The splits of {params['dataset_id']} cannot be read: {reason}"
-        ) from error
+        raise InputError(f"The splits of {config.dataset_id} cannot be read: {reason}") from error
     return _Raw(processor, splits, fitted_on, rows)
 
 
-def _open(params: Mapping[str, Any], inputs: _Inputs, file: str) -> Table:
-    binary = [is_binary(params, place) for place in range(len(inputs.labels))]
-    return open_table(file, inputs.columns, inputs.labels, binary, params.get("sep") or ",")
+def _open(config: Config, inputs: _Inputs, file: str) -> Table:
+    return open_table(file, inputs.columns, inputs.labels, inputs.binary, config.sep)
 
 
-def _items(params: Mapping[str, Any], inputs: _Inputs) -> pl.LazyFrame:
+def _items(config: Config, inputs: _Inputs) -> pl.LazyFrame:
     """The ids of the item table, of those columns that are features."""
     ids = [
         column
         for column in inputs.columns
         if column["type"] in ("categorical", "sequence") and "preprocess" not in column
     ]
-    separator = params.get("sep") or ","
-    tables = [open_table(file, ids, [], [], separator, required=False) for file in inputs.items]
+    tables = [open_table(file, ids, [], [], config.sep, required=False) for file in inputs.items]
     check(tables)
     frame = pl.concat([table.frame for table in tables])
     if not frame.collect_schema():
@@ -255,7 +252,7 @@ def _newest(columns: list[dict[str, Any]]) -> list[pl.Expr]:
 
 
 def _encode(
-    params: Mapping[str, Any], inputs: _Inputs, raw: _Raw, building: Path, final: Path
+    config: Config, inputs: _Inputs, raw: _Raw, building: Path, final: Path
 ) -> dict[str, str | None]:
     """Fit the vocabularies and write every split into `building`, to be moved to `final`.
 
@@ -265,12 +262,18 @@ def _encode(
     processor = raw.processor
     _settle_in(processor, building)
     everything = pl.concat(list(raw.splits.values()))
-    processor.fit(raw.fitted_on, everything, rebuild_dataset=True, **_fit_options(params))
+    processor.fit(
+        raw.fitted_on,
+        everything,
+        rebuild_dataset=True,
+        min_categr_count=config.min_categr_count,
+        num_buckets=config.num_buckets,
+    )
     for name, file in inputs.pretrained.items():
         vocabulary = processor.processor_dict[f"{name}::tokenizer"].vocab
         check_overlap(name, file, vocabulary, processor.feature_map.features[name]["oov_idx"])
     digests: dict[str, str | None] = {}
-    with tqdm(total=raw.rows, desc=f"encode {params['dataset_id']}", unit=" rows") as progress:
+    with tqdm(total=raw.rows, desc=f"encode {config.dataset_id}", unit=" rows") as progress:
         for split, frame in raw.splits.items():
             digests[split] = _write(processor, frame, building / f"{split}.parquet", progress)
     _settle_in(processor, final)  # what is pickled names the folder in which it will be found
@@ -285,15 +288,11 @@ def _settle_in(processor: FeatureProcessor, place: Path) -> None:
     processor.vocab_file = str(place / "feature_vocab.json")
 
 
-def _fit_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: params[k] for k in ("min_categr_count", "num_buckets") if params.get(k) is not None}
-
-
 def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progress: tqdm) -> str:
     """Encode a split; its digest."""
     writer, digest = None, SplitDigest()
     try:
-        for part in _parts(frame):
+        for part in frame.collect().iter_slices(_ROWS_AT_ONCE):
             encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
             columns = {name: np.asarray(values) for name, values in encoded.items()}
             for name, values in columns.items():
@@ -308,11 +307,6 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
     return digest.hexdigest()
 
 
-def _parts(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    whole = frame.collect()
-    yield from whole.iter_slices(_ROWS_AT_ONCE)
-
-
 def _arrow(array: np.ndarray) -> pa.Array:
     if array.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
@@ -322,7 +316,7 @@ def _arrow(array: np.ndarray) -> pa.Array:
 # ---------------------------------------------------------------------- the stamp
 
 
-def _stamp(params: Mapping[str, Any], inputs: _Inputs, known: Mapping[str, Any]) -> dict[str, Any]:
+def _stamp(config: Config, inputs: _Inputs, known: Mapping[str, Any]) -> dict[str, Any]:
     """What the encoded data depends on: settings and content, and per file what was last seen.
 
     A file is read again only if its size or time differs from what is `known`.
@@ -335,8 +329,8 @@ def _stamp(params: Mapping[str, Any], inputs: _Inputs, known: Mapping[str, Any])
         same = all(before.get(key) == value for key, value in seen.items())
         files[path] = {**seen, "digest": before["digest"] if same else file_digest(path)}
     sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
-    settings: dict[str, Any] = {key: params.get(key) for key in _SETTINGS}
-    settings["binary"] = [is_binary(params, place) for place in range(len(inputs.labels))]
+    settings: dict[str, Any] = {key: config.params.get(key) for key in _SETTINGS}
+    settings["binary"] = inputs.binary
     return {
         "encoder": _ENCODER,
         "fuxictr": fuxictr_version,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuxictr_miss.config_keys import checked
+from fuxictr_miss.config import Config
 from fuxictr_miss.data.files import files_at
 from fuxictr_miss.data.tensors import open_columns
 from fuxictr_miss.errors import InputError
@@ -50,9 +50,9 @@ class TensorDataLoader:
 
     Example:
         >>> from fuxictr.features import FeatureMap
-        >>> from fuxictr_miss.config import load_params
+        >>> from fuxictr_miss.config import load_config
         >>> from fuxictr_miss.data import TensorDataLoader, build_dataset
-        >>> params = load_params("config", "DIN_demo")
+        >>> params = load_config("config", "DIN_demo").params
         >>> train, valid, test = build_dataset(params)
         >>> feature_map = FeatureMap("demo", "data/encoded/demo")
         >>> feature_map.load("data/encoded/demo/feature_map.json", params)
@@ -78,7 +78,7 @@ class TensorDataLoader:
         **_: Any,
     ) -> None:
         seed = seed or 0
-        checked({
+        Config.of({
             "batch_size": batch_size, "seed": seed, "memory_budget_gb": memory_budget_gb,
             "train_sample_rate": train_sample_rate, "label_noise_rate": label_noise_rate,
         })  # fmt: skip

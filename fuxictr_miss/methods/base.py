@@ -1,8 +1,8 @@
 """What a self-supervised method is, and the registry of their names.
 
 A method is an `nn.Module` with a dataclass `Settings`. Its config keys are the method's name in
-lower case, "_", and the name of a field of `Settings`. It is built once for each behavior of a
-model, as
+lower case, "_", and the name of a field of `Settings`, whose annotation says what the key takes. It
+is built once for each behavior of a model, as
 
     Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
 
@@ -19,12 +19,12 @@ Two attributes are optional:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from fuxictr_miss.config.settings import read_settings
 from fuxictr_miss.errors import InputError, unknown
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -88,12 +88,13 @@ def register_method(name: str) -> Callable[[ClassT], ClassT]:
                 f"Method {name} must be a class derived from torch.nn.Module with a "
                 "forward(behavior)."
             )
-        settings = getattr(method, "Settings", None)
-        if not dataclasses.is_dataclass(settings) or _required(settings):
+        try:
+            read_settings(getattr(method, "Settings", dict), f"{name.lower()}_", {})
+        except Exception as error:  # no dataclass, a missing default, a type that nothing can check
             raise InputError(
                 f"Method {name} needs a dataclass Settings with a field and a default for each of "
-                "its keys; it may be empty."
-            )
+                f"its keys; it may be empty ({' '.join(str(error).split())})."
+            ) from error
         for other, known in _methods.items():
             if other.lower() == name.lower():
                 refuse_another(f"method {other}", known, method)
@@ -131,16 +132,6 @@ def get_method(name: str) -> Any:
     if name not in _methods:
         raise unknown("method", name, _methods)
     return _methods[name]
-
-
-def _required(settings: Any) -> list[str]:
-    """The fields of a dataclass that have no default."""
-    missing = dataclasses.MISSING
-    return [
-        field.name
-        for field in dataclasses.fields(settings)
-        if field.default is missing and field.default_factory is missing
-    ]
 
 
 def refuse_another(what: str, known: type | None, new: type) -> None:

@@ -8,32 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, Rate, Share
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
 from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
-from fuxictr_miss.settings import SSLSettings, require
 
 
 @dataclasses.dataclass(frozen=True)
 class CL4SRecSettings:
     """The keys of CL4SRec: `cl4srec_` and the field's name."""
 
-    crop_ratio: float = 0.6  # η, of the behaviors that a crop keeps
-    mask_ratio: float = 0.3  # γ, of the behaviors that are masked
-    reorder_ratio: float = 0.6  # β, of the behaviors that are shuffled
-    layers: int = 2  # of the Transformer, which is J × K wide
-    heads: int = 2
-    dropout: float = 0.1
-    max_len: int = 50  # learned positions; older behaviors share the last one
-
-    def __post_init__(self) -> None:
-        for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"cl4srec_{name}", value, "between 0 and 1")
-        for name in ("layers", "heads", "max_len"):
-            require(getattr(self, name) >= 1, f"cl4srec_{name}", getattr(self, name), "1 or more")
-        require(0 <= self.dropout < 1, "cl4srec_dropout", self.dropout, "at least 0 and below 1")
+    crop_ratio: Share = 0.6  # η, of the behaviors that a crop keeps
+    mask_ratio: Share = 0.3  # γ, of the behaviors that are masked
+    reorder_ratio: Share = 0.6  # β, of the behaviors that are shuffled
+    layers: Count = 2  # of the Transformer, which is J × K wide
+    heads: Count = 2
+    dropout: Rate = 0.1
+    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("CL4SRec")

@@ -9,26 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, LayerSizes, PositiveRate
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop, uniform
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.settings import SSLSettings, require
 
 
 @dataclasses.dataclass(frozen=True)
 class IRSSLSettings:
     """The keys of IRSSL: `irssl_` and the field's name."""
 
-    num_pairs: int = 1  # items drawn from a history
-    dropout: float = 0.5  # of embeddings; used only if an item has one feature
-    encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])  # the shared tower
-
-    def __post_init__(self) -> None:
-        require(self.num_pairs >= 1, "irssl_num_pairs", self.num_pairs, "1 or more")
-        require(0 < self.dropout < 1, "irssl_dropout", self.dropout, "between 0 and 1")
-        sizes = self.encoder
-        require(bool(sizes) and min(sizes) >= 1, "irssl_encoder", sizes, "a list of layer sizes")
+    num_pairs: Count = 1  # items drawn from a history
+    dropout: PositiveRate = 0.5  # of embeddings; used only if an item has one feature
+    encoder: LayerSizes = dataclasses.field(default_factory=lambda: [20, 20])  # the shared tower
 
 
 @register_method("IRSSL")

@@ -9,28 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, LayerSizes, Natural, PositiveRate
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.settings import SSLSettings, require
 
 
 @dataclasses.dataclass(frozen=True)
 class RuleSettings:
     """The keys of Rule: `rule_` and the field's name."""
 
-    category: int = 1  # which of the sequences is the category, counted from 0
-    dropout: float = 0.5  # probability that a view drops a behavior
-    num_pairs: int = 1  # segments drawn from a history
-    encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])
-
-    def __post_init__(self) -> None:
-        require(self.category >= 0, "rule_category", self.category, "0 or more")
-        require(0 < self.dropout < 1, "rule_dropout", self.dropout, "between 0 and 1")
-        require(self.num_pairs >= 1, "rule_num_pairs", self.num_pairs, "1 or more")
-        sizes = self.encoder
-        require(bool(sizes) and min(sizes) >= 1, "rule_encoder", sizes, "a list of layer sizes")
+    category: Natural = 1  # which of the sequences is the category, counted from 0
+    dropout: PositiveRate = 0.5  # probability that a view drops a behavior
+    num_pairs: Count = 1  # segments drawn from a history
+    encoder: LayerSizes = dataclasses.field(default_factory=lambda: [20, 20])
 
 
 @register_method("Rule")

@@ -10,25 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
-from fuxictr_miss.settings import SSLSettings, require
 
 
 @dataclasses.dataclass(frozen=True)
 class S3RecSettings:
     """The keys of S3Rec: `s3rec_` and the field's name; layers and heads as published."""
 
-    layers: int = 2  # of the Transformer, which is J × K wide
-    heads: int = 2
-    dropout: float = 0.1  # published: 0.5 at a width of 64; a narrower one does not learn with it
-    max_len: int = 50  # learned positions; older behaviors share the last one
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "heads", "max_len"):
-            require(getattr(self, name) >= 1, f"s3rec_{name}", getattr(self, name), "1 or more")
-        require(0 <= self.dropout < 1, "s3rec_dropout", self.dropout, "at least 0 and below 1")
+    layers: Count = 2  # of the Transformer, which is J × K wide
+    heads: Count = 2
+    dropout: Rate = 0.1  # published: 0.5 at a width of 64; a narrower one does not learn with it
+    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("S3Rec")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.logs import without_fuxictr_info
+from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import check_finite, log_line

@@ -1,3 +1,3 @@
-from model_zoo.AutoInt.model import AutoInt
+from fuxictr_miss.model_zoo.AutoInt.model import AutoInt
 
 __all__ = ["AutoInt"]

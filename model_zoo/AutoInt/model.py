@@ -16,7 +16,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class AutoInt(BaseModel):
@@ -36,6 +37,8 @@ class AutoInt(BaseModel):
     Raises:
         InputError: If `num_heads` does not divide `attention_dim`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

@@ -1,3 +1,3 @@
-from model_zoo.DCN.model import DCN
+from fuxictr_miss.model_zoo.DCN.model import DCN
 
 __all__ = ["DCN"]

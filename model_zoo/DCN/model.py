@@ -11,7 +11,8 @@ from fuxictr.pytorch.layers import CrossNet, FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class DCN(BaseModel):
@@ -23,6 +24,8 @@ class DCN(BaseModel):
         num_cross_layers: Number of cross layers L_1, for crosses up to degree L_1 + 1.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

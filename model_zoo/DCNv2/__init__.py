@@ -1,3 +1,3 @@
-from model_zoo.DCNv2.model import DCNv2
+from fuxictr_miss.model_zoo.DCNv2.model import DCNv2
 
 __all__ = ["DCNv2"]

@@ -12,7 +12,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 STRUCTURES = ("crossnet_only", "stacked", "parallel", "stacked_parallel")
 
@@ -30,6 +31,8 @@ class DCNv2(BaseModel):
     Raises:
         InputError: For another structure.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

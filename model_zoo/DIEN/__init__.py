@@ -1,3 +1,3 @@
-from model_zoo.DIEN.model import DIEN
+from fuxictr_miss.model_zoo.DIEN.model import DIEN
 
 __all__ = ["DIEN"]

@@ -12,9 +12,11 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.one_row import tolerate_one_row
-from model_zoo.fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
-from model_zoo.histories import padding_last, reorder
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
+
+from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
+from ..histories import padding_last, reorder
 
 GRU_TYPES = ("GRU", "AIGRU", "AGRU", "AUGRU")
 ATTENTION_TYPES = ("bilinear_attention", "dot_attention", "din_attention")
@@ -40,6 +42,8 @@ class DIEN(BaseModel):
         InputError: Groups do not pair up, or differ in width with an auxiliary loss; a field is not
             in the data; a type is unknown.
     """
+
+    traits = Traits(pooled=False, trim=True)
 
     def __init__(
         self,

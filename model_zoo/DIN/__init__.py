@@ -1,3 +1,3 @@
-from model_zoo.DIN.model import DIN
+from fuxictr_miss.model_zoo.DIN.model import DIN
 
 __all__ = ["DIN"]

@@ -11,8 +11,10 @@ from fuxictr.pytorch.layers import Dice, DIN_Attention, FeatureEmbeddingDict, ML
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss.one_row import tolerate_one_row
-from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
+
+from ..fields import Fields, flat_embeddings, pair_groups, width
 
 
 class DIN(BaseModel):
@@ -29,6 +31,8 @@ class DIN(BaseModel):
     Raises:
         InputError: Groups do not pair up, or a field is not in the data.
     """
+
+    traits = Traits(pooled=False, trim=True)
 
     def __init__(
         self,

@@ -1,3 +1,3 @@
-from model_zoo.DMR.model import DMR
+from fuxictr_miss.model_zoo.DMR.model import DMR
 
 __all__ = ["DMR"]

@@ -12,9 +12,11 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.one_row import tolerate_one_row
-from model_zoo.fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
-from model_zoo.histories import padding_last, reorder
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
+
+from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
+from ..histories import padding_last, reorder
 
 
 class DMR(BaseModel):
@@ -40,6 +42,8 @@ class DMR(BaseModel):
         InputError: Groups do not pair up, a field is not in the data, or a match loss has no
             user-to-item relevance to train.
     """
+
+    traits = Traits(pooled=False, trim=True)
 
     def __init__(
         self,

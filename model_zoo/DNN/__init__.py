@@ -1,3 +1,3 @@
-from model_zoo.DNN.model import DNN
+from fuxictr_miss.model_zoo.DNN.model import DNN
 
 __all__ = ["DNN"]

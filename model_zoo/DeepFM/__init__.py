@@ -1,3 +1,3 @@
-from model_zoo.DeepFM.model import DeepFM
+from fuxictr_miss.model_zoo.DeepFM.model import DeepFM
 
 __all__ = ["DeepFM"]

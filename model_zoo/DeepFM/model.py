@@ -10,7 +10,8 @@ from fuxictr.pytorch.layers import FactorizationMachine, FeatureEmbedding, MLP_B
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class DeepFM(BaseModel):
@@ -21,6 +22,8 @@ class DeepFM(BaseModel):
         hidden_units: Widths of the MLP.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

@@ -1,3 +1,3 @@
-from model_zoo.FM.model import FM
+from fuxictr_miss.model_zoo.FM.model import FM
 
 __all__ = ["FM"]

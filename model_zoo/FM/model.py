@@ -9,6 +9,8 @@ from fuxictr.pytorch.layers import FactorizationMachine, FeatureEmbedding
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
+from fuxictr_miss.traits import Traits
+
 
 class FM(BaseModel):
     """Factorization machine (https://doi.org/10.1109/ICDM.2010.127).
@@ -18,6 +20,8 @@ class FM(BaseModel):
         regularizer: FuxiCTR regularizer of all weights.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

@@ -1,3 +1,3 @@
-from model_zoo.FiGNN.model import FiGNN
+from fuxictr_miss.model_zoo.FiGNN.model import FiGNN
 
 __all__ = ["FiGNN"]

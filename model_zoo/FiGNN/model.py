@@ -11,6 +11,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.traits import Traits
 
 
 class FiGNN(BaseModel):
@@ -29,6 +30,8 @@ class FiGNN(BaseModel):
     Raises:
         InputError: There are fewer than two fields, or the heads do not divide `embedding_dim`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

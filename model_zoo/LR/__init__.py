@@ -1,3 +1,3 @@
-from model_zoo.LR.model import LR
+from fuxictr_miss.model_zoo.LR.model import LR
 
 __all__ = ["LR"]

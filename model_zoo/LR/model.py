@@ -9,6 +9,8 @@ from fuxictr.pytorch.layers import LogisticRegression
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
+from fuxictr_miss.traits import Traits
+
 
 class LR(BaseModel):
     """Logistic regression (https://doi.org/10.1145/1242572.1242643).
@@ -18,6 +20,8 @@ class LR(BaseModel):
         regularizer: FuxiCTR regularizer of all weights.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

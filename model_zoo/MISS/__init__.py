@@ -1,3 +1,3 @@
-from model_zoo.MISS.model import MISS
+from fuxictr_miss.model_zoo.MISS.model import MISS
 
 __all__ = ["MISS"]

@@ -1,3 +1,3 @@
-from model_zoo.PNN.model import PNN
+from fuxictr_miss.model_zoo.PNN.model import PNN
 
 __all__ = ["PNN"]

@@ -12,7 +12,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class PNN(BaseModel):
@@ -27,6 +28,8 @@ class PNN(BaseModel):
     Raises:
         InputError: `product_type` is not `inner`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

@@ -1,3 +1,3 @@
-from model_zoo.SIM.model import SIM
+from fuxictr_miss.model_zoo.SIM.model import SIM
 
 __all__ = ["SIM"]

@@ -12,9 +12,11 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.one_row import tolerate_one_row
-from model_zoo.fields import Fields, flat_embeddings, pair_groups, width
-from model_zoo.histories import padding_first, reorder
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
+
+from ..fields import Fields, flat_embeddings, pair_groups, width
+from ..histories import padding_first, reorder
 
 
 class SIM(BaseModel):
@@ -36,6 +38,7 @@ class SIM(BaseModel):
         InputError: `gsu_type` is not `soft`, fields do not pair up, or gradients are accumulated.
     """
 
+    traits = Traits(pooled=False, trim=True)
     reads_one_behavior = True  # the groups of sim_sequence_field describe the same behaviors
 
     def __init__(

@@ -1,3 +1,3 @@
-from model_zoo.xDeepFM.model import xDeepFM
+from fuxictr_miss.model_zoo.xDeepFM.model import xDeepFM
 
 __all__ = ["xDeepFM"]

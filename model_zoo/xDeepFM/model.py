@@ -15,7 +15,8 @@ from fuxictr.pytorch.layers import (
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.one_row import tolerate_one_row
+from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
+from fuxictr_miss.traits import Traits
 
 
 class xDeepFM(BaseModel):
@@ -27,6 +28,8 @@ class xDeepFM(BaseModel):
         cin_hidden_units: Feature maps H_k of each CIN layer.
         **kwargs: Keys of `BaseModel`, with `optimizer` and `loss`.
     """
+
+    traits = Traits(trim=True)
 
     def __init__(
         self,

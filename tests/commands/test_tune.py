@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fuxictr_miss.commands import tune as tuner_command
+from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.yaml_files import read_values
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"base_config": "con [1]", "base_expid": "DIN_tiny", "dataset_id": "tiny",
@@ -101,12 +101,12 @@ def test_a_data_set_beside_the_space_is_not_read_and_that_is_said(tuner, place, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"base_config": None}, "my space.yaml has no base_config"),
-        ({"base_expid": None}, "has no base_expid"),
-        ({"tuner_space": None}, "has no tuner_space"),
-        ({"tuner_space": {}}, "tuner_space must have"),
-        ({"tuner_space": [1]}, "tuner_space must have"),
-        ({"tuner_space": "epochs"}, "tuner_space must have"),
+        ({"base_config": None}, "my space.yaml: base_config is missing"),
+        ({"base_expid": None}, "base_expid is missing"),
+        ({"tuner_space": None}, "tuner_space is missing"),
+        ({"tuner_space": {}}, "tuner_space must be lines"),
+        ({"tuner_space": [1]}, "tuner_space must be lines"),
+        ({"tuner_space": "epochs"}, "tuner_space must be lines"),
         ({"tuner_space": {"epochs": []}}, "epochs in tuner_space has no value"),
         ({"tuner_space": {"epoch": [1]}}, "Did you mean 'epochs'"),
         ({"tuner_space": {"epochs": [1, 0]}}, "my space.yaml, tuner_space: epochs must be"),
@@ -114,7 +114,7 @@ def test_a_data_set_beside_the_space_is_not_read_and_that_is_said(tuner, place, 
         ({"tuner_space": {"learning_rate": ["high"]}}, "learning_rate must be"),
         ({"tuner_spase": {"epochs": [1]}}, "Unknown key .*'tuner_spase'. Did you mean 'tuner_spac"),
         ({"base_config": "gone"}, "'gone': set the folder"),
-        ({"base_config": ["a"]}, "base_config must be a folder"),
+        ({"base_config": ["a"]}, "base_config must be a text"),
         ({"base_expid": "DIN_tinny"}, "Did you mean 'DIN_tiny'"),
         ({"dataset_id": "tinny"}, "Did you mean 'tiny'"),
     ],

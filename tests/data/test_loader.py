@@ -10,9 +10,9 @@ import pytest
 import torch
 from fuxictr.features import FeatureMap
 
+from fuxictr_miss.adapt import padded
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.traits import padded
 
 
 @pytest.fixture

@@ -44,7 +44,14 @@ def test_the_cell_that_defines_a_method_may_run_again():
 
 
 @pytest.mark.parametrize(
-    "settings", [None, dict, dataclasses.make_dataclass("Settings", [("width", "int")])]
+    "settings",
+    [
+        None,
+        dict,
+        dataclasses.make_dataclass("Settings", [("width", "int")]),
+        dataclasses.make_dataclass("Settings", [("width", "Whole", 3)]),  # a name that is not there
+        dataclasses.make_dataclass("Settings", [("width", nn.Linear, None)]),
+    ],
 )
 def test_a_method_without_settings_or_a_default_is_refused_and_breaks_no_model(settings):
     with pytest.raises(ValueError, match="dataclass Settings"):
@@ -59,7 +66,7 @@ def test_a_method_that_is_no_module_or_computes_nothing_is_refused(method):
 
 
 def test_our_methods_are_known_wherever_the_first_import_is():
-    for module in ("registry", "methods.base", "methods.miss", "enhancer", "self_supervision"):
+    for module in ("registry", "methods.base", "methods.miss", "mixin", "self_supervision"):
         code = f"import fuxictr_miss.{module}, fuxictr_miss as fm; print(*fm.list_methods())"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         assert found.stdout.decode().split() == ["CL4SRec", "IRSSL", "MISS", "Rule", "S3Rec"]
@@ -68,5 +75,5 @@ def test_our_methods_are_known_wherever_the_first_import_is():
 def test_methods_import_nothing_that_uses_them():
     code = "import sys, fuxictr_miss.methods; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    above = {f"fuxictr_miss.{each}" for each in ("registry", "enhancer", "training", "embeddings")}
+    above = {f"fuxictr_miss.{each}" for each in ("registry", "mixin", "training", "embeddings")}
     assert not above & set(found.stdout.decode().split())

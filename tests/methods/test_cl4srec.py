@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.cl4srec import CL4SRec, CL4SRecSettings, crop, mask, reorder
 from fuxictr_miss.methods.draws import shuffle
-from fuxictr_miss.settings import SSLSettings
 
 TAU = 0.3
 DIM = 4
@@ -183,7 +183,7 @@ def test_the_mask_token_learns_and_is_neither_padding_nor_an_item(make_batch, ex
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_its_key(keys):
     with pytest.raises(InputError, match=f"cl4srec_{next(iter(keys))}"):
-        CL4SRecSettings(**keys)
+        read_settings(CL4SRecSettings, "cl4srec_", {f"cl4srec_{name}": keys[name] for name in keys})
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -14,7 +14,7 @@ import torch
 
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
-from fuxictr_miss.config import load_params
+from fuxictr_miss.config import load_config
 from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit, run
@@ -60,7 +60,7 @@ def build(folder: Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
     def make(
         backbone: str, method: str | None, sequences: int, **keys: Any
     ) -> tuple[Any, dict[str, Any]]:
-        params = load_params("config", f"{backbone}_{DATASETS[sequences]}")
+        params = load_config("config", f"{backbone}_{DATASETS[sequences]}").params
         params.update({f"{name}_data": str(folder / f"{name}.parquet") for name in ROWS})
         params.update(data_root=str(folder / "encoded"), model_root=str(folder / "checkpoints"))
         params.update(vocab_data=None, batch_size=16, embedding_dim=4, verbose=0, gpu=-1, seed=5)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop, uniform
 from fuxictr_miss.methods.irssl import IRSSL, IRSSLSettings, draw_mask, mutual_information
-from fuxictr_miss.settings import SSLSettings
 
 TAU = 0.2
 DIM = 4
@@ -171,4 +171,4 @@ def test_correlations_travel_with_the_weights():
 @pytest.mark.parametrize("keys", [{"dropout": 0.0}, {"num_pairs": 0}, {"encoder": [0]}])
 def test_a_bad_value_is_refused_by_its_key(keys):
     with pytest.raises(InputError, match=f"irssl_{next(iter(keys))}"):
-        IRSSLSettings(**keys)
+        read_settings(IRSSLSettings, "irssl_", {f"irssl_{name}": keys[name] for name in keys})

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_halves, draw_interest_pairs
-from fuxictr_miss.settings import SSLSettings
 
 TAU = 0.2
 DIM = 4
@@ -192,7 +192,7 @@ def test_what_goes_beyond_the_paper_is_off_unless_asked_for():
 )
 def test_an_unknown_value_is_refused_by_its_key(key, value):
     with pytest.raises(InputError, match=f"miss_{key}"):
-        MISSSettings(**{key: value})
+        read_settings(MISSSettings, "miss_", {f"miss_{key}": value})
 
 
 @pytest.mark.parametrize("extractor", ["self_attention", "lstm"])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.rule import Rule, RuleSettings, draw_segments, leave_out
-from fuxictr_miss.settings import SSLSettings
 
 TAU = 0.2
 DIM = 4
@@ -128,4 +128,4 @@ def test_without_a_category_sequence_one_sentence_says_so(sequences, category):
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_its_key(keys):
     with pytest.raises(InputError, match=f"rule_{next(iter(keys))}"):
-        RuleSettings(**keys)
+        read_settings(RuleSettings, "rule_", {f"rule_{name}": keys[name] for name in keys})

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.s3rec import S3Rec, S3RecSettings, draw_segments
-from fuxictr_miss.settings import SSLSettings
 
 DIM = 4
 LENGTHS = [5, 8, 0, 1, 3, 2, 5, 4]
@@ -150,7 +150,7 @@ def test_it_starts_undecided(make_batch):
 )
 def test_a_bad_value_is_refused_by_its_key(keys):
     with pytest.raises(InputError, match=f"s3rec_{next(iter(keys))}"):
-        S3RecSettings(**keys)
+        read_settings(S3RecSettings, "s3rec_", {f"s3rec_{name}": keys[name] for name in keys})
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -9,7 +9,7 @@ Where each equation is; behavior.py explains the axis order and its letters.
     12, 24            augmentation.py              Aug_if: pairs of rows
     13, 14            method.py                    Enc_i, Enc_if
     15, 16            fuxictr_miss/losses          InfoNCE
-    17                fuxictr_miss/enhancer.py     the sum with the label loss
+    17                fuxictr_miss/mixin.py        the sum with the label loss
     18                fuxictr_miss/behavior.py     the behavior tensor C
 """
 

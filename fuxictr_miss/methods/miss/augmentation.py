@@ -6,14 +6,14 @@ The axis order is that of `fuxictr_miss.behavior`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fuxictr_miss.methods.draws import shuffle, uniform
 
-DISTANCES = ("uniform", "gaussian", "geometric")
+Distance = Literal["uniform", "gaussian", "geometric"]
 
 
 class InterestPairs(NamedTuple):
@@ -37,7 +37,7 @@ def draw_interest_pairs(
     max_distance: int,
     num_pairs: int,
     generator: torch.Generator,
-    distance: str = "uniform",
+    distance: Distance = "uniform",
 ) -> InterestPairs:
     """RS_i of Eq. 21: P pairs of windows of equal width at a random distance h ∈ [1, H].
 
@@ -51,7 +51,7 @@ def draw_interest_pairs(
         max_distance: H.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
-        distance: the distribution of h, one of DISTANCES; the paper's is "uniform".
+        distance: the distribution of h; the paper's is "uniform".
     """
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)

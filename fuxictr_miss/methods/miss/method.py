@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.errors import unknown
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, LayerSizes
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
 from fuxictr_miss.methods.miss.augmentation import (
-    DISTANCES,
+    Distance,
     draw_feature_pairs,
     draw_halves,
     draw_interest_pairs,
@@ -30,47 +31,25 @@ from fuxictr_miss.methods.miss.extractors import (
     SelfAttentionExtractor,
     VerticalConvolution,
 )
-from fuxictr_miss.settings import SSLSettings, require
-
-EXTRACTORS = ("cnn", "self_attention", "lstm")
-ACTIVATIONS = ("relu", "identity")
-VARIANTS = ("", "/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")
-VIEW_ENCODERS = ("mlp", "transformer")
 
 
 @dataclasses.dataclass(frozen=True)
 class MISSSettings:
     """The keys of MISS: `miss_` and the field's name; defaults and ranges of Section VI.A."""
 
-    max_width: int = 3  # M
-    max_height: int = 2  # N
-    max_distance: int = 3  # H
-    num_pairs: int = 1  # P, a branch
-    num_feature_pairs: int = 1  # Q, a branch
-    interest_encoder: list[int] = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i
-    feature_encoder: list[int] = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if
-    extractor: str = "cnn"  # one of EXTRACTORS (Table VII)
-    activation: str = "relu"  # one of ACTIVATIONS, of the horizontal convolution (Eq. 19)
-    variant: str = ""  # one of VARIANTS (Table VI)
-    distance: str = "uniform"  # one of DISTANCES, the distribution of h
-    view_encoder: str = "mlp"  # one of VIEW_ENCODERS, what Enc_i is
+    max_width: Count = 3  # M
+    max_height: Count = 2  # N
+    max_distance: Count = 3  # H
+    num_pairs: Count = 1  # P, a branch
+    num_feature_pairs: Count = 1  # Q, a branch
+    interest_encoder: LayerSizes = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i
+    feature_encoder: LayerSizes = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if
+    extractor: Literal["cnn", "self_attention", "lstm"] = "cnn"  # Table VII
+    activation: Literal["relu", "identity"] = "relu"  # of the horizontal convolution (Eq. 19)
+    variant: Literal["", "/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L"] = ""  # Table VI
+    distance: Distance = "uniform"  # the distribution of h
+    view_encoder: Literal["mlp", "transformer"] = "mlp"  # what Enc_i is
     symmetric: bool = False  # whether view 2 is contrasted with view 1, too
-
-    def __post_init__(self) -> None:
-        for name in ("max_width", "max_height", "max_distance", "num_pairs", "num_feature_pairs"):
-            require(getattr(self, name) >= 1, f"miss_{name}", getattr(self, name), "1 or more")
-        for name in ("interest_encoder", "feature_encoder"):
-            sizes = getattr(self, name)
-            require(bool(sizes) and min(sizes) >= 1, f"miss_{name}", sizes, "a list of layer sizes")
-        for name, values in (
-            ("extractor", EXTRACTORS),
-            ("activation", ACTIVATIONS),
-            ("variant", VARIANTS),
-            ("distance", DISTANCES),
-            ("view_encoder", VIEW_ENCODERS),
-        ):
-            if getattr(self, name) not in values:
-                raise unknown(f"miss_{name}", getattr(self, name), values)
 
 
 class Level(NamedTuple):

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.losses import fused
 from fuxictr_miss.methods.base import SSLLosses, get_method
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_feature_pairs, draw_interest_pairs
-from fuxictr_miss.settings import SSLSettings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 TAU = 0.2

@@ -1,0 +1,130 @@
+"""Folders of FuxiCTR's YAML configs: which experiments they have, and one experiment's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fuxictr_miss.config.keys import Config
+from fuxictr_miss.config.yaml_files import Entry, read_entries
+from fuxictr_miss.errors import InputError, closest, unknown
+
+_BASE = "Base"
+
+
+def default_config() -> str:
+    """`./config/`; if that does not exist, the folder that comes with the package."""
+    package = Path(__file__).resolve().parents[1]
+    places = [Path("config"), package.parent / "config", package / "shipped_config"]
+    return str(next((each for each in places if each.is_dir()), places[0]))
+
+
+def list_expids(config_dir: str) -> list[str]:
+    """All experiment ids in `config_dir`, sorted, without templates (names with a leading "_").
+
+    Raises:
+        InputError: the folder has no model config.
+    """
+    return sorted(name for name in _entries(config_dir, "model_config") if name != _BASE)
+
+
+def list_datasets(config_dir: str) -> list[str]:
+    """All data set ids in `config_dir`, sorted.
+
+    Raises:
+        InputError: the folder has no dataset config.
+    """
+    return sorted(_entries(config_dir, "dataset_config"))
+
+
+def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> Config:
+    """Load an experiment, its parameters merged like in FuxiCTR's `load_config`.
+
+    Args:
+        config_dir: contains `model_config` and `dataset_config`, as files or as folders of files.
+        expid: key of the experiment in the model config.
+        dataset_id: key in the dataset config; None takes the one that the experiment names.
+
+    Raises:
+        InputError: there is no such expid or data set (names the closest), a required key is
+            missing, or a value is invalid.
+
+    Example:
+        >>> from fuxictr_miss.config import load_config
+        >>> load_config("config", "DIN_MISS_demo").params["ssl_training"]
+        'pretrain'
+    """
+    model, data, places = read_experiment(config_dir, expid, dataset_id)
+    return Config.of_experiment({**model, **data}, places)
+
+
+def read_experiment(
+    config_dir: str, expid: str, dataset_id: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Read the model and the dataset parameters of an experiment, unchecked.
+
+    Returns:
+        The model parameters, the dataset parameters, and the place (file and line) of each key.
+
+    Raises:
+        InputError: there is no such entry.
+    """
+    experiments = _entries(config_dir, "model_config")
+    if expid not in experiments or expid == _BASE:
+        raise _unknown_expid(config_dir, expid, set(experiments) - {_BASE})
+    model: dict[str, Any] = {}
+    places = {"": f"{experiments[expid].place}, {expid}"}
+    for name in (_BASE, expid):
+        if name in experiments:
+            _merge(model, places, name, experiments[name])
+    dataset_id = model.get("dataset_id") if dataset_id is None else dataset_id
+    if dataset_id is None:
+        raise InputError(f"{places['']}, has no dataset_id: name an entry of dataset_config.")
+    datasets = _entries(config_dir, "dataset_config")
+    if str(dataset_id) not in datasets:
+        raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
+    data: dict[str, Any] = {}
+    _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
+    return {**model, "model_id": expid}, {**data, "dataset_id": str(dataset_id)}, places
+
+
+def _entries(config_dir: str, name: str) -> dict[str, Entry]:
+    """All entries of `<name>.yaml` or `<name>/*.yaml`, templates left out."""
+    folder = Path(config_dir)
+    files = [folder / f"{name}.yaml"]
+    if not files[0].exists():
+        files = sorted((folder / name).glob("*.yaml"))
+    if not files:
+        raise InputError(
+            f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}: set the folder by --config."
+        )
+    entries: dict[str, Entry] = {}
+    for path in files:
+        for key, entry in read_entries(path).items():
+            if key in entries:
+                raise InputError(
+                    f"{key} is twice in the config, in {entries[key].place} and in {entry.place}: "
+                    "remove one of them."
+                )
+            if not key.startswith("_"):
+                entries[key] = entry
+    return entries
+
+
+def _merge(params: dict[str, Any], places: dict[str, str], name: str, entry: Entry) -> None:
+    """Update `params` and `places` with an entry of a config."""
+    if not isinstance(entry.value, dict):
+        what = "is empty" if entry.value is None else f"holds {entry.value!r}"
+        raise InputError(
+            f"{entry.place}: {name} {what}: it must have lines of the form key: value."
+        )
+    params.update(entry.value)
+    places.update(dict.fromkeys(entry.value, f"{entry.place}, {name}"))
+
+
+def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
+    close = " or ".join(repr(name) for name in closest(expid, valid, 3))
+    hint = f" Did you mean {close}?" if close else ""
+    return InputError(
+        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}: --list prints them."
+    )

@@ -1,0 +1,96 @@
+"""The `ssl_` and method keys of a config, read into dataclasses whose annotations check them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import AfterValidator
+
+from fuxictr_miss.config.values import Checked, Count, NonNegative, Places, Positive, described
+
+SettingsT = TypeVar("SettingsT")
+
+
+def _each_once(sequences: list[Any]) -> list[Any]:
+    names = [name for group in _groups(sequences) for name in group]
+    if not names or not all(_groups(sequences)) or len(set(names)) < len(names):
+        raise ValueError
+    return sequences
+
+
+def _groups(sequences: list[Any]) -> list[list[str]]:
+    """One list per behavior."""
+    if all(isinstance(each, list) for each in sequences):
+        return sequences
+    return [sequences]
+
+
+Sequences = Annotated[
+    list[str] | list[list[str]],
+    AfterValidator(_each_once),
+    described("a list of sequences, each once, or a list of such lists"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SSLSettings:
+    """Settings shared by all self-supervised methods; the config keys start with `ssl_`."""
+
+    weight: NonNegative = 0.5  # α1 of Eq. 17
+    feature_weight: NonNegative | None = None  # α2 of Eq. 17; None: α1
+    temperature: Positive = 0.1  # τ of Eq. 15
+    block_size: Count | None = 128  # rows contrasted with one another; None: the batch
+    every: Count = 1  # contrast at every n-th joint step, with n times the weight
+    training: Literal["joint", "pretrain", "pretrain_joint"] = "joint"  # Table VIII
+    pretrain_epochs: Count = 30  # maximum; the held-out contrastive loss may stop it earlier
+    pretrain_batch_size: Count | None = None  # histories per pretraining step; None: batch_size
+    pretrain_learning_rate: Positive | None = None  # None: learning_rate
+    embedding_lr_scale: NonNegative = 1.0  # factor for all tables after a pretraining; 0 freezes
+    # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
+    sequences: Sequences | None = None
+
+    @property
+    def behaviors(self) -> list[list[str]]:
+        """`sequences` as one list per behavior; empty if the backbone decides."""
+        return _groups(self.sequences or [])
+
+    @property
+    def alpha(self) -> tuple[float, float]:
+        """α1 and α2."""
+        second = self.weight if self.feature_weight is None else self.feature_weight
+        return self.weight, second
+
+
+def read_settings(
+    kind: type[SettingsT],
+    prefix: str,
+    params: Mapping[str, Any],
+    places: Places | None = None,
+) -> SettingsT:
+    """Build a dataclass from the keys of `params` that start with `prefix`.
+
+    Args:
+        kind: the dataclass; each of its fields has a default.
+        prefix: a field `width` is the key `<prefix>width`.
+        params: keys of others are ignored.
+        places: where they were read, for the error message.
+
+    Raises:
+        InputError: a value is not what the annotation of its field takes.
+    """
+    keys = keys_of(kind, prefix)  # type: ignore[arg-type]  # mypy holds that types have no hash
+    given = {key: params[key] for key in keys.model_fields if key in params}
+    values = keys.read(given, places)
+    return kind(**{key.removeprefix(prefix): getattr(values, key) for key in given})
+
+
+@cache
+def keys_of(kind: type, prefix: str) -> type[Checked]:
+    """The config keys of a settings class, as the fields of a model."""
+    hints = get_type_hints(kind, include_extras=True)
+    return Checked.with_keys(
+        {prefix + field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    )

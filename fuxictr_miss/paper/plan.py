@@ -1,0 +1,156 @@
+"""Turn selected tables and figures into experiments, each listed once even if several share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fuxictr_miss.config import list_datasets, list_expids, load_config
+from fuxictr_miss.config.keys import OF_THE_MACHINE
+from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.methods.base import list_methods
+from fuxictr_miss.paper.tables import REPORTS, Variant
+
+Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training run: a model, a data set, a seed and all settings.
+
+    `overrides` are the settings that differ from the config; `params` includes them.
+    """
+
+    model: str
+    dataset: str
+    seed: int
+    purpose: str  # "final" | "search"
+    overrides: Mapping[str, Any]
+    params: Mapping[str, Any] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the settings that this model reads, without the seed."""
+        method = self.model.rpartition("_")[2].lower()
+        methods = {name.lower() for name in list_methods()}
+        unread = {f"{name}_" for name in methods - {method}}
+        unread |= set() if method in methods else {"ssl_"}
+        ignored = OF_THE_MACHINE | {"model_id", "seed"}
+        read = {
+            key: value
+            for key, value in self.params.items()
+            if key not in ignored and not key.startswith(tuple(unread))
+        }
+        return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def key(self) -> str:
+        return f"{self.digest}-{self.seed}"
+
+    def row(self) -> dict[str, Any]:
+        """The columns of the results file that are known before the run."""
+        row = {name: getattr(self, name) for name in ("key", "dataset", "model", "purpose", "seed")}
+        return {**row, "digest": self.digest, "params": dict(self.overrides)}
+
+
+class Planner:
+    """Turns variants into experiments, with the settings of one config folder.
+
+    Args:
+        config: folder with `model_config` and `dataset_config`.
+        winners: settings that a search chose; all variants of the model on that data set use them.
+    """
+
+    def __init__(self, config: str, winners: Winners | None = None) -> None:
+        self.config = config
+        self.winners = winners or {}
+        self.expids = set(list_expids(config))
+
+    def experiment(
+        self, variant: Variant, dataset: str, seed: int, purpose: str = "final"
+    ) -> Experiment | None:
+        """The experiment of a variant; None if the config has no such expid (`absence` says why).
+
+        Raises:
+            InputError: a setting is invalid.
+        """
+        expid = f"{variant.model}_{dataset}"
+        if expid not in self.expids:
+            return None
+        config = _loaded(self.config, expid)
+        overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
+        if self.note(variant, dataset):
+            overrides["miss_variant"] = ""
+        params = config.params
+        overrides = {k: v for k, v in overrides.items() if k not in params or params[k] != v}
+        place = f"{self.config}, {expid} with {overrides}"
+        params = config.replace(overrides, place).params
+        return Experiment(variant.model, dataset, seed, purpose, overrides, params)
+
+    def absence(self, variant: Variant, dataset: str) -> str:
+        """Why the config has no such model for a data set, as a footnote."""
+        reason = f"{variant.model}_{dataset} is not in the config"
+        if variant.model.endswith("_Rule"):
+            return f"{reason}: Rule needs a category, and {dataset} has none."
+        return f"{reason}."
+
+    def note(self, variant: Variant, dataset: str) -> str:
+        """A footnote if this variant equals the full MISS ("/F" does if J = 1), else ""."""
+        expid = f"{variant.model}_{dataset}"
+        if variant.settings.get("miss_variant") != "/F" or expid not in self.expids:
+            return ""
+        columns = _loaded(self.config, expid).feature_cols
+        names = [column["name"] for column in columns if column.get("type") == "sequence"]
+        if len(names) != 1 or (isinstance(names[0], list) and len(names[0]) != 1):
+            return ""
+        return (
+            f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
+            "remove: these are the experiments of the full MISS."
+        )
+
+    def experiments(
+        self, variants: Iterable[Variant], datasets: Iterable[str], seeds: int
+    ) -> list[Experiment]:
+        """The experiments of these variants for seeds 1 to `seeds`, without duplicates."""
+        found: dict[str, Experiment] = {}
+        variants = list(variants)
+        for dataset in datasets:
+            for variant in variants:
+                for seed in range(1, seeds + 1):
+                    experiment = self.experiment(variant, dataset, seed)
+                    if experiment is not None:
+                        found.setdefault(experiment.key, experiment)
+        return list(found.values())
+
+
+def variants_of(reports: Iterable[str]) -> Iterator[Variant]:
+    """The variants that these tables and figures show, in their order."""
+    for name in reports:
+        for block in REPORTS[name].blocks:
+            yield from block
+
+
+def dataset_params(config: str, dataset: str) -> dict[str, Any]:
+    """The parameters of some experiment on a data set; the data keys are the same in all.
+
+    Raises:
+        InputError: the config has no such data set (names the closest) or no experiment on it.
+    """
+    if dataset not in (valid := list_datasets(config)):
+        raise unknown("data set", dataset, valid)
+    for expid in list_expids(config):
+        if expid.endswith(f"_{dataset}"):
+            loaded = _loaded(config, expid)
+            if loaded.dataset_id == dataset:
+                return loaded.params
+    raise InputError(
+        f"{config} has no experiment on data set {dataset!r}: add one to its model_config, with an "
+        f"expid of the form <Model>_<data set>, for example DIN_{dataset}."
+    )
+
+
+_loaded = functools.lru_cache(maxsize=None)(load_config)

@@ -1,0 +1,292 @@
+"""Write the tables and figures from the results file, and an index of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import atomic_write, writable
+from fuxictr_miss.paper import published
+from fuxictr_miss.paper.compare import MIN_SEEDS, SIGNIFICANCE, compare, holm
+from fuxictr_miss.paper.plan import Planner, dataset_params
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.search import Winner
+from fuxictr_miss.paper.sheet import STAR, Sheet, markdown_table
+from fuxictr_miss.paper.tables import BASELINE, CONTROL, OURS, REPORTS, Metric, Report, Variant
+
+_ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
+_COUNTS = ("users", "items", "instances", "features", "fields")
+_GAINS = {"improvement": BASELINE, "improvement over the control": CONTROL}
+_INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
+PICTURES = (".png", ".svg", ".pdf")
+MARK = "fuxictr_miss"  # metadata of our pictures
+_MADE_BY = "\nMade by `"  # the last line of every report
+_OURS = {".md": _MADE_BY, ".tex": "% python run_benchmark.py", **dict.fromkeys(PICTURES, MARK)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The results of one variant on one data set."""
+
+    rows: Sequence[Mapping[str, Any]]  # of the results file, one per finished seed
+    role: str
+    text: str = ""  # shown if there is no result
+    notes: Sequence[str] = ()
+
+    def values(self, metric: Metric) -> pd.Series:
+        """The metric by seed; empty unless all rows have it."""
+        values = pd.Series({row["seed"]: metric.read(row) for row in self.rows}, dtype=float)
+        return values if values.notna().all() else values[:0]
+
+
+@dataclasses.dataclass
+class Source:
+    """The data from which reports are made."""
+
+    planner: Planner
+    results: Results
+    datasets: Sequence[str]
+    seeds: int
+    budget: int  # trials of the search per model; 0 for no search
+    winners: Mapping[tuple[str, str], Winner]
+
+    def find(self, variant: Variant, dataset: str) -> Cell:
+        """The results of a variant over the seeds, with footnotes."""
+        experiments = self.planner.experiments([variant], [dataset], self.seeds)
+        if not experiments:
+            note = self.planner.absence(variant, dataset)
+            return Cell((), variant.role, _ABSENT, (note,))
+        rows = [row for each in experiments if (row := self.results.rows.get(each.key))]
+        done = [row for row in rows if row["status"] == "ok"]
+        bad = [row for row in rows if row["status"] != "ok"]
+        note = self.planner.note(variant, dataset)
+        notes = [note] if note else []
+        role = "" if note else variant.role  # a row that equals MISS is not compared with it
+        if bad:
+            notes.append(
+                f"{variant.name} on {dataset}: {len(bad)} of {self.seeds} seeds without a result "
+                f"({bad[0]['status']}, {bad[0].get('reason', '')})."
+            )
+        if done and len(rows) < self.seeds:
+            notes.append(f"n = {len(done)}: not all seeds are finished.")
+        return Cell(done, role, _FAILED if bad else _NOT_YET, notes)
+
+    def has_results(self, report: Report) -> bool:
+        """Whether a report has a number of ours; Table II needs no runs."""
+        variants = [variant for block in report.blocks for variant in block]
+        cells = (self.find(v, dataset) for v in variants for dataset in self.datasets)
+        return not variants or any(cell.rows for cell in cells)
+
+
+def check_folder(folder: Path, reports: Iterable[str]) -> None:
+    """Refuse an unwritable folder, or one where a report would overwrite a foreign file.
+
+    Args:
+        folder: the folder of the results file and the reports.
+        reports: keys of `REPORTS`.
+
+    Raises:
+        InputError: names the folder or the file.
+    """
+    if not writable(folder):
+        raise InputError(f"Reports cannot be written to {folder}: name another by --results.")
+    marks = {folder / (name + ending): mark for name in reports for ending, mark in _OURS.items()}
+    for path, mark in {**marks, folder / "README.md": _INDEX}.items():
+        if path.suffix in (".png", ".svg") and path.with_suffix(".md").exists():
+            continue  # of earlier versions, without a mark
+        if path.exists() and mark not in _text(path):
+            raise InputError(
+                f"{path} was not written by run_benchmark.py: move it, or name another folder by "
+                "--results."
+            )
+
+
+def write_report(name: str, source: Source, command: str) -> None:
+    """Write a table as Markdown and LaTeX, or a figure as pictures and its numbers in Markdown.
+
+    Args:
+        name: a key of `REPORTS`.
+        source: the data of the report.
+        command: the command that makes the report, printed in it.
+
+    Raises:
+        InputError: a file of that name is not ours, or cannot be written.
+    """
+    report = REPORTS[name]
+    page = source.results.path.with_name(f"{name}.md")
+    check_folder(page.parent, [name])
+    sheet = _results(report, source) if report.blocks else _statistics(report, source)
+    parts = [f"# {report.title}\n", sheet.markdown()]
+    if report.axis:
+        parts.insert(1, f"![]({name}.png)\n")
+    if report.blocks:
+        parts.append(_search_text(report, source))
+    _write(page, "\n".join(parts) + f"{_MADE_BY}{command}`.\n")
+    if report.axis:
+        from fuxictr_miss.paper.figures import write_pictures  # late: it imports matplotlib
+
+        write_pictures(report, source, page)
+    else:
+        _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
+
+
+def write_index(folder: Path) -> None:
+    """Write README.md of the results folder: a list of its reports with their commands."""
+    check_folder(folder, [])
+    lines = []
+    for name in REPORTS:
+        page = folder / f"{name}.md"
+        text = _text(page) if page.exists() else ""
+        if _MADE_BY not in text:
+            continue  # not ours
+        title = text.partition("\n")[0].removeprefix("# ")
+        command = text.rpartition(_MADE_BY)[2].partition("`")[0]
+        others = [page.with_suffix(s).name for s in _OURS if s != ".md"]
+        links = ", ".join(f"[{other}]({other})" for other in others if (folder / other).exists())
+        lines.append(f"| [{title}]({page.name}) | {links} | `{command}` |\n")
+    head = "| report | as | made by |\n|---|---|---|\n"
+    end = "\nThe same command with --report-only makes a report again from the rows.\n"
+    _write(folder / "README.md", f"{_INDEX}\n{head}{''.join(lines)}{end}")
+
+
+def _results(report: Report, source: Source) -> Sheet:
+    """Every report but Table II: a row per variant; a column per metric, ours and the paper's."""
+    sheet = Sheet(report.title, [("", report.first)], [])
+    for block in report.blocks:
+        roles = {variant.role for variant in block}
+        gains = [label for label, role in _GAINS.items() if {role, OURS} <= roles]
+        sheet.blocks.append([[name] for name in (*(variant.name for variant in block), *gains)])
+    for dataset in source.datasets:
+        for suffix, find in (("", source.find), (" (paper)", _published)):
+            cells = [[find(variant, dataset) for variant in block] for block in report.blocks]
+            for metric in report.metrics:
+                if not suffix or any(len(c.values(metric)) for block in cells for c in block):
+                    sheet.columns.append((dataset, metric.name + suffix))
+                    _add_column(sheet, cells, metric)
+    sheet.captions = _captions(report, source)
+    return sheet
+
+
+def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -> None:
+    """Add a metric to every line: highlighted means, then the relative improvements."""
+    values = [[cell.values(metric) for cell in block] for block in cells]
+    compared = [
+        compare(numbers, [cell.role for cell in block], metric.sign)
+        for numbers, block in zip(values, cells, strict=True)
+    ]
+    p_values = holm(
+        {(b, i): p for b, each in enumerate(compared) for i, p in each.p_values.items()}
+    )
+    for b, block in enumerate(cells):
+        lines, found = sheet.blocks[b], compared[b]
+        for i, cell in enumerate(block):
+            text = _number(values[b][i]) or cell.text or _ABSENT
+            text = f"<u>{text}</u>" if i in found.rivals.values() else text
+            text = f"**{text}**" if i == found.best else text
+            text += STAR if p_values.get((b, i), 1) < SIGNIFICANCE else ""
+            notes = ",".join(str(sheet.note(note)) for note in cell.notes)
+            lines[i].append(f"{text}<sup>{notes}</sup>" if notes else text)
+        for line in lines[len(block) :]:
+            gain = found.gains.get(_GAINS[line[0]])
+            line.append(_NOT_YET if gain is None else f"{gain:+.2f}%")
+
+
+def _published(variant: Variant, dataset: str) -> Cell:
+    """The paper's own numbers, as if they were a run with one seed."""
+    metrics = published.metrics(dataset, variant.name)
+    return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, _ABSENT)
+
+
+def _number(values: pd.Series) -> str:
+    """The mean ± standard deviation, or the value of a single seed; "" without values."""
+    if values.empty:
+        return ""
+    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
+
+
+def _captions(report: Report, source: Source) -> list[str]:
+    spread, seeds = "mean ± sample standard deviation", f"{source.seeds} seeds"
+    if source.seeds == 1:
+        spread, seeds = "the value", "one seed"
+    what = f"{report.split}, {spread} of {seeds} (n = {source.seeds} unless a cell says otherwise)."
+    roles = {variant.role for block in report.blocks for variant in block}
+    lines = []
+    if roles == {OURS}:
+        what += " Bold: best of the block." if any(each.sign for each in report.metrics) else ""
+    else:
+        rivals = "baseline and strongest control" if CONTROL in roles else "baseline"
+        what += f" Bold: best of the block; underlined: strongest {rivals} in it."
+        lines.append(
+            f"{STAR}: better than the underlined with p < {SIGNIFICANCE} (paired t-test over "
+            "seeds, Holm's correction over the tests of a column)."
+            if source.seeds >= MIN_SEEDS
+            else f"No significance test with fewer than {MIN_SEEDS} seeds."
+        )
+        if any(dataset in published.DATASETS for dataset in source.datasets):
+            lines.append("(paper): arXiv 2111.15068.")
+    return [what, *lines, *filter(None, [report.caption])]
+
+
+def _search_text(report: Report, source: Source) -> str:
+    """The paragraph on hyper-parameters: the budget and the choices of the search, if any."""
+    if not source.budget:
+        return "No search: every model uses the settings of the config.\n"
+    models = {variant.model for block in report.blocks for variant in block}
+    rows = []
+    for (dataset, model), winner in source.winners.items():
+        if model in models:
+            chosen = ", ".join(f"{k}: {json.dumps(v)}" for k, v in winner.overrides.items())
+            value = f"{winner.value:.4f}"
+            rows.append([dataset, model, chosen or "nothing", value, str(winner.trials)])
+    head = ["data set", "model", "chosen settings", "validation", "finished trials"]
+    text = (
+        f"Search: {source.budget} trials for every model, including baselines, with one seed, "
+        "chosen by the validation metric alone; all cells of a model use its choice.\n\n"
+        + markdown_table(head, rows)
+    )
+    others = models - {model for _, model in source.winners}
+    if others:
+        text += f"\nWith the settings of the config: {', '.join(sorted(others))}.\n"
+    return text
+
+
+def _statistics(report: Report, source: Source) -> Sheet:
+    """Table II: the statistics of the preprocessing, and the paper's."""
+    columns = [("", name) for name in (report.first, *(f"#{n.capitalize()}" for n in _COUNTS))]
+    sheet = Sheet(report.title, columns, [[]])
+    for dataset in source.datasets:
+        params = dataset_params(source.planner.config, dataset)
+        path = Path(params.get("train_data") or "").parent / "statistics.json"
+        if path.exists():
+            cells = _counts(path)
+        else:
+            note = sheet.note(f"{path} does not exist yet: {params.get('preprocess_command', '')}")
+            cells = [f"{_NOT_YET}<sup>{note}</sup>"] * len(_COUNTS)
+        sheet.blocks[0].append([dataset, *cells])
+        if dataset in published.DATASETS:
+            name = f"{published.DATASETS[dataset]} (paper)"
+            sheet.blocks[0].append([name, *(f"{n:,}" for n in published.STATISTICS[dataset])])
+    return sheet
+
+
+def _counts(path: Path) -> list[str]:
+    try:
+        counts = dict(json.loads(path.read_bytes()))
+        return [f"{int(counts[n]):,}" if n in counts else _ABSENT for n in _COUNTS]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

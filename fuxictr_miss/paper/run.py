@@ -1,0 +1,172 @@
+"""Run experiments in parallel on Ray. Only this process writes the results file."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper import worker
+from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.paper.results import Results
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_ROOT = "./checkpoints/benchmark"
+# One thread per worker, so that results do not depend on the number of threads.
+_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def missing(
+    experiments: Iterable[Experiment], results: Results, data: Mapping[str, str], retry_failed: bool
+) -> list[Experiment]:
+    """The experiments that still have to run.
+
+    Args:
+        experiments: the planned experiments.
+        results: the finished ones.
+        data: digest of the encoded data, by data set; results on other data are ignored.
+        retry_failed: also ignore results of failed and diverged runs.
+    """
+    left = []
+    for each in experiments:
+        row = results.rows.get(each.key)
+        stale = row and data.get(each.dataset) and row.get("data") != data[each.dataset]
+        if row is None or stale or (retry_failed and row["status"] != "ok"):
+            left.append(each)
+    return left
+
+
+def estimate(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Estimate the seconds that an experiment takes; None without any finished run.
+
+    This is the median of the same model on the same data set, else of the same model, else of all.
+    """
+    timed = [row for row in rows if row["status"] == "ok"]
+    model = [row for row in timed if row["model"] == experiment.model]
+    same = [row for row in model if row["dataset"] == experiment.dataset]
+    for like in (same, model, timed):
+        if like:
+            return statistics.median(row["seconds"] for row in like)
+    return None
+
+
+def run_all(
+    experiments: Sequence[Experiment],
+    results: Results,
+    workers: int,
+    address: str | None = None,
+    keep_checkpoints: bool = False,
+) -> None:
+    """Run experiments, the longest first, and add the row of each when it ends.
+
+    Args:
+        experiments: the experiments to run.
+        results: the results file to add to.
+        workers: number of processes, with one CPU each.
+        address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
+            None runs on this machine.
+        keep_checkpoints: keep the checkpoint of a run after its end.
+
+    Raises:
+        InputError: Ray cannot be started or reached.
+    """
+    if not experiments:
+        return
+    known = list(results.rows.values())
+    # stable sort; unknown durations first, as they might be long
+    queue = sorted(experiments, key=lambda e: -(estimate(e, known) or float("inf")))
+    commit = commit_of(ROOT, results.path.parent)
+    # an interrupted run is only resumed by the same commit
+    options = f"{MODEL_ROOT}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
+    with (
+        _ray(workers, address) as ray,
+        tqdm(total=len(queue), desc=f"{queue[0].purpose} runs", unit=" runs", smoothing=0,
+             file=sys.stderr) as progress,
+    ):  # fmt: skip
+        for row in _rows(ray, queue, workers, options):
+            results.add({**row, "commit": commit})
+            name = f"{row['model']} {row['dataset']} seed {row['seed']}"
+            if row["status"] != "ok":
+                settings = f" with {row['params']}" if row["params"] else ""
+                outcome = f"{name}{settings}: {row['status']}: {row['reason']}"
+                progress.write(outcome, file=sys.stderr)
+            progress.set_postfix_str(name, False)
+            progress.update()
+
+
+def commit_of(code: Path, results: Path) -> str:
+    """The commit of the code, with "-dirty" if tracked files outside the results have changed."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(code), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    inside = code in results.resolve().parents
+    paths = [".", f":(exclude){results.resolve()}"] if inside else ["."]
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _rows(
+    ray: Any, queue: Sequence[Experiment], workers: int, options: tuple[str, bool, bool]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
+    task = ray.remote(num_cpus=1, max_retries=0)(worker.run)
+    waiting = iter(queue)
+    running: dict[Any, Experiment] = {}
+
+    def start(number: int) -> None:
+        for job in itertools.islice(waiting, number):
+            running[task.remote(job, os.getcwd(), *options)] = job
+
+    start(workers)
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        job = running.pop(ready)
+        start(1)
+        try:
+            yield ray.get(ready)
+        except ray.exceptions.RayError as error:
+            cause = " ".join(str(getattr(error, "cause", error)).split())[:300]
+            yield {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Any]:
+    """Start Ray without its log output; stop it and all workers at the end."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    # ours first: FuxiCTR's wheel has its own top-level `model_zoo`
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"env_vars": {**_THREADS, "PYTHONPATH": path}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"Ray does not start ({' '.join(str(error).split())[:300]}).") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

@@ -1,0 +1,210 @@
+"""What each table and figure of the paper shows (Section VI): a report is a piece of data.
+
+A new row is one `Variant`, a new column one `Metric`, a new table one entry of `REPORTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+BASELINE, CONTROL, OURS = "baseline", "control", "ours"
+DATASETS = {  # as people say them, in figures
+    "amazonbeauty": "Amazon Beauty",
+    "amazoncds": "Amazon CDs",
+    "amazoncds_subset": "Amazon CDs (part)",
+    "amazonbooks": "Amazon Books",
+    "alipay": "Alipay",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A column for each data set.
+
+    Args:
+        name: the head of the column.
+        read: gives the value of a row of the results file, or None.
+        sign: 1 if higher is better, -1 if lower is, 0 if neither.
+    """
+
+    name: str
+    read: Callable[[Mapping[str, Any]], float | None]
+    sign: int = 1
+
+
+METRICS = (
+    Metric("AUC", lambda row: row.get("test_AUC")),
+    Metric("Logloss", lambda row: row.get("test_logloss"), sign=-1),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A row of a table: a model with settings.
+
+    Args:
+        name: the row's name in the paper.
+        model: our name of the model; the expid is `<model>_<data set>`.
+        settings: keys that this row sets in the model's config.
+        role: `OURS` is compared with the strongest `BASELINE` and the strongest `CONTROL`.
+    """
+
+    name: str
+    model: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    role: str = BASELINE
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A table or a figure.
+
+    Args:
+        title: with the paper's number.
+        blocks: the rows; those of one block are compared. Table II has none.
+        metrics: the columns for each data set.
+        first: the head of the first column.
+        split: what the metrics are measured on.
+        caption: a remark under the table.
+        axis: what a figure plots the metrics over: a key of `settings`, or "training step".
+    """
+
+    title: str
+    blocks: tuple[tuple[Variant, ...], ...]
+    metrics: tuple[Metric, ...] = METRICS
+    first: str = "Model"
+    split: str = "Test split"
+    caption: str = ""
+    axis: str = ""
+
+
+def _similarity(epoch: int) -> Callable[[Mapping[str, Any]], float | None]:
+    def read(row: Mapping[str, Any]) -> float | None:
+        curve = row.get("curve", {}).get("similarity")
+        return curve[epoch] if curve else None
+
+    return read
+
+
+_MODELS = {"IPNN": "PNN", "DCN-M": "DCNv2", "SIM(soft)": "SIM", "AutoInt+": "AutoInt"}
+_BASELINES = ("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM", "DIN", "DIEN", "SIM(soft)",
+              "DMR", "AutoInt+", "FiGNN")  # fmt: skip
+_METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
+_ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
+_SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
+
+
+def _plain(*names: str) -> tuple[Variant, ...]:
+    """Backbones by the paper's names."""
+    return tuple(Variant(name, _MODELS.get(name, name)) for name in names)
+
+
+def _miss(name: str, model: str = "DIN_MISS", **settings: Any) -> Variant:
+    return Variant(name, model, settings, OURS)
+
+
+def _pair(name: str) -> tuple[Variant, Variant]:
+    """A backbone without and with MISS."""
+    (plain,) = _plain(name)
+    return plain, _miss(f"{name}-MISS", f"{plain.model}_MISS")
+
+
+def _methods(name: str) -> tuple[Variant, ...]:
+    plain, miss = _pair(name)
+    return (plain, *(Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in _METHODS), miss)
+
+
+def _ablations(name: str) -> tuple[Variant, ...]:
+    plain, miss = _pair(name)
+    parts = (Variant(miss.name + x, miss.model, {"miss_variant": x}) for x in _ABLATIONS)
+    return (miss, *parts, plain)
+
+
+def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ...]:
+    """A block for each rate: DIN and DIN-MISS."""
+    return tuple(
+        tuple(
+            dataclasses.replace(each, name=f"{each.name}, {short} {rate:.0%}", settings={key: rate})
+            for each in _pair("DIN")
+        )
+        for rate in rates
+    )
+
+
+def _values(key: str, **settings: Any) -> tuple[Variant, ...]:
+    """MISS at every value of a key."""
+    return tuple(
+        Variant(f"{value:g}", "DIN_MISS", {**settings, key: value}, OURS) for value in _SEARCHED
+    )
+
+
+def _extractors(others: str) -> tuple[Variant, ...]:
+    """MISS with each extractor; `others` is the role of all but its own."""
+    return (
+        Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}, others),
+        Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}, others),
+        _miss("MISS-CNN", miss_extractor="cnn"),
+    )
+
+
+_STRATEGIES = (
+    _miss("MISS-Joint", ssl_training="joint"),
+    _miss("MISS-Pre", ssl_training="pretrain"),
+    _miss("MISS-Pre-Joint", ssl_training="pretrain_joint", ssl_embedding_lr_scale=1.0),
+)
+
+REPORTS = {
+    "table_2": Report("Table II. Dataset statistics", (), first="Dataset"),
+    "table_3": Report(
+        "Table III. Overall performance",
+        ((*_plain(*_BASELINES), _miss("MISS")),),
+    ),
+    "table_4": Report("Table IV. Compatibility", (_pair("DIN"), _pair("IPNN"), _pair("FiGNN"))),
+    "table_5": Report("Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN"))),
+    "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN"))),
+    "table_7": Report(
+        "Table VII. Multi-interest extractors",
+        ((*_plain("DIN"), *_extractors(BASELINE)),),
+    ),
+    "table_8": Report(
+        "Table VIII. Training strategies",
+        ((*_plain("DIN"), *_STRATEGIES),),
+        caption="MISS-Pre-Joint (pretraining, then joint training) is not in the paper.",
+    ),
+    "table_9": Report(
+        "Table IX. Sampling rate (SR) of the training rows",
+        _rates("SR", "train_sample_rate", 0.8, 0.9, 1.0),
+    ),
+    "table_10": Report(
+        "Table X. Label noise rate (NR) of the training rows",
+        _rates("NR", "label_noise_rate", 0.0, 0.1, 0.2),
+    ),
+    "figure_5": Report(
+        "Fig. 5. Cosine similarity of the views over training steps",
+        (_extractors(OURS),),
+        (
+            Metric("first epoch", _similarity(0), sign=0),
+            Metric("last epoch", _similarity(-1), sign=0),
+        ),
+        first="Extractor",
+        split="Training batches",
+        axis="training step",
+    ),
+    "figure_6": Report(
+        "Fig. 6. Weight of the self-supervised losses",
+        (_values("ssl_weight", ssl_training="joint"),),
+        first="loss weight α1 = α2",
+        axis="ssl_weight",
+        caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another; "
+        "a pretraining without labels hardly depends on it.",
+    ),
+    "figure_7": Report(
+        "Fig. 7. Softmax temperature",
+        (_values("ssl_temperature"),),
+        first="temperature τ",
+        axis="ssl_temperature",
+        caption="Under the configured training strategy.",
+    ),
+}

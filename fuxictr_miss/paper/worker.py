@@ -1,0 +1,116 @@
+"""Run one experiment inside a worker process and return its row of the results file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import resource
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fuxictr_miss
+from fuxictr_miss import experiment
+from fuxictr_miss.errors import DivergedError
+from fuxictr_miss.paper.plan import Experiment
+
+
+def run(
+    job: Experiment, folder: str, model_root: str, resume: bool, keep_checkpoints: bool
+) -> dict[str, Any]:
+    """Train and evaluate one experiment on one thread; a failure is reported in the row.
+
+    Args:
+        job: the experiment.
+        folder: the working directory.
+        model_root: folder for its checkpoint, state, log and curves.
+        resume: continue an interrupted run of the same settings in the same `model_root`.
+        keep_checkpoints: keep the checkpoint and state after the run.
+
+    Returns:
+        The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
+        digest, params, `valid_<metric>`, `test_<metric>` (not for search trials, which must
+        not see the test split), epochs, seconds, peak_memory_mb, curve, data, versions, host,
+        finished.
+    """
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    params = {**job.params, "seed": job.seed, "model_id": f"{job.model}_{job.key}"}
+    params.update(model_root=model_root, gpu=-1, verbose=0)
+    started = time.perf_counter()
+    with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
+        Path("/proc/self/clear_refs").write_text("5")
+    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host()}
+    try:
+        row.update(_outcome(job, experiment.run(params, resume=resume)))
+    except Exception as error:  # a failed experiment must not stop the others
+        row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
+        row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    row.setdefault("seconds", round(time.perf_counter() - started, 1))
+    row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    row["data"] = data_digest(params)
+    if not keep_checkpoints:
+        for ending in (".model", ".state"):
+            path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
+            path.unlink(missing_ok=True)
+    return row
+
+
+def data_digest(params: Mapping[str, Any]) -> str:
+    """Digest of the encoded data, to recognise rows of other data under the same name."""
+    stamp = Path(params["data_root"]) / params["dataset_id"] / "build.json"
+    try:
+        content = json.loads(stamp.read_text(encoding="utf-8"))["content"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
+    splits = "valid_" if job.purpose == "search" else ("valid_", "test_")
+    trained = sum(epoch["seconds"] for epoch in result["history"])  # also before a resume
+    return {
+        "status": "ok",
+        **{key: value for key, value in result.items() if key.startswith(splits)},
+        "epochs": result["epochs"],
+        "seconds": round(max(result["seconds"], trained), 1),
+        "curve": _similarities(result["history"]),
+    }
+
+
+def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean similarity of the views per epoch, and the epoch's last training step, for Fig. 5."""
+    curve: dict[str, list[float]] = {"training step": [], "similarity": []}
+    step = 0
+    for epoch in history:
+        step += epoch["steps"]
+        if "similarity" in epoch:
+            curve["training step"].append(step)
+            curve["similarity"].append(round(epoch["similarity"], 5))
+    return curve
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fuxictr": version("fuxictr"),
+        "fuxictr_miss": fuxictr_miss.__version__,
+    }
+
+
+def _host() -> str:
+    """The processor, and one thread."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{model[1] if model else platform.machine()}, 1 thread"

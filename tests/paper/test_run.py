@@ -1,0 +1,160 @@
+"""Runs on Ray, resumed and failing; and the command itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from fuxictr_miss.commands import benchmark
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper.plan import Planner, variants_of
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.paper.run import estimate, missing, run_all
+from fuxictr_miss.paper.tables import Variant
+from fuxictr_miss.paper.worker import data_digest
+from paper.conftest import row
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "epochs", "curve", "status")
+MODELS = [Variant("DIN", "DIN"), Variant("MISS", "DIN_MISS")]
+DIVERGING = Variant("diverging", "DIN", {"learning_rate": 1e30})
+KILLER = Variant("killed", "Killer")  # its worker dies under seed 1
+
+
+def command(*arguments: str) -> None:
+    """Run the command in this process, where torch is loaded already."""
+    with mock.patch("sys.argv", ["run_benchmark.py", *arguments]):
+        benchmark.main()
+
+
+def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
+    asked = ["--dataset", "small", "--table", "8", "--seeds", "1"]
+    command(*asked, "--dry-run")
+    assert "4 of 4 experiments to run, time unknown" in capsys.readouterr().out
+    assert not (place / "results").exists()
+
+    command(*asked)
+    assert "4 experiments: 4 ok" in capsys.readouterr().out
+    file = place / "results" / "experiments.csv"
+    before, report = file.read_bytes(), (place / "results" / "table_8.md").read_text()
+    assert not list(place.rglob("*.state"))
+    assert not list(place.rglob("*.model"))
+
+    (place / "results" / "table_8.md").unlink()
+    with mock.patch("ray.init", side_effect=AssertionError("a second start runs nothing")):
+        command(*asked)
+        command(*asked, "--report-only")
+        command(*asked, "--dry-run")
+    assert "0 of 4 experiments" in capsys.readouterr().out
+    assert file.read_bytes() == before
+    assert (place / "results" / "table_8.md").read_text() == report
+
+    # two workers, and among the same experiments one that diverges and one that kills its worker
+    one = Results(place / "results").rows
+    two = Results(place / "of_two")
+    planner = Planner("config")
+    experiments = planner.experiments([*variants_of(["table_8"]), DIVERGING, KILLER], ["small"], 1)
+    experiments += planner.experiments([KILLER], ["small"], 2)[1:]
+    run_all(experiments, two, workers=2)
+    for key, row_of_one in one.items():
+        assert {k: row_of_one[k] for k in METRICS} == {k: two.rows[key][k] for k in METRICS}
+        assert row_of_one["peak_memory_mb"] > 50
+        assert row_of_one["seconds"] > 0
+        assert set(row_of_one["versions"]) == {"python", "torch", "fuxictr", "fuxictr_miss"}
+    diverged, killed, spared = (two.rows[each.key] for each in experiments[-3:])
+    assert diverged["status"] == "diverged"
+    assert diverged["reason"]
+    assert killed["status"] == "failed"
+    assert "worker died" in killed["reason"]
+    assert spared["status"] == "ok"  # seed 2, by the worker that took over
+
+
+def test_only_what_is_missing_is_left(place, tmp_path):
+    experiments = Planner("config").experiments(MODELS, ["small"], 2)
+    results = Results(tmp_path / "results")
+    assert missing(experiments, results, {}, False) == experiments
+    for each in experiments[:2]:
+        results.add(row(each, data="one"))
+    results.add(row(experiments[2], data="one", status="failed"))
+    assert missing(experiments, results, {"small": "one"}, False) == experiments[3:]
+    assert missing(experiments, results, {"small": "one"}, True) == experiments[2:]
+    assert missing(experiments, results, {"small": "other data"}, False) == experiments
+
+
+def test_the_estimate_is_the_median_of_the_nearest_kin(place, tmp_path):
+    one, *_ = Planner("config").experiments(MODELS[:1], ["small"], 1)
+    assert estimate(one, []) is None
+    rows = [row(dataclasses.replace(one, model="FM"), seconds=7.0)]
+    assert estimate(one, rows) == 7.0
+    rows += [row(dataclasses.replace(one, dataset="large"), seconds=90.0)]
+    assert estimate(one, rows) == 90.0
+    rows += [row(one, seconds=s) for s in (1.0, 2.0, 30.0)]
+    assert estimate(one, rows) == 2.0
+    assert data_digest({"data_root": str(tmp_path), "dataset_id": "none"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset", "smal", "--table", "4"], "data set 'smal'. Did you mean 'small'"),
+        (["--dataset", "small", "--table", "11"], "Unknown table '11'.*Valid: 10, 2, 3"),
+        (["--dataset", "small", "--figure", "3"], "Unknown figure '3'.*Valid: 5, 6, 7"),
+        (["--dataset", "small"], "--table 3"),
+        (["--dataset", "small", "--table", "4", "--model", "DNI"], "'DNI'. Did you mean 'DIN'"),
+        (["--dataset", "small", "--table", "4", "--search", "2"], "search.yaml"),
+    ],
+)
+def test_wrong_input_is_one_sentence(place, arguments, words):
+    with pytest.raises(InputError, match=words):
+        command(*arguments)
+
+
+def test_a_failed_experiment_is_exit_code_1_and_a_diverged_one_is_not(place, monkeypatch):
+    asked = ["--dataset", "small", "--table", "4", "--model", "DIN", "--seeds", "1"]
+    experiments = Planner("config").experiments(MODELS[:1], ["small"], 1)
+    monkeypatch.setattr("fuxictr_miss.paper.run.run_all", lambda *_: None)
+    digest = data_digest(experiments[0].params)
+    for status, code in (("diverged", None), ("failed", 1)):
+        Results("results").add(row(experiments[0], status=status, reason="why", data=digest))
+        if code is None:
+            command(*asked)
+        else:
+            with pytest.raises(SystemExit) as end:
+                command(*asked)
+            assert end.value.code == code
+        command(*asked, "--report-only")  # it runs nothing, so nothing failed
+
+
+def test_a_strangers_file_is_refused_before_anything_runs(place, monkeypatch):
+    monkeypatch.setattr("fuxictr_miss.paper.run.run_all", mock.Mock(side_effect=AssertionError))
+    asked = ["--dataset", "small", "--table", "4", "--seeds", "1"]
+    for name in ("README.md", "table_4.md", "table_4.tex", "experiments.csv"):
+        stranger = place / "results" / name
+        stranger.parent.mkdir(exist_ok=True)
+        stranger.write_text("# Mine\n")
+        with pytest.raises(InputError, match=f"{name} .*: move it, or name another folder"):
+            command(*asked)
+        assert stranger.read_text() == "# Mine\n"
+        stranger.unlink()
+    (place / "results").rmdir()
+    (place / "results").write_text("a file")
+    with pytest.raises(InputError, match="Reports cannot be written to results"):
+        command(*asked)
+
+
+def test_help_teaches_and_does_not_wait_for_torch():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "run_benchmark.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "--table 3 --dataset amazoncds_subset" in done.stdout
+    assert " torch" not in done.stderr
