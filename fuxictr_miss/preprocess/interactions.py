@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -232,6 +232,48 @@ def write_splits(
     )
 
 
+def make_splits(
+    name: str,
+    log: Generator[pl.DataFrame],
+    output: OutputFolder,
+    protocol: Protocol,
+    options: argparse.Namespace,
+    left_out: LeftOut,
+    *,
+    attributes: Sequence[str] = (),
+    complete: Callable[[Record], tuple[Record, dict[str, object]]] | None = None,
+    paper: Statistics | None = None,
+) -> None:
+    """Read a log, filter it, print its statistics and write its splits.
+
+    Args:
+        name: of the data set.
+        log: blocks as `CodedLog.add` takes them; closed at the end.
+        options: of `add_common_options`.
+        left_out: takes the malformed lines of `log`.
+        complete: adds what a second file says of the items, and what the statistics say of that.
+        paper: the row of Table II.
+    """
+    with output.work() as folder:
+        coded = CodedLog(attributes, options.shards, folder if options.shards > 1 else None)
+        with closing(log):
+            for frame in log:
+                coded.add(frame)
+        record = filter_log(coded, protocol.k_core)
+        more: dict[str, object] = {}
+        if complete:
+            record, more = complete(record)
+        left_out.report()
+        report(name, record, protocol, paper, getattr(options, "expect_paper", False))
+        source = {
+            "raw_rows": coded.rows,
+            "raw_interactions": coded.interactions,
+            "skipped_lines": len(left_out),
+        }
+        write_splits(record, protocol, output, source | more, options.shards)
+    print(f"written to {output.path}")
+
+
 def report(
     name: str,
     record: Record,
@@ -270,8 +312,16 @@ def report(
         )
 
 
-def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
+def add_common_options(
+    parser: argparse.ArgumentParser, k_core: str, in_paper: bool = False
+) -> None:
     """The options of all data sets; `k_core` says what its default is."""
+    if in_paper:
+        parser.add_argument(
+            "--expect-paper",
+            action="store_true",
+            help="an error, and nothing written, if the statistics differ from Table II",
+        )
     default = Protocol()
     group = parser.add_argument_group("protocol (the paper's choice is the default)")
     group.add_argument(
@@ -519,27 +569,24 @@ def main() -> None:
     times = EventTimes(options.time_format)
     files = find_files(options.input)
     output = splits_folder(options.output, files)
-    left_out = LeftOut()
-    with output.work() as folder:
-        log = CodedLog(options.attributes, options.shards, folder if options.shards > 1 else None)
-        with closing(
-            read_tables(
-                files,
-                columns,
-                form=form,
-                times=times,
-                left_out=left_out if options.skip_malformed else None,
-                allow_truncated=options.allow_truncated,
-            )
-        ) as tables:
-            for frame in tables:
-                log.add(frame)
-        left_out.report()
-        record = filter_log(log, protocol.k_core)
-        source = {"raw_interactions": log.interactions, "skipped_lines": len(left_out)}
-        report(options.output.name, record, protocol)
-        write_splits(record, protocol, output, source, options.shards)
-    print(f"written to {options.output}")
+    left_out = LeftOut(options.skip_malformed)
+    log = read_tables(
+        files,
+        columns,
+        form=form,
+        times=times,
+        left_out=left_out,
+        allow_truncated=options.allow_truncated,
+    )
+    make_splits(
+        options.output.name,
+        log,
+        output,
+        protocol,
+        options,
+        left_out,
+        attributes=options.attributes,
+    )
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
@@ -25,6 +26,13 @@ class LineBlock(NamedTuple):
     first_line: int  # number of its first line in the file, counted from 1
     text: bytes  # the last line of a file may lack its line end
     lines: int
+
+    def texts(self) -> pl.DataFrame:
+        """`line`, the number of each line, and its `text`."""
+        text = pl.Series("text", self.text.decode().split("\n"), dtype=pl.String)
+        return pl.DataFrame([pl.int_range(len(text), eager=True).alias("line"), text]).with_columns(
+            pl.col("line") + self.first_line
+        )
 
 
 def line_blocks(
