@@ -22,6 +22,7 @@ from fuxictr_miss.preprocess.interactions import (
     Statistics,
     add_common_options,
     make_splits,
+    option,
     protocol_of,
     splits_folder,
 )
@@ -57,13 +58,7 @@ def main() -> None:
     places.add_argument(
         "--log", type=Path, metavar="FILE", help=f"default {FOLDER}/{ARCHIVE}, or {TABLE} there"
     )
-    places.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        default=Path("data/splits/alipay"),
-        help="default data/splits/alipay",
-    )
+    option(places, "--output", "DIR", Path("data/splits/alipay"), "where the splits go")
     add_common_options(parser, k_core=str(K_CORE), in_paper=True)
     options = parser.parse_args()
     protocol = protocol_of(options, K_CORE)

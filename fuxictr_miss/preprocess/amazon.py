@@ -29,6 +29,7 @@ from fuxictr_miss.preprocess.interactions import (
     Statistics,
     add_common_options,
     make_splits,
+    option,
     protocol_of,
     splits_folder,
     with_attribute,
@@ -366,12 +367,8 @@ def main() -> None:
     )
     add_common_options(parser, k_core="5, for amazonbooks 10", in_paper=True)
     choice = parser.add_argument_group("Amazon's")
-    choice.add_argument(
-        "--category",
-        default="leaf",
-        help="which of an item's categories: the last path's leaf, its root, or the first path's "
-        "leaf: leaf, root, first (default leaf)",
-    )
+    about = "which of an item's: the last path's leaf or root, or the first path's leaf (first)"
+    option(choice, "--category", "leaf|root|first", "leaf", about)
     choice.add_argument(
         "--min-rating",
         type=float,

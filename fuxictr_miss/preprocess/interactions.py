@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -322,7 +322,6 @@ def add_common_options(
             action="store_true",
             help="an error, and nothing written, if the statistics differ from Table II",
         )
-    default = Protocol()
     group = parser.add_argument_group("protocol (the paper's choice is the default)")
     group.add_argument(
         "--k-core",
@@ -330,46 +329,21 @@ def add_common_options(
         metavar="K",
         help=f"smallest number of interactions of a user and of an item (default {k_core})",
     )
-    group.add_argument(
-        "--max-len",
-        type=int,
-        default=default.max_len,
-        metavar="N",
-        help=f"newest interactions kept in a history (default {default.max_len})",
-    )
-    group.add_argument(
-        "--negatives",
-        default=default.negatives,
-        help=f"how negatives are drawn: {' or '.join(NEGATIVES)} (default {default.negatives})",
-    )
-    group.add_argument(
-        "--num-negatives",
-        type=int,
-        default=default.num_negatives,
-        metavar="N",
-        help=f"negatives a positive (default {default.num_negatives})",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=default.seed,
-        help=f"of the negatives; the same seed gives the same bytes (default {default.seed})",
-    )
+    default = Protocol()
+    option(group, "--max-len", "N", default.max_len, "newest interactions kept in a history")
+    option(group, "--negatives", "HOW", default.negatives, f"drawn {' or '.join(NEGATIVES)}")
+    option(group, "--num-negatives", "N", default.num_negatives, "negatives a positive")
+    option(group, "--seed", "N", default.seed, "of the negatives; the same seed, the same bytes")
     group = parser.add_argument_group("reading and writing")
-    group.add_argument(
+    option(
+        group,
         "--shards",
-        type=int,
-        default=1,
-        metavar="N",
-        help="for logs larger than the memory: work on disk, on one of N parts of the users at a "
-        "time, and write N parts of each split (default 1: in memory, one file each)",
+        "N",
+        1,
+        "for logs larger than the memory: work on disk, on one of N parts of the users at a time, "
+        "and write N parts of each split; 1 is in memory, one file each",
     )
-    group.add_argument(
-        "--encoding",
-        default="utf-8",
-        metavar="NAME",
-        help="of the text, such as latin-1, cp1252 or utf-16 (default utf-8)",
-    )
+    option(group, "--encoding", "NAME", "utf-8", "of the text, such as latin-1, cp1252 or utf-16")
     group.add_argument(
         "--skip-malformed",
         action="store_true",
@@ -383,6 +357,12 @@ def add_common_options(
     )
 
 
+def option(group: Any, name: str, metavar: str, default: int | str | Path, about: str) -> None:
+    """An option of the type of its default, which its help says."""
+    about = f"{about} (default {default})"
+    group.add_argument(name, metavar=metavar, type=type(default), default=default, help=about)
+
+
 def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
     """The protocol that a command line asks for; `k_core` where it names none.
 
@@ -391,13 +371,8 @@ def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
     """
     check_number("--shards", options.shards, 1, 10_000)
     check_encoding(options.encoding)
-    return Protocol(
-        k_core=k_core if options.k_core is None else options.k_core,
-        max_len=options.max_len,
-        negatives=options.negatives,
-        num_negatives=options.num_negatives,
-        seed=options.seed,
-    )
+    chosen = {name: getattr(options, name) for name in Protocol.__dataclass_fields__}
+    return Protocol(**chosen | ({"k_core": k_core} if options.k_core is None else {}))
 
 
 def _rows_of(codes: np.ndarray, n_codes: int) -> np.ndarray:
@@ -553,13 +528,9 @@ def main() -> None:
         metavar="COLUMN",
         help="of the item, such as cate_id; each gets a history, such as cate_history",
     )
-    group.add_argument("--separator", default=",", help="of a CSV's columns (default: a comma)")
-    group.add_argument(
-        "--quoting",
-        default="csv",
-        help="csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
-        "a double quote is a letter like any other (default csv)",
-    )
+    option(group, "--separator", "SIGN", ",", "of a CSV's columns")
+    about = "csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
+    option(group, "--quoting", "HOW", "csv", f"{about}a double quote is a letter like any other")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_common_options(parser, k_core=str(Protocol.k_core))
     options = parser.parse_args()
@@ -578,15 +549,8 @@ def main() -> None:
         left_out=left_out,
         allow_truncated=options.allow_truncated,
     )
-    make_splits(
-        options.output.name,
-        log,
-        output,
-        protocol,
-        options,
-        left_out,
-        attributes=options.attributes,
-    )
+    name, attributes = options.output.name, options.attributes
+    make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:
