@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import explained
 
 
 @contextmanager
@@ -29,16 +29,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     final = Path(os.path.realpath(path))
     unfinished = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise InputError(
-            f"Cannot write {path} ({reason}): free some space or name another folder."
-        ) from error
+        with explained(OSError, f"Cannot write {path}", "free some space or name another folder"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, final)
     finally:
         if os.path.lexists(unfinished):
             os.unlink(unfinished)

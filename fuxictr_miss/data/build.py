@@ -32,7 +32,7 @@ from fuxictr_miss.data.pretrained import (
 from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 VOCAB_SCOPES = ("all", "train")
 _FORMATS = ("csv", "parquet")
@@ -194,13 +194,9 @@ def _checked(params: Mapping[str, Any], scope: str, inputs: _Inputs) -> _Raw:
     fitted_on = everything if scope == "all" else splits["train"]
     if inputs.items:
         fitted_on = pl.concat([everything, _items(params, inputs)], how="diagonal")
-    try:
+    what = f"The splits of {params['dataset_id']} cannot be read"
+    with explained(pl.exceptions.PolarsError, what, "write their files again"):
         processor.count(fitted_on, everything, params.get("min_categr_count") or 1)
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"The splits of {params['dataset_id']} cannot be read: {reason}"
-        ) from error
     return _Raw(processor, splits, fitted_on, rows)
 
 

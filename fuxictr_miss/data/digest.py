@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fuxictr_miss.data.files import file_digest, files_at
 from fuxictr_miss.data.folder import SPLITS, read_stamp, unchanged
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _ROWS_AT_ONCE = 65_536
 _OTHERS = ("npz", "h5", "csv")  # other formats of FuxiCTR's
@@ -102,10 +102,8 @@ def _hash() -> Any:
 
 
 def _json(path: Path) -> Any:
-    try:
+    with explained((OSError, ValueError), f"{path} cannot be read", "build the data set first"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); build the data set first.") from error
 
 
 def _split_digest(folder: Path, split: str) -> str | None:
@@ -128,13 +126,14 @@ def _parts(folder: Path, ending: str) -> list[str]:
 def _parquet_digest(files: list[str]) -> str:
     digest = SplitDigest()
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_ROWS_AT_ONCE):
-                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                        digest.update(name, *_values(column))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} cannot be read as parquet ({error}).") from error
+        what = f"{path} cannot be read as parquet"
+        with (
+            explained((OSError, pa.ArrowException), what, "build the data set again"),
+            pq.ParquetFile(path) as file,
+        ):
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    digest.update(name, *_values(column))
     return digest.hexdigest()
 
 

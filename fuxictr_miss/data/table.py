@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _EXACT = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}  # larger ids lose digits
 _WORDS = pl.element()  # of a list
@@ -236,22 +236,14 @@ def _check_text(file: str, block: bytes, before: int) -> None:
 def _check_quoted(table: Table, width: int) -> None:
     """The same for a file in which separators may stand in quotes."""
     names = table.raw.collect_schema().names()
-    try:
-        parts = pa_csv.open_csv(
-            table.file,
-            parse_options=pa_csv.ParseOptions(delimiter=table.separator, newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), include_columns=names[:1]
-            ),
-        )
-        for _ in parts:
+    parse = pa_csv.ParseOptions(delimiter=table.separator, newlines_in_values=True)
+    convert = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=names[:1]
+    )
+    what = f"{table.file} cannot be read as csv with {width} fields a line"
+    with explained((pa.ArrowException, OSError), what, "mend the line or its quotes"):
+        for _ in pa_csv.open_csv(table.file, parse_options=parse, convert_options=convert):
             pass
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{table.file} cannot be read as csv with {width} fields a line ({reason}); mend the "
-            "line or its quotes."
-        ) from error
 
 
 # ---------------------------------------------------------------------- types

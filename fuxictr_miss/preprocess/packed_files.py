@@ -15,7 +15,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _READ_BYTES = 1 << 20
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -50,17 +50,15 @@ def unpacked(path: Path, member: str | None, advance: Callable[[int], object]) -
         InputError: the file cannot be read, or not be unpacked here.
         CutOffError: it ends early or is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-            file.seek(0)
-            pieces = _pieces(_reader(file, start, path, member), file, advance)
-            first = next(pieces, b"")
-            _refuse_unreadable(path, first, packed=start.startswith(_PACKED))
-            yield first
-            yield from pieces
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    what = f"{path} cannot be read"
+    with explained(OSError, what, "mend that, or name another file"), path.open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        pieces = _pieces(_reader(file, start, path, member), file, advance)
+        first = next(pieces, b"")
+        _refuse_unreadable(path, first, packed=start.startswith(_PACKED))
+        yield first
+        yield from pieces
 
 
 def _reader(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 from tqdm import tqdm
 
-from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.errors import InputError, explained, unknown
 from fuxictr_miss.id_text import id_text, is_exact
 from fuxictr_miss.preprocess.csv_tables import TableRows
 
@@ -53,24 +53,20 @@ def parquet_rows(files: Sequence[Path], columns: Mapping[str, str]) -> Generator
 
 
 def _batches(path: Path, columns: Mapping[str, str], bar: tqdm) -> Iterator[pa.RecordBatch]:
-    try:
-        with pq.ParquetFile(path) as file:
-            expected = file.metadata.num_rows
-            bar.total = (bar.total or 0) + expected
-            _check_columns(path, columns, file.schema_arrow)
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list({*columns.values()})):
-                batch.validate(full=True)
-                expected -= batch.num_rows
-                yield batch
+    what, then = f"{path} cannot be read as Parquet", "fetch or write it again"
+    with (
+        explained((pa.ArrowException, OSError, ValueError), what, then),
+        pq.ParquetFile(path) as file,
+    ):
+        expected = file.metadata.num_rows
+        bar.total = (bar.total or 0) + expected
+        _check_columns(path, columns, file.schema_arrow)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list({*columns.values()})):
+            batch.validate(full=True)
+            expected -= batch.num_rows
+            yield batch
         if expected:
             raise pa.ArrowInvalid(f"it lacks {expected:,} of the rows that its end counts")
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"Cannot read {path}: {error.strerror}.") from error
-        why = str(error).split("\n")[0]
-        raise InputError(f"{path} is no Parquet file, or is damaged or cut off: {why}") from error
 
 
 def _check_columns(path: Path, columns: Mapping[str, str], schema: pa.Schema) -> None:

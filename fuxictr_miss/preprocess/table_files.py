@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader, TableRows
 from fuxictr_miss.preprocess.event_times import EventTimes
 from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
@@ -116,11 +116,9 @@ def read_tables(
 
 
 def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC or path.suffix in (".parquet", ".pq")
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    what = f"{path} cannot be read"
+    with explained(OSError, what, "mend that, or name another file"), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC or path.suffix in (".parquet", ".pq")
 
 
 def _csv_rows(

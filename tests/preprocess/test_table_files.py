@@ -164,7 +164,7 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path: Path) -> None:
 
 def test_a_broken_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing more")
-    with pytest.raises(InputError, match=r"a\.parquet is no Parquet file"):
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet"):
         read(tmp_path / "a.parquet")
 
 
