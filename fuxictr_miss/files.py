@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fuxictr_miss.errors import explained
 
@@ -38,6 +39,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if os.path.lexists(unfinished):
             os.unlink(unfinished)
+
+
+def hash_of(path: str | Path, hasher: Any) -> str:
+    """The digest of a file's bytes by a new hash object of hashlib's."""
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def writable(folder: str | Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,7 +283,7 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
     """Encode a split; its digest."""
     writer, digest = None, SplitDigest()
     try:
-        for part in _parts(frame):
+        for part in frame.collect().iter_slices(_ROWS_AT_ONCE):
             encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
             columns = {name: np.asarray(values) for name, values in encoded.items()}
             for name, values in columns.items():
@@ -296,11 +296,6 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
         if writer is not None:
             writer.close()
     return digest.hexdigest()
-
-
-def _parts(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    whole = frame.collect()
-    yield from whole.iter_slices(_ROWS_AT_ONCE)
 
 
 def _arrow(array: np.ndarray) -> pa.Array:

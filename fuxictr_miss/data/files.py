@@ -7,6 +7,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from fuxictr_miss.files import hash_of
+
 
 def files_at(path: str | Path, ending: str) -> list[str]:
     """The files that a path names: itself, those in a folder, or those that a pattern matches.
@@ -34,8 +36,4 @@ def files_at(path: str | Path, ending: str) -> list[str]:
 
 def file_digest(path: str | Path) -> str:
     """Equal for files of equal bytes only."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_of(path, hashlib.blake2b(digest_size=16))
