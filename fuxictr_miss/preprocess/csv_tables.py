@@ -80,8 +80,7 @@ class CsvReader:
             InputError: the header lacks a column or has it twice; a double quote is not closed.
         """
         block = self._without_header(block)
-        text = pl.Series([block.text.decode()])
-        if not self._quotes(block) or text.str.contains(self._lines)[0]:
+        if not self._quotes(block) or self._is_whole(block.text):
             try:
                 rows = self._parse(block.text, self._quotes(block))
             except pl.exceptions.PolarsError:  # a line has more columns than the header
@@ -91,6 +90,10 @@ class CsvReader:
                     numbers = pl.int_range(rows.height, eager=True) + block.first_line
                     return TableRows(block.path, rows, numbers, block=block)
         return self._line_by_line(block)
+
+    def _is_whole(self, text: bytes) -> bool:
+        """Whether each line has its quotes in pairs, around whole fields."""
+        return bool(pl.Series([text.decode()]).str.contains(self._lines)[0])
 
     def _line_by_line(self, block: LineBlock) -> TableRows:
         lines = block.texts().filter(pl.col("text") != "")
