@@ -79,23 +79,25 @@ class CsvReader:
         Raises:
             InputError: the header lacks a column or has it twice; a double quote is not closed.
         """
-        block = self._without_header(block)
-        if not self._quotes(block) or self._is_whole(block.text):
+        body = self._without_header(block)
+        if not self._quotes(body) or self._is_whole(body.text):
             try:
-                rows = self._parse(block.text, self._quotes(block))
+                rows = self._parse(body.text, self._quotes(body))
             except pl.exceptions.PolarsError:  # a line has more columns than the header
                 pass
             else:
-                if rows.height == block.lines:
-                    numbers = pl.int_range(rows.height, eager=True) + block.first_line
+                if rows.height == body.lines:
+                    numbers = pl.int_range(rows.height, eager=True) + body.first_line
                     return TableRows(block.path, rows, numbers, block=block)
-        return self._line_by_line(block)
+        rows, numbers, malformed = self._line_by_line(body)
+        return TableRows(block.path, rows, numbers, malformed, block)
 
     def _is_whole(self, text: bytes) -> bool:
         """Whether each line has its quotes in pairs, around whole fields."""
         return bool(pl.Series([text.decode()]).str.contains(self._lines)[0])
 
-    def _line_by_line(self, block: LineBlock) -> TableRows:
+    def _line_by_line(self, block: LineBlock) -> tuple[pl.DataFrame, pl.Series, pl.DataFrame]:
+        """The good rows, the numbers of their lines, and the lines that are none."""
         lines = block.texts().filter(pl.col("text") != "")
         closed, bare = pl.lit(True), pl.col("text")
         if self._quotes(block):
@@ -114,7 +116,7 @@ class CsvReader:
         if rows.height != good.height:
             raise RuntimeError(f"{block.path}: {good.height} lines were read as {rows.height} rows")
         malformed = lines.filter(pl.col("why").is_not_null()).select("line", "why")
-        return TableRows(block.path, rows, good["line"], malformed, block)
+        return rows, good["line"], malformed
 
     def _without_header(self, block: LineBlock) -> LineBlock:
         if block.first_line > 1:
