@@ -142,6 +142,6 @@ def _refuse_fractions(table: pl.DataFrame, column: str, path: Path, row: int) ->
     bad = table.with_row_index(offset=row).filter(fraction).select("index", column)
     if bad.height:
         raise InputError(
-            f"{path}, row {bad.row(0)[0]}: {column!r} is {bad.row(0)[1]}; no id is a fraction or a "
-            "decimal number past 2**53. Convert the column to integers or text."
+            f"{path}, row {bad.row(0)[0]}: {column!r} is {bad.row(0)[1]}; no id is a fraction, or "
+            f"a number of more digits than {dtype} holds. Convert the column to integers or text."
         )
