@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if os.path.lexists(unfinished):
             os.unlink(unfinished)
+
+
+def matching_files(pattern: str | Path) -> list[Path]:
+    """The files that a glob means, in alphabetical order.
+
+    Brackets or stars in the name of a folder that is there are no pattern.
+    """
+    known, parts = Path(), list(Path(pattern).parts)
+    while parts and (known / parts[0]).exists():
+        known /= parts.pop(0)
+    found = glob.glob(str(Path(*parts)), root_dir=known) if parts else []
+    return [known / name for name in sorted(found) if (known / name).is_file()]
 
 
 def hash_of(path: str | Path, hasher: Any) -> str:

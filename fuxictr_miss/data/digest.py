@@ -116,11 +116,8 @@ def _split_digest(folder: Path, split: str) -> str | None:
 
 def _files(folder: Path, split: str, ending: str) -> list[str]:
     file = folder / f"{split}.{ending}"
-    return files_at(file, ending) if file.exists() else _parts(folder / split, ending)
-
-
-def _parts(folder: Path, ending: str) -> list[str]:
-    return files_at(folder, ending) if folder.is_dir() else []
+    place = file if file.exists() else folder / split
+    return files_at(place, ending) if file.exists() or place.is_dir() else []
 
 
 def _parquet_digest(files: list[str]) -> str:

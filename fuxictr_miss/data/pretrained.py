@@ -118,17 +118,8 @@ def _text(keys: np.ndarray, file: str) -> np.ndarray:
     """Keys as FuxiCTR reads them."""
     try:
         return keys.astype(str)
-    except (UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: FuxiCTR takes keys in bytes for ASCII, and {_first_bad(keys)!r} is not; "
-            "write them as NumPy text."
+            f"{file}: FuxiCTR takes keys in bytes for ASCII, and {error.object!r} is not; write "
+            "them as NumPy text."
         ) from error
-
-
-def _first_bad(keys: np.ndarray) -> Any:
-    for key in keys:
-        try:
-            np.array([key]).astype(str)
-        except (UnicodeDecodeError, ValueError):
-            return key
-    return keys[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import matching_files
 from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader, TableRows
 from fuxictr_miss.preprocess.event_times import EventTimes
 from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
@@ -29,7 +29,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         if Path(pattern).is_dir():
             raise InputError(f"{pattern} is a folder. Name its files, such as '{pattern}/*.csv'.")
-        found = [Path(pattern)] if Path(pattern).exists() else _matching(Path(pattern))
+        found = [Path(pattern)] if Path(pattern).exists() else matching_files(pattern)
         if not found:
             raise InputError(f"There is no file {pattern} ({Path.cwd()} is the working folder).")
         files += found
@@ -41,15 +41,6 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
             raise InputError(f"--input names {file} twice; its rows would count twice.")
         seen.add(file.resolve())
     return files
-
-
-def _matching(pattern: Path) -> list[Path]:
-    known = Path()
-    parts = list(pattern.parts)
-    while parts and (known / parts[0]).exists():  # brackets in the name of a folder are no pattern
-        known /= parts.pop(0)
-    found = glob.glob(str(Path(*parts)), root_dir=known) if parts else []
-    return [known / name for name in sorted(found) if (known / name).is_file()]
 
 
 def read_tables(

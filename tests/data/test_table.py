@@ -392,6 +392,9 @@ def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
     written(folder, table())
     train, _, _ = build_dataset(config(folder))
     assert pl.read_parquet(Path(train), glob=False).height == 4
+    (folder / "train.parquet").rename(folder / "train-0.parquet")
+    params = config(folder, train_data=str(folder / "train-*.parquet"))
+    assert build_dataset(params)[0] == train
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
