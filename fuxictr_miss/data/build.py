@@ -285,12 +285,10 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
     try:
         for part in frame.collect().iter_slices(_ROWS_AT_ONCE):
             encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
-            columns = {name: np.asarray(values) for name, values in encoded.items()}
-            for name, values in columns.items():
-                digest.update(name, values)
-            table = pa.table({name: _arrow(values) for name, values in columns.items()})
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
+            rows = pa.record_batch({k: _arrow(np.asarray(v)) for k, v in encoded.items()})
+            digest.update(rows)
+            writer = writer or pq.ParquetWriter(path, rows.schema)
+            writer.write_batch(rows)
             progress.update(len(part))
     finally:
         if writer is not None:

@@ -72,22 +72,17 @@ class SplitDigest:
         self._columns: dict[str, Any] = {}
         self._kinds: dict[str, str] = {}
 
-    def update(self, name: str, values: np.ndarray, lengths: np.ndarray | None = None) -> None:
-        """Add rows of a column.
-
-        Args:
-            values: (rows,) or (rows, L); or, with `lengths`, the values of all rows in one.
-            lengths: (rows,) of a column of lists.
-        """
-        if values.ndim == 2:
-            lengths = np.full(len(values), values.shape[1])
-        if values.dtype == object:
-            values = np.frombuffer("\0".join(map(str, [*values, ""])).encode(), np.uint8)
-        hashes = self._columns.setdefault(name, (_hash(), _hash()))
-        self._kinds[name] = str(values.dtype)
-        hashes[0].update(np.ascontiguousarray(values).view(np.uint8))
-        if lengths is not None:
-            hashes[1].update(np.ascontiguousarray(lengths, np.int32).view(np.uint8))
+    def update(self, rows: pa.RecordBatch) -> None:
+        """Add some rows."""
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            values, lengths = _values(column)
+            if values.dtype == object:
+                values = np.frombuffer("\0".join(map(str, [*values, ""])).encode(), np.uint8)
+            hashes = self._columns.setdefault(name, (_hash(), _hash()))
+            self._kinds[name] = str(values.dtype)
+            hashes[0].update(np.ascontiguousarray(values).view(np.uint8))
+            if lengths is not None:
+                hashes[1].update(np.ascontiguousarray(lengths, np.int32).view(np.uint8))
 
     def hexdigest(self) -> str:
         digest = _hash()
@@ -129,12 +124,12 @@ def _parquet_digest(files: list[str]) -> str:
             pq.ParquetFile(path) as file,
         ):
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    digest.update(name, *_values(column))
+                digest.update(batch)
     return digest.hexdigest()
 
 
 def _values(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of all rows in one, and of a column of lists their lengths."""
     if not pa.types.is_nested(column.type):
         return column.to_numpy(zero_copy_only=False), None
     if pa.types.is_fixed_size_list(column.type):
