@@ -137,8 +137,11 @@ def _kind_of_type(dtype: pl.DataType) -> str:
 
 def _kind_of_text(time: pl.Series, where: str) -> str:
     """The kind of most of the times."""
+    whole = _whole(time).count()
+    if whole == time.count():  # as in most logs: nothing else need be tried
+        return INTEGER
     read = {
-        INTEGER: _whole(time).count(),
+        INTEGER: whole,
         NUMBER: _exact(time).count(),
         DATE: _dates(time, DATE).count(),
         ZONED: _dates(time, ZONED).count(),
