@@ -113,7 +113,7 @@ class Behavior:
         tokens = self.tokens(behaviors)  # (B, ..., J)
         columns = zip(self.tables, tokens.unbind(-1), strict=True)
         e = torch.stack([_looked_up(table, ids) for table, ids in columns], dim=-2)
-        return e * (tokens[..., 0] != 0)[..., None, None]
+        return e.mul_((tokens[..., 0] != 0)[..., None, None])
 
     def _position(self, behaviors: Tensor) -> Tensor:
         """(B, S) positions of the behaviors (B, S); arbitrary for `length` or more."""

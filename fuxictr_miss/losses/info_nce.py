@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fuxictr_miss.losses.checks import check_masks, check_size, check_temperature, check_views
-from fuxictr_miss.losses.parts import sum_over_parts
+from fuxictr_miss.losses.fused import FusedSum
 
 _NO_PAIR = -100  # the target that cross entropy ignores
 
@@ -33,9 +33,8 @@ def info_nce(
         temperature: τ > 0, a number or a scalar tensor, which may be learnable.
         group: (B,) integers; rows of one group are never each other's negatives. None: every row
             is a group of its own.
-        chunk_size: anchors a matrix product, to bound the memory: the backward pass computes the
-            similarities of each chunk again. None: only large batches are chunked. The loss is the
-            same.
+        chunk_size: anchors a matrix product, to bound the memory. None: only large batches are
+            chunked. The loss is the same.
         mask: (B,) or (P, B) booleans; a row outside the mask is neither anchor nor negative. None:
             all rows are in it.
         block_size: at most so many rows are each other's negatives: a larger batch is cut into
@@ -66,37 +65,43 @@ def info_nce(
     rows = anchor.shape[-2]  # B
     blocks = 1 if block_size is None else max(1, -(-rows // block_size))  # K
     with torch.autocast(anchor.device.type, enabled=False):
-        z = torch.stack([anchor, positive])
-        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
-        z1, z2 = z if z.dim() == 4 else z.unsqueeze(1)  # (P, B, D)
-        z1 = z1 / torch.as_tensor(temperature, dtype=z1.dtype, device=z1.device)
+        kind = torch.promote_types(anchor.dtype, torch.float32)
+        z1, z2 = (
+            z if z.dim() == 3 else z.unsqueeze(0) for z in (anchor.to(kind), positive.to(kind))
+        )
+        tau = torch.as_tensor(temperature, dtype=kind, device=z1.device)
+        z1 = z1 / (tau * _norm(z1))  # (P, B, D)
+        z2 = z2 / _norm(z2)
         mask = z1.new_ones(rows, dtype=torch.bool) if mask is None else mask
         mask = mask.expand(z1.shape[:2])  # (P, B)
         if group is not None:
             group = _cut(group.expand(1 if blocks == 1 else len(z1), -1), blocks)
         z1, z2, in_mask = _cut(z1, blocks), _cut(z2, blocks), _cut(mask, blocks)
-        total = sum_over_parts(_sum_of_terms, z1, z2, in_mask, group, chunk_size)
+        total = FusedSum.apply(_sum_of_terms, z1, z2, in_mask, group, chunk_size)
         return (total / mask.sum().clamp(min=1)).to(anchor.dtype)
 
 
-def _sum_of_terms(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, first: int) -> Tensor:
-    """Σ -log( ... ) of Eq. 15 over anchors of P sets.
+def _norm(z: Tensor) -> Tensor:
+    """(P, B, 1) lengths of the views, at least 1e-12."""
+    return torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+def _sum_of_terms(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None) -> Tensor:
+    """Σ_p Σ_x -log( ... ) of Eq. 15.
 
     Args:
-        z1: (P, c, D) the anchors, unit vectors over τ.
-        z2: (P, D, B) unit vectors of all rows.
+        z1: (P, B, D) anchors, unit vectors over τ.
+        z2: (P, B, D) unit vectors.
         mask: (P, B).
         group: (P, B), or (1, B) for all sets, or None.
-        first: row of the first anchor; the others follow it.
     """
-    own = torch.arange(first, first + z1.shape[1], device=z1.device)
-    far = torch.finfo(z1.dtype).min / 2  # exp(far) is 0, and 2 far is still finite
-    logits = torch.baddbmm(far * (~mask).unsqueeze(1).to(z1), z1, z2)  # (P, c, B)
+    row = torch.arange(z1.shape[1], device=z1.device)
+    excluded = ~mask.unsqueeze(1)  # (P, 1, B)
     if group is not None:
-        same_group = group[:, own, None] == group[:, None]  # (P or 1, c, B)
-        same_group.diagonal(first, 1, 2).fill_(False)  # the positive itself stays
-        logits.add_(same_group, alpha=far)
-    target = own.where(mask[:, first : first + len(own)], _NO_PAIR)
+        same_group = (group[:, :, None] == group[:, None]) & (row[:, None] != row)
+        excluded = excluded | same_group  # (P, B, B), row = anchor
+    logits = (z1 @ z2.mT).masked_fill(excluded, torch.finfo(z1.dtype).min)  # (P, B, B)
+    target = row.where(mask, _NO_PAIR)
     return F.cross_entropy(
         logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=_NO_PAIR
     )

@@ -55,8 +55,8 @@ class HorizontalConvolution(nn.Module):
         covered = windows[:, self._width] + self._step[:, None]  # (B, T, S)
         c = behavior.embed(covered)  # (B, T, S, J, K)
         kernels = self.kernels().expand(len(c), -1, -1)  # one product a row: einsum would copy c
-        g = (kernels @ c.flatten(2)).unflatten(2, c.shape[2:])  # Eq. 19, (B, M, S, J, K)
-        return g.relu() if self.relu else g
+        g = kernels @ c.flatten(2)  # Eq. 19
+        return (g.relu_() if self.relu else g).unflatten(2, c.shape[2:])
 
 
 class VerticalConvolution(nn.Module):

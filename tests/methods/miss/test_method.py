@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.losses import parts
+from fuxictr_miss.losses import fused
 from fuxictr_miss.methods.base import SSLLosses, get_method
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_feature_pairs, draw_interest_pairs
@@ -418,7 +418,7 @@ class _Operations(TorchDispatchMode):
 def test_no_loop_runs_over_users_positions_pairs_or_widths(
     extractor: str, make_ids: Callable, make_tables: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "SIMILARITIES_PER_PART", 2**30)  # memory is not cut into parts
+    monkeypatch.setattr(fused, "SIMILARITIES_PER_PART", 2**30)  # memory is not cut into parts
     counts = []
     for rows, max_len, more in ((2, 6, 1), (50, 30, 4)):
         tables = make_tables(3, K)
