@@ -11,8 +11,10 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.data import data_digest
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write
+
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)
 
 
 def data_of(model: BaseModel) -> str:
@@ -29,11 +31,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         InputError: the disk is full or not writable; the old file at `path` stays.
     """
-    try:
-        with atomic_write(path) as unfinished:
-            torch.save(state, unfinished)
-    except RuntimeError as error:  # torch reports a failed write as one
-        raise InputError(f"Cannot write {path} ({error}): free some space.") from error
+    # torch reports a failed write as a RuntimeError
+    with (
+        explained(RuntimeError, f"Cannot write {path}", "free some space"),
+        atomic_write(path) as unfinished,
+    ):
+        torch.save(state, unfinished)
 
 
 def write_error(path: Path, error: Exception) -> InputError:
@@ -54,14 +57,9 @@ def load(path: Path, data: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or it was trained on other data.
     """
-    try:
+    what = f"{path} cannot be read as a checkpoint of fuxictr_miss"
+    with explained(_UNREADABLE, what, "train again without --resume, or fetch the file again"):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path} cannot be read as a checkpoint of fuxictr_miss ({reason}): train again "
-            "without --resume, or fetch the file again."
-        ) from error
     trained_on = _data_in(content)
     if data is not None and trained_on != data:
         said = f"was trained on other data (digest {trained_on})"
@@ -84,7 +82,7 @@ def remove_own(path: Path) -> None:
         return
     try:
         ours = _data_in(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+    except _UNREADABLE:
         ours = None
     if ours is None:
         raise InputError(

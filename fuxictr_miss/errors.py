@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -29,6 +30,25 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     close = closest(str(name), names)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+
+
+@contextmanager
+def explained(
+    errors: type[Exception] | tuple[type[Exception], ...], what: str, then: str
+) -> Iterator[None]:
+    """Make one sentence of a library's error: "<what> (<its reason>): <then>."
+
+    with explained(OSError, f"{path} cannot be read", "build the data set again"):
+        text = path.read_text()
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+        reason = " ".join(lines[0].split()) if lines else type(error).__name__
+        raise InputError(f"{what} ({reason}): {then}.") from error
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,8 @@ def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None
 
 
 def _evaluates_itself(model: BaseModel) -> bool:
-    kind = type(model)
-    return (
-        kind.evaluate is not BaseModel.evaluate
-        or kind.evaluate_metrics is not BaseModel.evaluate_metrics
-    )
+    own = (type(model).evaluate, type(model).evaluate_metrics)
+    return own != (BaseModel.evaluate, BaseModel.evaluate_metrics)
 
 
 # PyTorch sums several positions at a time. Trimming padding to multiples of that number hardly
@@ -128,12 +125,13 @@ def _finite(values: dict[str, float], where: str) -> dict[str, float]:
 
 def _check_defined(name: str, y_true: np.ndarray, group: np.ndarray | None, where: str) -> None:
     """Refuse a metric that is undefined for these labels and groups, whatever the predictions."""
-    if _by_group(name) and group is None:
+    ranked = name == "MRR" or name.startswith("NDCG")
+    if group is None and (ranked or name in _WEIGHTS):
         raise InputError(
             f"{name} needs groups: set group_id in the data set's config to the column that holds "
             "the group of a row, for example user_id."
         )
-    if name == "MRR" or name.startswith("NDCG"):
+    if ranked:
         return
     if (other := y_true[~np.isin(y_true, (0, 1))]).size:
         raise InputError(f"{name} needs labels 0 and 1; {where} holds {other[0]:g}.")
@@ -142,19 +140,12 @@ def _check_defined(name: str, y_true: np.ndarray, group: np.ndarray | None, wher
             f"AUC of {where} is not defined: all {len(y_true)} labels are {y_true[0]:g}. It needs "
             "rows of both labels: split the data anew or set metrics: [logloss]."
         )
-    if name in _WEIGHTS and group is not None and not _has_mixed_group(y_true, group):
+    mixed = group is None or np.isin(group[y_true == 1], group[y_true == 0]).any()
+    if name in _WEIGHTS and not mixed:
         raise InputError(
             f"{name} of {where} is not defined: no group has rows of both labels; set another "
             "group_id or other metrics."
         )
-
-
-def _by_group(name: str) -> bool:
-    return name in _WEIGHTS or name == "MRR" or name.startswith("NDCG")
-
-
-def _has_mixed_group(y_true: np.ndarray, group: np.ndarray) -> bool:
-    return bool(np.isin(group[y_true == 1], group[y_true == 0]).any())
 
 
 def _value(
@@ -181,7 +172,11 @@ def _value(
     assert group is not None
     if name in _WEIGHTS:
         return _grouped_auc(y_true, y_pred, group, by_rows=_WEIGHTS[name])
-    return _mean_of_groups(MRR if name == "MRR" else _ndcg(name), y_true, y_pred, group)
+    match = _NDCG.fullmatch(name)
+    metric = NDCG(int(match[1])) if match else MRR
+    order = np.argsort(group, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return float(np.mean([metric(y_true[rows], y_pred[rows]) for rows in groups]))
 
 
 def _calibration_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
@@ -193,24 +188,6 @@ def _calibration_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     edges = np.quantile(y_pred, np.linspace(0, 1, 16)[1:-1])
     excess = np.bincount(np.searchsorted(edges, y_pred), weights=y_pred - y_true)
     return float(np.abs(excess).sum() / len(y_pred))
-
-
-def _ndcg(name: str) -> NDCG:
-    match = _NDCG.fullmatch(name)
-    assert match is not None
-    return NDCG(int(match[1]))
-
-
-def _mean_of_groups(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    group: np.ndarray,
-) -> float:
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order])) + 1
-    parts = np.split(order, starts)
-    return float(np.mean([metric(y_true[rows], y_pred[rows]) for rows in parts]))
 
 
 @torch.no_grad()

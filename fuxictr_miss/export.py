@@ -21,7 +21,7 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.embeddings import main_tables, side_by_side
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write, writable
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
@@ -56,10 +56,9 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     path = check_embeddings_path(path)
     feature_map = model.feature_map
     vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
-    try:
+    what = f"The model's vocabulary {vocabulary_file} cannot be read"
+    with explained((OSError, ValueError), what, "build the data set again"):
         vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The model's vocabulary cannot be read: {error}.") from error
     embedded = [name for name in feature_map.features if name in vocabulary]
     sequences = [name for name in embedded if feature_map.features[name]["type"] == "sequence"]
     layers = [

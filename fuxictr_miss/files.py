@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import explained
 
 
 @contextmanager
@@ -29,19 +31,35 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     final = Path(os.path.realpath(path))
     unfinished = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise InputError(
-            f"Cannot write {path} ({reason}): free some space or name another folder."
-        ) from error
+        with explained(OSError, f"Cannot write {path}", "free some space or name another folder"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, final)
     finally:
         if os.path.lexists(unfinished):
             os.unlink(unfinished)
+
+
+def matching_files(pattern: str | Path) -> list[Path]:
+    """The files that a glob means, in alphabetical order.
+
+    Brackets or stars in the name of a folder that is there are no pattern.
+    """
+    known, parts = Path(), list(Path(pattern).parts)
+    while parts and (known / parts[0]).exists():
+        known /= parts.pop(0)
+    found = glob.glob(str(Path(*parts)), root_dir=known) if parts else []
+    return [known / name for name in sorted(found) if (known / name).is_file()]
+
+
+def hash_of(path: str | Path, hasher: Any) -> str:
+    """The digest of a file's bytes by a new hash object of hashlib's."""
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def writable(folder: str | Path) -> bool:

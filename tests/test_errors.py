@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_miss.errors import InputError, run_command, unknown
+from fuxictr_miss.errors import InputError, explained, run_command, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,3 +94,26 @@ def test_an_unknown_name_is_shown_with_the_closest_and_all_valid_ones():
     said = str(unknown("optimizer", "adamm", ["SGD", "Adam"]))
     assert said == "Unknown optimizer 'adamm'. Did you mean 'Adam'? Valid: Adam, SGD."
     assert str(unknown("seed", 3, ["a"])) == "Unknown seed 3. Valid: a."
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "No space left on device"),
+        (ValueError("first  line\nsecond"), "first line"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_an_error_of_a_library_becomes_one_sentence(error, reason):
+    with (
+        pytest.raises(InputError, match=rf"^a cannot be read \({reason}\): fetch it again\.$"),
+        explained((OSError, ValueError), "a cannot be read", "fetch it again"),
+    ):
+        raise error
+
+
+def test_a_sentence_of_ours_and_an_error_that_is_not_named_stay_as_they_are():
+    for error in (InputError("No."), KeyError("a")):
+        with pytest.raises(type(error)) as raised, explained(ValueError, "a", "b"):
+            raise error
+        assert raised.value is error

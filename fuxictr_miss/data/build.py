@@ -33,7 +33,7 @@ from fuxictr_miss.data.pretrained import (
 from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _FORMATS = ("csv", "parquet")
 _ENCODER = 2  # data that an earlier encoder wrote is built again
@@ -201,11 +201,9 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     fitted_on = splits["train"] if config.vocab_scope == "train" else everything
     if inputs.items:
         fitted_on = pl.concat([everything, _items(config, inputs)], how="diagonal")
-    try:
+    what = f"The splits of {config.dataset_id} cannot be read"
+    with explained(pl.exceptions.PolarsError, what, "write their files again"):
         processor.count(fitted_on, everything, config.min_categr_count)
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"The splits of {config.dataset_id} cannot be read: {reason}") from error
     return _Raw(processor, splits, fitted_on, rows)
 
 
@@ -294,12 +292,10 @@ def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progres
     try:
         for part in frame.collect().iter_slices(_ROWS_AT_ONCE):
             encoded = processor.transform({c: part[c].to_numpy() for c in part.columns})
-            columns = {name: np.asarray(values) for name, values in encoded.items()}
-            for name, values in columns.items():
-                digest.update(name, values)
-            table = pa.table({name: _arrow(values) for name, values in columns.items()})
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
+            rows = pa.record_batch({k: _arrow(np.asarray(v)) for k, v in encoded.items()})
+            digest.update(rows)
+            writer = writer or pq.ParquetWriter(path, rows.schema)
+            writer.write_batch(rows)
             progress.update(len(part))
     finally:
         if writer is not None:

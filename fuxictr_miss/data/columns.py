@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from fuxictr_miss.errors import InputError, unknown
+from fuxictr_miss.errors import InputError, closest, unknown
 
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")
@@ -31,8 +31,10 @@ def feature_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     columns = [_checked(column) for column in named if column.get("active", True)]
     if not columns:
         raise InputError("No entry of feature_cols is active.")
-    labels = [column["name"] for column in label_columns(params)]
-    _refuse_twice([column["name"] for column in columns] + labels)
+    times = Counter(column["name"] for column in (*columns, *label_columns(params)))
+    name, most = times.most_common(1)[0]
+    if most > 1:
+        raise InputError(f"The data set's config names the column {name!r} twice.")
     _check_sharing(columns)
     _check_group_id(params, columns)
     _one_type_a_table(columns)
@@ -165,14 +167,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _refuse_twice(names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"The data set's config names the column {name!r} twice.")
-        seen.add(name)
-
-
 def _check_sharing(columns: list[dict[str, Any]]) -> None:
     before: list[str] = []
     for column in columns:
@@ -181,7 +175,7 @@ def _check_sharing(columns: list[dict[str, Any]]) -> None:
             raise InputError(
                 f"Feature {column['name']!r} shares the embedding of {target!r}, which is not an "
                 f"active categorical or sequence column before it in feature_cols."
-                f"{_closest(str(target), before)}"
+                f"{_hint(str(target), before)}"
             )
         if column["type"] in _HAS_TABLE:
             before.append(column["name"])
@@ -193,7 +187,7 @@ def _check_group_id(params: Mapping[str, Any], columns: list[dict[str, Any]]) ->
     if group_id is not None and group_id not in names:
         raise InputError(
             f"group_id {group_id!r} is not an active column of feature_cols."
-            f"{_closest(str(group_id), names)}"
+            f"{_hint(str(group_id), names)}"
         )
     grouped = [metric for metric in metrics if str(metric).startswith(GROUP_METRICS)]
     if group_id is None and grouped and isinstance(metrics, list | tuple):
@@ -203,8 +197,8 @@ def _check_group_id(params: Mapping[str, Any], columns: list[dict[str, Any]]) ->
         )
 
 
-def _closest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def _hint(name: str, names: list[str]) -> str:
+    close = closest(name, names)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fuxictr_miss.data.files import file_digest, files_at
 from fuxictr_miss.data.folder import SPLITS, read_stamp, unchanged
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _ROWS_AT_ONCE = 65_536
 _OTHERS = ("npz", "h5", "csv")  # other formats of FuxiCTR's
@@ -77,22 +77,17 @@ class SplitDigest:
         self._columns: dict[str, Any] = {}
         self._kinds: dict[str, str] = {}
 
-    def update(self, name: str, values: np.ndarray, lengths: np.ndarray | None = None) -> None:
-        """Add rows of a column.
-
-        Args:
-            values: (rows,) or (rows, L); or, with `lengths`, the values of all rows in one.
-            lengths: (rows,) of a column of lists.
-        """
-        if values.ndim == 2:
-            lengths = np.full(len(values), values.shape[1])
-        if values.dtype == object:
-            values = np.frombuffer("\0".join(map(str, [*values, ""])).encode(), np.uint8)
-        hashes = self._columns.setdefault(name, (_hash(), _hash()))
-        self._kinds[name] = str(values.dtype)
-        hashes[0].update(np.ascontiguousarray(values).view(np.uint8))
-        if lengths is not None:
-            hashes[1].update(np.ascontiguousarray(lengths, np.int32).view(np.uint8))
+    def update(self, rows: pa.RecordBatch) -> None:
+        """Add some rows."""
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            values, lengths = _values(column)
+            if values.dtype == object:
+                values = np.frombuffer("\0".join(map(str, [*values, ""])).encode(), np.uint8)
+            hashes = self._columns.setdefault(name, (_hash(), _hash()))
+            self._kinds[name] = str(values.dtype)
+            hashes[0].update(np.ascontiguousarray(values).view(np.uint8))
+            if lengths is not None:
+                hashes[1].update(np.ascontiguousarray(lengths, np.int32).view(np.uint8))
 
     def hexdigest(self) -> str:
         digest = _hash()
@@ -107,10 +102,8 @@ def _hash() -> Any:
 
 
 def _json(path: Path) -> Any:
-    try:
+    with explained((OSError, ValueError), f"{path} cannot be read", "build the data set first"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); build the data set first.") from error
 
 
 def _split_digest(folder: Path, split: str) -> str | None:
@@ -123,27 +116,25 @@ def _split_digest(folder: Path, split: str) -> str | None:
 
 def _files(folder: Path, split: str, ending: str) -> list[str]:
     file = folder / f"{split}.{ending}"
-    return files_at(file, ending) if file.exists() else _parts(folder / split, ending)
-
-
-def _parts(folder: Path, ending: str) -> list[str]:
-    return files_at(folder, ending) if folder.is_dir() else []
+    place = file if file.exists() else folder / split
+    return files_at(place, ending) if file.exists() or place.is_dir() else []
 
 
 def _parquet_digest(files: list[str]) -> str:
     digest = SplitDigest()
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_ROWS_AT_ONCE):
-                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                        digest.update(name, *_values(column))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} cannot be read as parquet ({error}).") from error
+        what = f"{path} cannot be read as parquet"
+        with (
+            explained((OSError, pa.ArrowException), what, "build the data set again"),
+            pq.ParquetFile(path) as file,
+        ):
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                digest.update(batch)
     return digest.hexdigest()
 
 
 def _values(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of all rows in one, and of a column of lists their lengths."""
     if not pa.types.is_nested(column.type):
         return column.to_numpy(zero_copy_only=False), None
     if pa.types.is_fixed_size_list(column.type):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from pathlib import Path
+
+from fuxictr_miss.files import hash_of, matching_files
 
 
 def files_at(path: str | Path, ending: str) -> list[str]:
@@ -26,16 +27,10 @@ def files_at(path: str | Path, ending: str) -> list[str]:
     if place.is_dir():
         found = (each for each in place.iterdir() if each.name[:1] != "." and each.is_file())
         return sorted(os.path.join(path, f.name) for f in found if f.name.endswith(f".{ending}"))
-    pattern = str(path)
-    if not pattern.endswith(ending):
-        pattern = os.path.join(pattern, f"*.{ending}")
-    return sorted(f for f in glob.glob(pattern) if os.path.isfile(f))
+    pattern = place if place.name.endswith(ending) else place / f"*.{ending}"
+    return [str(file) for file in matching_files(pattern)]
 
 
 def file_digest(path: str | Path) -> str:
     """Equal for files of equal bytes only."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_of(path, hashlib.blake2b(digest_size=16))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fuxictr.preprocess.tokenizer import load_pretrain_emb
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +107,10 @@ def check_overlap(feature: str, file: str, vocabulary: Mapping[Any, int], oov: i
 
 
 def _read(file: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
+    # whatever h5py, NumPy and polars raise for a file that is not one
+    what = f"{file} cannot be read as embeddings with 'key' and 'value'"
+    with explained(Exception, what, "write it again, or remove pretrained_emb"):
         keys, vectors = load_pretrain_emb(file, keys=["key", "value"])
-    except Exception as error:  # whatever h5py, NumPy and polars raise for a file that is not one
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{file} cannot be read as embeddings with 'key' and 'value' ({reason})."
-        ) from error
     return np.asarray(keys), np.asarray(vectors)
 
 
@@ -121,17 +118,8 @@ def _text(keys: np.ndarray, file: str) -> np.ndarray:
     """Keys as FuxiCTR reads them."""
     try:
         return keys.astype(str)
-    except (UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: FuxiCTR takes keys in bytes for ASCII, and {_first_bad(keys)!r} is not; "
-            "write them as NumPy text."
+            f"{file}: FuxiCTR takes keys in bytes for ASCII, and {error.object!r} is not; write "
+            "them as NumPy text."
         ) from error
-
-
-def _first_bad(keys: np.ndarray) -> Any:
-    for key in keys:
-        try:
-            np.array([key]).astype(str)
-        except (UnicodeDecodeError, ValueError):
-            return key
-    return keys[0]

@@ -7,6 +7,7 @@ such row looked up, to say where it stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.id_text import id_text, largest_exact
 
-_EXACT = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}  # larger ids lose digits
 _WORDS = pl.element()  # of a list
 
 
@@ -60,7 +61,7 @@ def open_table(
     Raises:
         InputError: it cannot be opened, or a column is missing or of a type that cannot be used.
     """
-    everything = [*columns, *labels]
+    everything = [*columns, *_with_kind(labels, binary)]
     computed = any("preprocess" in column for column in everything)
     try:
         raw = _scan(file, [c["name"] for c in everything], separator, computed)
@@ -68,19 +69,10 @@ def open_table(
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(file, error) from error
     _check_present(file, everything if required else [], schema.names())
-    selected, rules = [], []
-    for place, column in enumerate(everything):
-        name = column["name"]
-        if name not in schema:
-            continue
-        if "preprocess" in column:
-            if Path(file).suffix == ".csv":  # FuxiCTR's own functions expect the type declared
-                selected.append(_declared(column))
-            continue
-        label = binary[place - len(columns)] if place >= len(columns) else None
-        expression, found = _as_configured(file, column, schema[name], label)
-        selected.append(expression.alias(name))
-        rules += found
+    present = [c for c in everything if c["name"] in schema]
+    selected, rules = _typed(file, schema, [c for c in present if "preprocess" not in c])
+    if Path(file).suffix == ".csv":  # FuxiCTR's own functions expect the type declared
+        selected += [_declared(column) for column in present if "preprocess" in column]
     frame = raw.with_columns(selected) if computed else raw.select(selected)
     return Table(file, raw, frame, rules, separator)
 
@@ -91,14 +83,8 @@ def check_computed(
     columns: list[dict[str, Any]],
 ) -> pl.LazyFrame:
     """The same for columns that FuxiCTR's `preprocess` made out of others."""
-    schema = frame.collect_schema()
-    selected, rules = [], []
-    for column in columns:
-        if "preprocess" in column:
-            name = column["name"]
-            expression, found = _as_configured(place, column, schema[name], None)
-            selected.append(expression.alias(name))
-            rules += found
+    made = [column for column in columns if "preprocess" in column]
+    selected, rules = _typed(place, frame.collect_schema(), made)
     if selected:
         check([Table(place, frame, frame, rules)])
     return frame.with_columns(selected)
@@ -164,16 +150,12 @@ def _scan(file: str, names: list[str], separator: str, computed: bool) -> pl.Laz
         return pl.scan_parquet(file, low_memory=False, glob=False)
     if len(separator.encode()) != 1:
         raise InputError(f"sep must be one character, got {separator!r}.")
-    if not computed:  # everything as text: what is no number is found here, with its row
-        return pl.scan_csv(
-            file, separator=separator, infer_schema=False, low_memory=False, glob=False
-        )
-    header = pl.scan_csv(file, separator=separator, infer_schema=False, glob=False)
-    present = header.collect_schema().names()
-    text = {name: pl.String for name in names if name in present}
-    return pl.scan_csv(
-        file, separator=separator, schema_overrides=text, low_memory=False, glob=False
-    )
+    scan = partial(pl.scan_csv, file, separator=separator, low_memory=False, glob=False)
+    text = scan(infer_schema=False)  # what is no number is found here, with its row
+    if not computed:
+        return text
+    present = text.collect_schema().names()
+    return scan(schema_overrides={name: pl.String for name in names if name in present})
 
 
 def _check_present(file: str, columns: list[dict[str, Any]], present: list[str]) -> None:
@@ -236,25 +218,28 @@ def _check_text(file: str, block: bytes, before: int) -> None:
 def _check_quoted(table: Table, width: int) -> None:
     """The same for a file in which separators may stand in quotes."""
     names = table.raw.collect_schema().names()
-    try:
-        parts = pa_csv.open_csv(
-            table.file,
-            parse_options=pa_csv.ParseOptions(delimiter=table.separator, newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), include_columns=names[:1]
-            ),
-        )
-        for _ in parts:
+    parse = pa_csv.ParseOptions(delimiter=table.separator, newlines_in_values=True)
+    convert = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=names[:1]
+    )
+    what = f"{table.file} cannot be read as csv with {width} fields a line"
+    with explained((pa.ArrowException, OSError), what, "mend the line or its quotes"):
+        for _ in pa_csv.open_csv(table.file, parse_options=parse, convert_options=convert):
             pass
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{table.file} cannot be read as csv with {width} fields a line ({reason}); mend the "
-            "line or its quotes."
-        ) from error
 
 
 # ---------------------------------------------------------------------- types
+
+
+# a column as the config wants it, and what none of its rows may be, with a sentence
+Typed = tuple[pl.Expr, list[tuple[pl.Expr, str]]]
+
+
+def _with_kind(labels: list[dict[str, Any]], binary: list[bool]) -> list[dict[str, Any]]:
+    return [
+        {**label, "type": "label", "binary": is_binary}
+        for label, is_binary in zip(labels, binary, strict=True)
+    ]
 
 
 def _declared(column: Mapping[str, Any]) -> pl.Expr:
@@ -262,196 +247,157 @@ def _declared(column: Mapping[str, Any]) -> pl.Expr:
     return pl.col(column["name"]).cast(types.get(column["dtype"], pl.String))
 
 
-def _as_configured(
-    file: str, column: Mapping[str, Any], dtype: pl.DataType, binary: bool | None
-) -> tuple[pl.Expr, list[Rule]]:
-    """A raw column as its type in the config, and what it may not hold.
-
-    Args:
-        binary: of a label, whether it is 0 or 1; None: it is a feature.
-    """
-    name, kind = column["name"], column.get("type")
-    raw = pl.col(name)
-    if binary is not None:
-        return _label(file, column, dtype, binary)
-    if kind == "embedding":
-        return _vector(file, column, dtype)
-    if kind == "numeric":
-        return _number(file, column, dtype)
-    if kind == "sequence" and isinstance(dtype, pl.List | pl.Array):
-        return _joined(file, column, dtype)
-    if column["dtype"] == "int":
-        return _whole(file, name, dtype)
-    text = _text(raw, dtype)
-    if text is None:
-        raise _wrong_type(file, name, dtype, "ids: text or whole numbers")
-    if "fill_na" in column:  # an empty text is as missing as a null
-        text = pl.when(text != "").then(text)
-    return text, [Rule(name, broken, says) for broken, says in _no_id(raw, dtype)]
+def _typed(
+    file: str, schema: pl.Schema, columns: list[dict[str, Any]]
+) -> tuple[list[pl.Expr], list[Rule]]:
+    """Raw columns as their types in the config, and what they may not hold."""
+    selected, rules = [], []
+    for column in columns:
+        name, dtype, kind = column["name"], schema[column["name"]], column["type"]
+        if kind not in ("label", "numeric", "embedding"):
+            is_list = kind == "sequence" and isinstance(dtype, pl.List | pl.Array)
+            kind = "list" if is_list else "int" if column["dtype"] == "int" else "id"
+        read, wanted = _READERS[kind]
+        typed = read(pl.col(name), dtype, column)
+        if typed is None:
+            raise InputError(
+                f"{file}: column {name!r} is {dtype}, where the config wants {wanted}; convert the "
+                "column or set its type in feature_cols."
+            )
+        selected.append(typed[0].alias(name))
+        rules += [Rule(name, broken, says) for broken, says in typed[1]]
+    return selected, rules
 
 
-def _wrong_type(file: str, name: str, dtype: pl.DataType, wanted: str) -> InputError:
-    return InputError(
-        f"{file}: column {name!r} is {dtype}, where the config wants {wanted}; convert the column "
-        "or set its type in feature_cols."
-    )
-
-
-def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
-    """The one text of an id: 4, 4.0 and "4" are the same."""
-    if dtype == pl.String:
-        return raw
-    if dtype.is_float():
-        whole = raw.cast(pl.Float64)
-        number = pl.when(whole == whole.floor()).then(whole.cast(pl.Int64, strict=False))
-        text = number.cast(pl.String).fill_null(whole.cast(pl.String))
-        return pl.when(raw.is_not_nan()).then(text)
-    if isinstance(dtype, pl.Decimal):
-        return raw.cast(pl.String).str.replace(r"\.0+$", "")
+def _id(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         return None
-    return raw.cast(pl.String, strict=False)
-
-
-def _no_id(raw: pl.Expr, dtype: pl.DataType) -> list[tuple[pl.Expr, str]]:
+    text, rules = id_text(raw, dtype), []
+    if "fill_na" in column:  # an empty text is as missing as a null
+        text = pl.when(text != "").then(text)
     if dtype.is_float():
-        most = next(limit for kind, limit in _EXACT.items() if dtype == kind)
-        return [
+        most = largest_exact(dtype)
+        lost = raw.is_not_nan() & (raw.abs() > most)
+        rules = [
             (raw.is_infinite(), "an id must be finite"),
-            (
-                raw.is_not_nan() & (raw.abs() > most),
-                f"ids above {most} lose digits as {dtype}: write whole numbers or text",
-            ),
+            (lost, f"ids above {most} lose digits as {dtype}: write whole numbers or text"),
         ]
-    return []
+    return text, rules
 
 
-def _joined(
-    file: str, column: Mapping[str, Any], dtype: pl.List | pl.Array
-) -> tuple[pl.Expr, list[Rule]]:
+def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None:
     """Histories that are lists, as text."""
-    name, splitter = column["name"], column.get("splitter", "^")
-    inner: Any = dtype.inner
-    raw = pl.col(name)
-    if isinstance(dtype, pl.Array):
-        raw = raw.arr.to_list()
-    text = _text(_WORDS, inner)
-    if text is None:
-        raise _wrong_type(file, name, dtype, "a list of ids")
-    rules = [
-        Rule(name, raw.list.eval(broken).list.any().fill_null(False), f"in it {says}")
-        for broken, says in _no_id(_WORDS, inner)
-    ]
-    words = raw.list.eval(text.fill_null(""))
-    if inner == pl.String:
-        holds = raw.list.eval(_WORDS.str.contains(splitter, literal=True)).list.any()
+    splitter = column.get("splitter", "^")
+    raw = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
+    typed = _id(_WORDS, dtype.inner, {})
+    if typed is None:
+        return None
+    text, rules = typed
+    rules = [(broken, f"in it {says}") for broken, says in rules]
+    if dtype.inner == pl.String:
         says = f"an id in it holds the splitter {splitter!r}: set another splitter in feature_cols"
-        rules.append(Rule(name, holds.fill_null(False), says))
-    return words.list.join(splitter), rules
+        rules.append((_WORDS.str.contains(splitter, literal=True), says))
+    return raw.list.eval(text.fill_null("")).list.join(splitter), [
+        (raw.list.eval(broken).list.any().fill_null(False), says) for broken, says in rules
+    ]
 
 
-def _whole(file: str, name: str, dtype: pl.DataType) -> tuple[pl.Expr, list[Rule]]:
+def _whole(raw: pl.Expr, dtype: pl.DataType, _: Mapping[str, Any]) -> Typed | None:
     """Whole numbers; NaN, and an empty field, are missing."""
-    raw = pl.col(name)
-    if dtype == pl.String:
-        stripped = raw.str.strip_chars()
-        number = stripped.cast(pl.Int64, strict=False)
-        decimal = stripped.cast(pl.Float64, strict=False)
-        decimal = pl.when(decimal.is_not_nan()).then(decimal)
-        number = number.fill_null(_if_whole(decimal))
-        missing = raw.is_null() | (stripped == "") | (stripped.str.to_lowercase() == "nan")
-    elif dtype.is_float():
-        number = _if_whole(pl.when(raw.is_not_nan()).then(raw.cast(pl.Float64)))
-        missing = raw.is_null() | raw.is_nan()
-    elif dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
-        number, missing = raw.cast(pl.Int64, strict=False), raw.is_null()
-    else:
-        raise _wrong_type(file, name, dtype, "whole numbers (dtype int)")
+    real = _real(raw, dtype)
+    if real is None:
+        return None
+    decimal, no_number = real
+    text = raw.str.strip_chars() if dtype == pl.String else raw
+    number = text.cast(pl.Int64, strict=False)
+    if dtype.is_float() or dtype.is_decimal():  # the cast would drop a fraction
+        number = pl.lit(None, pl.Int64)
+    exact = (decimal == decimal.floor()) & (decimal.abs() <= largest_exact(pl.Float64()))
+    number = number.fill_null(pl.when(exact).then(decimal.cast(pl.Int64, strict=False)))
     says = "dtype int needs a whole number of 64 bits: correct it, or set another dtype"
-    return number, [Rule(name, number.is_null() & ~missing, says)]
+    return number, [(number.is_null() & (decimal.is_not_null() | no_number), says)]
 
 
-def _if_whole(number: pl.Expr) -> pl.Expr:
-    exact = (number == number.floor()) & (number.abs() <= _EXACT[pl.Float64])
-    return pl.when(exact).then(number.cast(pl.Int64, strict=False))
-
-
-def _real(file: str, name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
+def _real(raw: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr] | None:
     """A number, null where there is none; and where something is there that is none."""
-    raw = pl.col(name)
     if dtype == pl.String:
-        stripped = raw.str.strip_chars()
-        number = stripped.cast(pl.Float64, strict=False)
-        return number.fill_nan(None), number.is_null() & (stripped != "").fill_null(False)
+        text = raw.str.strip_chars()
+        number = text.cast(pl.Float64, strict=False)
+        return number.fill_nan(None), number.is_null() & (text != "").fill_null(False)
     if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
         return raw.cast(pl.Float64).fill_nan(None), pl.lit(False)
-    raise _wrong_type(file, name, dtype, "numbers")
+    return None
+
+
+def _number(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
+    real = _real(raw, dtype)
+    if real is None:
+        return None
+    number, no_number = real
+    rules = [
+        (no_number, "a numeric feature needs a number"),
+        (_too_large(number), "a numeric feature must be finite in 32 bits"),
+    ]
+    if column.get("fill_na") is None:
+        says = "a numeric feature needs a number: set fill_na in its entry of feature_cols"
+        rules.append((number.is_null() & ~no_number, says))
+    else:
+        number = number.fill_null(float(column["fill_na"]))
+    return _of_dtype(number, rules, column)
+
+
+def _label(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
+    real = _real(raw, dtype)
+    if real is None:
+        return None
+    number, _ = real
+    if dtype == pl.String:  # CSV: true and false, as parquet's Boolean
+        words = {"true": 1.0, "false": 0.0}
+        number = raw.str.strip_chars().str.to_lowercase().replace_strict(words, default=number)
+    rule = (number.is_null() | _too_large(number), "a label must be a finite number")
+    if column["binary"]:
+        rule = (
+            ~number.is_in([0.0, 1.0]).fill_null(False),
+            "a label of binary_classification is 0 or 1: map the labels, or set task: regression "
+            "with a loss for it",
+        )
+    return _of_dtype(number, [rule], column)
 
 
 def _too_large(number: pl.Expr) -> pl.Expr:
     return number.cast(pl.Float32, strict=False).is_infinite().fill_null(False)
 
 
-def _number(file: str, column: Mapping[str, Any], dtype: pl.DataType) -> tuple[pl.Expr, list[Rule]]:
-    name, fill = column["name"], column.get("fill_na")
-    number, no_number = _real(file, name, dtype)
-    rules = [
-        Rule(name, no_number, "a numeric feature needs a number"),
-        Rule(name, _too_large(number), "a numeric feature must be finite in 32 bits"),
-    ]
-    if fill is None:
-        says = "a numeric feature needs a number: set fill_na in its entry of feature_cols"
-        rules.append(Rule(name, number.is_null() & ~no_number, says))
-    else:
-        number = number.fill_null(float(fill))
-    return _of_dtype(number, column), rules + _fractions(number, column)
-
-
-def _label(
-    file: str, column: Mapping[str, Any], dtype: pl.DataType, binary: bool
-) -> tuple[pl.Expr, list[Rule]]:
-    name = column["name"]
-    raw = pl.col(name)
-    number, _ = _real(file, name, dtype)
-    if dtype == pl.String:  # CSV: true and false, as parquet's Boolean
-        word = raw.str.strip_chars().str.to_lowercase()
-        number = pl.when(word == "true").then(1.0).when(word == "false").then(0.0).otherwise(number)
-    if binary:
-        says = (
-            "a label of binary_classification is 0 or 1: map the labels, or set task: regression "
-            "with a loss for it"
-        )
-        return _of_dtype(number, column), [
-            Rule(name, ~number.is_in([0.0, 1.0]).fill_null(False), says)
-        ]
-    rules = [
-        Rule(name, number.is_null() | _too_large(number), "a label must be a finite number"),
-        *_fractions(number, column),
-    ]
-    return _of_dtype(number, column), rules
-
-
-def _fractions(number: pl.Expr, column: Mapping[str, Any]) -> list[Rule]:
+def _of_dtype(
+    number: pl.Expr, rules: list[tuple[pl.Expr, str]], column: Mapping[str, Any]
+) -> Typed:
     if column["dtype"] != "int":
-        return []
+        return number, rules
+    fraction = (number != number.floor()).fill_null(False)
     says = "dtype int needs a whole number: set dtype: float"
-    return [Rule(column["name"], (number != number.floor()).fill_null(False), says)]
+    return number.cast(pl.Int64, strict=False), [*rules, (fraction, says)]
 
 
-def _of_dtype(number: pl.Expr, column: Mapping[str, Any]) -> pl.Expr:
-    return number.cast(pl.Int64, strict=False) if column["dtype"] == "int" else number
-
-
-def _vector(file: str, column: Mapping[str, Any], dtype: pl.DataType) -> tuple[pl.Expr, list[Rule]]:
+def _vector(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
     """A column of vectors, one width for all rows."""
-    name, width = column["name"], column["pretrain_dim"]
     if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
-        raise _wrong_type(file, name, dtype, "vectors (a list of numbers)")
-    raw = pl.col(name) if isinstance(dtype, pl.List) else pl.col(name).arr.to_list()
+        return None
+    width = column["pretrain_dim"]
+    raw = raw if isinstance(dtype, pl.List) else raw.arr.to_list()
     numbers = raw.cast(pl.List(pl.Float32))
     finite = numbers.list.eval(_WORDS.is_finite().fill_null(False)).list.all()
-    rules = [
-        Rule(name, (raw.list.len() != width).fill_null(True), f"pretrain_dim is {width}"),
-        Rule(name, ~finite.fill_null(False), "a vector must hold finite numbers"),
+    return numbers.list.to_array(width), [
+        ((raw.list.len() != width).fill_null(True), f"pretrain_dim is {width}"),
+        (~finite.fill_null(False), "a vector must hold finite numbers"),
     ]
-    return numbers.list.to_array(width), rules
+
+
+# how a column is read, and what it must hold
+_READERS: dict[str, tuple[Any, str]] = {
+    "id": (_id, "ids: text or whole numbers"),
+    "list": (_joined, "a list of ids"),
+    "int": (_whole, "whole numbers (dtype int)"),
+    "numeric": (_number, "numbers"),
+    "label": (_label, "numbers"),
+    "embedding": (_vector, "vectors (a list of numbers)"),
+}

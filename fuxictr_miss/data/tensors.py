@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -76,16 +77,14 @@ def open_columns(
         files[0], size / _GB, budget / _GB, path,
     )  # fmt: skip
     first_line = _first_line(files, forms)
-    try:
-        with FileLock(path.with_name(f".{path.name}.lock")):  # one of several processes writes
-            if not _starts_with(path, first_line):
-                _write(path, files, forms, first_line)
-            return _map(path, forms, len(first_line)), True
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): make its folder writable, or "
-            f"raise memory_budget_gb above {size / _GB:.2f}."
-        ) from error
+    then = f"make its folder writable, or raise memory_budget_gb above {size / _GB:.2f}"
+    with (
+        explained(OSError, f"{path} cannot be written", then),
+        FileLock(path.with_name(f".{path.name}.lock")),  # one of several processes writes
+    ):
+        if not _starts_with(path, first_line):
+            _write(path, files, forms, first_line)
+        return _map(path, forms, len(first_line)), True
 
 
 def discard_mapped(parquet: Path) -> None:
@@ -99,18 +98,12 @@ def _forms(files: list[str], names: list[str]) -> dict[str, Form]:
     """The form of each column; the first row shows how long a sequence is."""
     rows, first = 0, None
     for file in files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                missing = set(names) - set(parquet.schema_arrow.names)
-                if missing:
-                    raise InputError(
-                        f"{file} has no column {min(missing)!r}; rebuild the data set."
-                    )
-                rows += parquet.metadata.num_rows
-                first = first or next(parquet.iter_batches(1, columns=names), None)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{file} cannot be read ({reason}): rebuild the data set.") from error
+        with _opened(file) as parquet:
+            missing = set(names) - set(parquet.schema_arrow.names)
+            if missing:
+                raise InputError(f"{file} has no column {min(missing)!r}; rebuild the data set.")
+            rows += parquet.metadata.num_rows
+            first = first or next(parquet.iter_batches(1, columns=names), None)
     if not first:
         raise InputError(f"{files[0]} holds no rows.")
     forms = {}
@@ -128,24 +121,27 @@ def _forms(files: list[str], names: list[str]) -> dict[str, Form]:
     return forms
 
 
+@contextmanager
+def _opened(file: str, fails: str = " cannot be read") -> Iterator[pq.ParquetFile]:
+    with (
+        explained((pa.ArrowException, OSError), file + fails, "rebuild the data set"),
+        pq.ParquetFile(file) as parquet,
+    ):
+        yield parquet
+
+
 def _parts(files: list[str], name: str, form: Form) -> Iterator[np.ndarray]:
     """The values of a column, some rows at a time; all rows must be like the first."""
     kind, length = pa.from_numpy_dtype(form.dtype), form.shape[1:]
     kind = pa.list_(kind, *length) if length else kind
     for file in files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
-                    column = batch.column(0).cast(kind)
-                    values = column.flatten() if length else column
-                    if column.null_count or values.null_count:
-                        raise InputError(f"{file}: column {name!r} has missing values; encode it.")
-                    yield values.to_numpy().reshape(-1, *length)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{file}: column {name!r} cannot be read as {kind}: {reason}"
-            ) from error
+        with _opened(file, f": column {name!r} cannot be read as {kind}") as parquet:
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
+                column = batch.column(0).cast(kind)
+                values = column.flatten() if length else column
+                if column.null_count or values.null_count:
+                    raise InputError(f"{file}: column {name!r} has missing values; encode it.")
+                yield values.to_numpy().reshape(-1, *length)
 
 
 def _read(files: list[str], name: str, form: Form) -> Tensor:

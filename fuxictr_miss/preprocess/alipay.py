@@ -9,22 +9,22 @@ but never a negative either.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.preprocess.coded_log import CodedLog
+from fuxictr_miss.preprocess.coded_log import INTERACTS
 from fuxictr_miss.preprocess.csv_tables import CsvForm
 from fuxictr_miss.preprocess.interactions import (
     Statistics,
     add_common_options,
-    filter_log,
+    make_splits,
+    option,
     protocol_of,
-    report,
     splits_folder,
-    write_splits,
 )
 from fuxictr_miss.preprocess.left_out import LeftOut
 from fuxictr_miss.preprocess.table_files import read_tables
@@ -58,50 +58,37 @@ def main() -> None:
     places.add_argument(
         "--log", type=Path, metavar="FILE", help=f"default {FOLDER}/{ARCHIVE}, or {TABLE} there"
     )
-    places.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        default=Path("data/splits/alipay"),
-        help="default data/splits/alipay",
-    )
-    add_common_options(parser, k_core=str(K_CORE))
-    parser.add_argument(
-        "--expect-paper",
-        action="store_true",
-        help="an error, and nothing written, if the statistics differ from Table II",
-    )
+    option(places, "--output", "DIR", Path("data/splits/alipay"), "where the splits go")
+    add_common_options(parser, k_core=str(K_CORE), in_paper=True)
     options = parser.parse_args()
     protocol = protocol_of(options, K_CORE)
     path = _find(options.log)
     output = splits_folder(options.output, [path])
-    left_out = LeftOut()
-    with output.work() as folder:
-        log = CodedLog(ATTRIBUTES, options.shards, folder if options.shards > 1 else None)
-        rows = 0
-        with closing(
-            read_tables(
-                [path],
-                COLUMNS,
-                form=CsvForm(encoding=options.encoding),
-                member=TABLE,
-                left_out=left_out if options.skip_malformed else None,
-                allow_truncated=options.allow_truncated,
-            )
-        ) as tables:
-            for frame in tables:
-                log.add(frame, _is_click(frame["action"]))
-                rows += frame.height
-        left_out.report()
-        record = filter_log(log, protocol.k_core)
-        report("alipay", record, protocol, PAPER, options.expect_paper)
-        source = {
-            "raw_rows": rows,
-            "raw_interactions": log.interactions,
-            "skipped_lines": len(left_out),
-        }
-        write_splits(record, protocol, output, source, options.shards)
-    print(f"written to {options.output}")
+    left_out = LeftOut(options.skip_malformed)
+    log = read_tables(
+        [path],
+        COLUMNS,
+        form=CsvForm(encoding=options.encoding),
+        member=TABLE,
+        left_out=left_out,
+        allow_truncated=options.allow_truncated,
+    )
+    make_splits(
+        "alipay",
+        _with_clicks(log),
+        output,
+        protocol,
+        options,
+        left_out,
+        attributes=ATTRIBUTES,
+        paper=PAPER,
+    )
+
+
+def _with_clicks(log: Generator[pl.DataFrame]) -> Generator[pl.DataFrame]:
+    with closing(log):
+        for frame in log:
+            yield frame.with_columns(_is_click(frame["action"]).alias(INTERACTS))
 
 
 def _is_click(action: pl.Series) -> pl.Series:

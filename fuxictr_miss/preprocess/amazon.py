@@ -22,19 +22,19 @@ from typing import NamedTuple
 import polars as pl
 
 from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.preprocess.coded_log import UNKNOWN, CodedLog
+from fuxictr_miss.preprocess.coded_log import INTERACTS, UNKNOWN
 from fuxictr_miss.preprocess.download import download
 from fuxictr_miss.preprocess.interactions import (
+    Record,
     Statistics,
     add_common_options,
-    filter_log,
+    make_splits,
+    option,
     protocol_of,
-    report,
     splits_folder,
     with_attribute,
-    write_splits,
 )
-from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
 from fuxictr_miss.preprocess.raw_lines import LineBlock, line_blocks
 
 
@@ -77,14 +77,11 @@ def read_reviews(
     *,
     encoding: str = "utf-8",
     allow_truncated: bool = False,
-    left_out: LeftOut | None = None,
+    left_out: LeftOut = STRICT,
 ) -> Generator[pl.DataFrame]:
     """Yield the reviews, in the order of the file. Close the generator before anything is printed.
 
     Every line is a review, malformed or blank.
-
-    Args:
-        left_out: takes the malformed lines; None: the first is an error.
 
     Returns:
         Frames of `user_id`, `item_id` (String), `overall` (stars, Float64, null where a review has
@@ -102,12 +99,12 @@ def read_reviews(
         for block in blocks:
             frame = _at_once(block)
             if frame is None:
-                frame = _line_by_line(block, left_out)
+                frame, malformed = _line_by_line(block)
+                left_out.add(path, malformed)
             reviews += frame.height
             yield frame.rename(_NAMES)
     if not reviews:
-        if left_out:
-            left_out.report()
+        left_out.report()
         raise InputError(f"{path} has no review in it. Fetch it again.")
 
 
@@ -127,7 +124,7 @@ def read_categories(
     *,
     encoding: str = "utf-8",
     allow_truncated: bool = False,
-    left_out: LeftOut | None = None,
+    left_out: LeftOut = STRICT,
 ) -> Categories:
     """Read the categories of `items` from a file of metadata; of no other line more than its asin.
 
@@ -148,15 +145,14 @@ def read_categories(
         line_blocks([path], "metadata", encoding=encoding, allow_truncated=allow_truncated)
     ) as blocks:
         for block in blocks:
+            malformed = []
             for number, line in enumerate(block.text.split(b"\n"), block.first_line):
                 if not _may_be_one_of(line, items):
                     continue
                 try:
                     asin, categories = _parse_metadata(line)
-                except _NO_METADATA as error:
-                    _leave_out(
-                        block.path, number, "no metadata with an asin in it", line, left_out, error
-                    )
+                except _NO_METADATA:
+                    malformed.append((number, "no metadata with an asin in it", line.decode()))
                     continue
                 if asin not in items:
                     continue
@@ -169,9 +165,9 @@ def read_categories(
                         flat.add(asin)
                 elif paths is None:
                     no_text.add(asin)
+            left_out.add(path, _lines(malformed))
     if items and not found:
-        if left_out:
-            left_out.report()
+        left_out.report()
         raise InputError(
             f"{path}: none of the {len(items):,} items has a category in it ({len(seen):,} of them "
             f"are there). Its lines must have the asin and `categories` or `category`; is it the "
@@ -251,28 +247,31 @@ def _at_once(block: LineBlock) -> pl.DataFrame | None:
     return frame.cast({"unixReviewTime": pl.Int64})
 
 
-def _line_by_line(block: LineBlock, left_out: LeftOut | None) -> pl.DataFrame:
-    """The slow way through a block in which something is wrong: find out which line it is."""
-    rows = []
+def _line_by_line(block: LineBlock) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The slow way through a block in which something is wrong: reviews, and malformed lines."""
+    reviews, malformed = [], []
     for number, line in enumerate(block.text.split(b"\n"), block.first_line):
         if not line.strip():
             continue
         try:
-            review = json.loads(line, object_pairs_hook=_once)
-            rows.append(
-                (
-                    _id(review, "reviewerID"),
-                    _id(review, "asin"),
-                    None if review.get("overall") is None else _number(review, "overall"),
-                    _seconds(review),
-                )
-            )
+            reviews.append(_review(line))
         except _NoReviewError as error:
-            _leave_out(block.path, number, str(error), line, left_out, error)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            _leave_out(block.path, number, "no review in it", line, left_out, error)
+            malformed.append((number, str(error), line.decode()))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            malformed.append((number, "no review in it", line.decode()))
     schema = {**_REVIEW, "unixReviewTime": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(reviews, schema=schema, orient="row"), _lines(malformed)
+
+
+def _lines(malformed: list[tuple[int, str, str]]) -> pl.DataFrame:
+    schema = {"line": pl.Int64, "why": pl.String, "text": pl.String}
+    return pl.DataFrame(malformed, schema=schema, orient="row")
+
+
+def _review(line: bytes) -> tuple[str, str, float | None, int]:
+    review = json.loads(line, object_pairs_hook=_once)
+    user, item, seconds = _id(review, "reviewerID"), _id(review, "asin"), _seconds(review)
+    return user, item, _number(review, "overall"), seconds
 
 
 class _NoReviewError(Exception):
@@ -298,13 +297,13 @@ def _id(review: dict[str, object], key: str) -> str:
     return str(name)
 
 
-def _number(review: dict[str, object], key: str) -> float:
-    value = review[key]
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _NoReviewError(f"{key} that is no number")
+def _number(review: dict[str, object], key: str) -> float | None:
+    value = review.get(key)
+    if value is None:
+        return None
     try:
-        number = float(value)
-    except (ValueError, OverflowError):
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise _NoReviewError(f"{key} that is no number")
@@ -312,25 +311,12 @@ def _number(review: dict[str, object], key: str) -> float:
 
 
 def _seconds(review: dict[str, object]) -> int:
-    if review.get("unixReviewTime") is None:
-        raise _NoReviewError("no unixReviewTime")
     seconds = _number(review, "unixReviewTime")
+    if seconds is None:
+        raise _NoReviewError("no unixReviewTime")
     if not abs(seconds) < 1 << 53 or seconds != int(seconds):
         raise _NoReviewError("unixReviewTime that is no whole number of seconds")
     return int(seconds)
-
-
-def _leave_out(
-    path: Path, number: int, why: str, line: bytes, left_out: LeftOut | None, error: Exception
-) -> None:
-    """Count a malformed line, or refuse it."""
-    if left_out is None:
-        shown = line.decode()[:60].strip()
-        raise InputError(
-            f"{path}, line {number}: {shown!r} has {why}. Repair the line, or leave such lines out "
-            f"by --skip-malformed."
-        ) from error
-    left_out.add(path, pl.DataFrame({"line": [number], "why": [why]}))
 
 
 _JSON = re.compile(r'\{\s*"')
@@ -379,24 +365,15 @@ def main() -> None:
         metavar="ADDRESS",
         help=f"fetch the raw files that are not there yet (default from {ADDRESS})",
     )
-    add_common_options(parser, k_core="5, for amazonbooks 10")
+    add_common_options(parser, k_core="5, for amazonbooks 10", in_paper=True)
     choice = parser.add_argument_group("Amazon's")
-    choice.add_argument(
-        "--category",
-        default="leaf",
-        help="which of an item's categories: the last path's leaf, its root, or the first path's "
-        "leaf: leaf, root, first (default leaf)",
-    )
+    about = "which of an item's: the last path's leaf or root, or the first path's leaf (first)"
+    option(choice, "--category", "leaf|root|first", "leaf", about)
     choice.add_argument(
         "--min-rating",
         type=float,
         metavar="STARS",
         help="reviews with fewer stars are no interactions (default: all are)",
-    )
-    choice.add_argument(
-        "--expect-paper",
-        action="store_true",
-        help="an error, and nothing written, if the statistics differ from Table II",
     )
     options = parser.parse_args()
     if options.dataset not in DATASETS:
@@ -425,37 +402,45 @@ def main() -> None:
                 f"to be had, and put it there."
             )
         download(f"{options.download.rstrip('/')}/{name}", path)
-    left_out = LeftOut()
+    left_out = LeftOut(options.skip_malformed)
     tolerance = {
         "encoding": options.encoding,
         "allow_truncated": options.allow_truncated,
-        "left_out": left_out if options.skip_malformed else None,
+        "left_out": left_out,
     }
-    with output.work() as folder:
-        log = CodedLog(shards=options.shards, folder=folder if options.shards > 1 else None)
-        with closing(read_reviews(reviews_path, **tolerance)) as blocks:
-            for reviews in blocks:
-                enough = None
-                if options.min_rating is not None:
-                    enough = (reviews["overall"] >= options.min_rating).fill_null(False)
-                log.add(reviews, enough)
-        record = filter_log(log, protocol.k_core)
+
+    def with_categories(record: Record) -> tuple[Record, dict[str, object]]:
         items = record.items["item_id"]
         categories = read_categories(meta_path, set(items), options.category, **tolerance)
-        left_out.report()
         record = with_attribute(record, "cate_id", [categories.of.get(item) for item in items])
         without = len(items) - len(categories.of)
         _report_categories(categories, without)
-        report(options.dataset, record, protocol, raw.paper, options.expect_paper)
-        source = {
-            "raw_interactions": log.interactions,
-            "skipped_lines": len(left_out),
+        return record, {
             "items_without_category": without,
             "category": options.category,
             "min_rating": options.min_rating,
         }
-        write_splits(record, protocol, output, source, options.shards)
-    print(f"written to {output_path}")
+
+    make_splits(
+        options.dataset,
+        _with_interactions(read_reviews(reviews_path, **tolerance), options.min_rating),
+        output,
+        protocol,
+        options,
+        left_out,
+        complete=with_categories,
+        paper=raw.paper,
+    )
+
+
+def _with_interactions(
+    reviews: Generator[pl.DataFrame], min_rating: float | None
+) -> Generator[pl.DataFrame]:
+    """A review of too few stars, or of none, is no interaction."""
+    enough = pl.lit(True) if min_rating is None else pl.col("overall") >= min_rating
+    with closing(reviews):
+        for frame in reviews:
+            yield frame.with_columns(enough.fill_null(False).alias(INTERACTS))
 
 
 def _report_categories(categories: Categories, without: int) -> None:

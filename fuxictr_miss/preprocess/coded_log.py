@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fuxictr_miss.errors import InputError
 
 UNKNOWN = "unknown"  # the value of an attribute that an item lacks
+INTERACTS = "(interacts)"  # a column that no log has
 
 
 class Core(NamedTuple):
@@ -43,6 +44,7 @@ class CodedLog:
         self.users = _Codes()
         self.items = _Codes()
         self._item_values = _ItemValues(attributes) if attributes else None
+        self.rows = 0
         self.interactions = 0
         self._shards = [
             (
@@ -52,7 +54,7 @@ class CodedLog:
             for number in range(shards)
         ]
 
-    def add(self, block: pl.DataFrame, interacts: pl.Series | None = None) -> None:
+    def add(self, block: pl.DataFrame) -> None:
         """Append a block of the log.
 
         Args:
@@ -60,21 +62,23 @@ class CodedLog:
                 may become decimals in a later block) and the attributes. An attribute belongs to
                 the item: the value at its newest time in the log holds for all of its interactions
                 (a later line wins a tie), so that no value tells a positive from a negative. Null
-                or empty becomes `UNKNOWN`.
-            interacts: (rows,) False where the user touched the item without an interaction, such
-                as a rating too low to count: never a negative, and nothing else. None: all True.
+                A column `INTERACTS` is False where the user touched the item without an
+                interaction, such as a rating too low to count: never a negative, and nothing else.
         """
         user, item = self.users.encode(block["user_id"]), self.items.encode(block["item_id"])
         when = block["time"].to_numpy()
         if self._item_values:
             self._item_values.update(item, len(self.items), when, block)
-        counts = np.ones(len(user), bool) if interacts is None else interacts.to_numpy()
+        counts = np.ones(len(user), bool)
+        if INTERACTS in block:
+            counts = block[INTERACTS].to_numpy()
+        self.rows += len(user)
         self.interactions += int(counts.sum())
         for number, (interactions, touched) in enumerate(self._shards):
             mine = user % len(self._shards) == number
             rows = mine & counts
             interactions.append(user=user[rows], item=item[rows], time=when[rows])
-            if interacts is not None:
+            if INTERACTS in block:
                 rows = mine & ~counts
                 touched.append(user=user[rows], item=item[rows])
 

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -41,12 +42,14 @@ class CsvForm:
         check_encoding(self.encoding)
 
 
-class CsvRows(NamedTuple):
-    """Rows of a block."""
+class TableRows(NamedTuple):
+    """Some rows of a file."""
 
-    rows: pl.DataFrame  # the wanted columns, String
-    lines: pl.Series | None  # number of each row's line; None: one a line, from the first on
-    malformed: pl.DataFrame  # lines that are no row: `line`, `why`
+    path: Path
+    rows: pl.DataFrame  # the wanted columns: String, but `time` of a Parquet file as it is there
+    numbers: pl.Series  # of each row, its line in a CSV, or its row in Parquet, counted from 1
+    malformed: pl.DataFrame | None = None  # lines that are no row: `line`, `why`
+    block: LineBlock | None = None  # the lines of a CSV
 
 
 class CsvReader:
@@ -68,54 +71,52 @@ class CsvReader:
         self._line = rf"^{line}$"
         self._open = rf'^(?:{field}{separator})*"(?:[^"]|"")*$'
 
-    def read(self, block: LineBlock) -> CsvRows:
+    def read(self, block: LineBlock) -> TableRows:
         """The rows of a block. It is parsed at once; only where that fails, line by line.
+
+        A blank line is no row, or one without any value.
 
         Raises:
             InputError: the header lacks a column or has it twice; a double quote is not closed.
         """
-        block = self._without_header(block)
-        whole = not self._quotes(block) or bool(
-            pl.Series([block.text.decode()]).str.contains(self._lines)[0]
-        )
-        if whole and block.text:
+        body = self._without_header(block)
+        if not self._quotes(body) or self._is_whole(body.text):
             try:
-                rows = self._parse(block.text, self._quotes(block))
+                rows = self._parse(body.text, self._quotes(body))
             except pl.exceptions.PolarsError:  # a line has more columns than the header
                 pass
             else:
-                if rows.height == block.lines:
-                    return CsvRows(rows, None, _NONE_MALFORMED)
-        return self.read_lines(block)
+                if rows.height == body.lines:
+                    numbers = pl.int_range(rows.height, eager=True) + body.first_line
+                    return TableRows(block.path, rows, numbers, block=block)
+        rows, numbers, malformed = self._line_by_line(body)
+        return TableRows(block.path, rows, numbers, malformed, block)
 
-    def read_lines(self, block: LineBlock) -> CsvRows:
-        """The rows of a block in which something may be wrong; blank lines are no rows."""
-        block = self._without_header(block)
-        text = pl.Series("text", block.text.decode().split("\n"), dtype=pl.String)
-        lines = pl.DataFrame([pl.int_range(len(text), eager=True).alias("line"), text])
-        lines = lines.filter(pl.col("text") != "").with_columns(pl.col("line") + block.first_line)
-        whole = pl.lit(True)
-        bare = pl.col("text")
+    def _is_whole(self, text: bytes) -> bool:
+        """Whether each line has its quotes in pairs, around whole fields."""
+        return bool(pl.Series([text.decode()]).str.contains(self._lines)[0])
+
+    def _line_by_line(self, block: LineBlock) -> tuple[pl.DataFrame, pl.Series, pl.DataFrame]:
+        """The good rows, the numbers of their lines, and the lines that are none."""
+        lines = block.texts().filter(pl.col("text") != "")
+        closed, bare = pl.lit(True), pl.col("text")
         if self._quotes(block):
-            whole = pl.col("text").str.contains(self._line)
+            closed = bare.str.contains(self._line)
             bare = bare.str.replace_all(r'"(?:[^"]|"")*"', "")
-            self._refuse_open_quote(block, lines.filter(~whole))
-        separators = bare.str.count_matches(self._form.separator, literal=True)
-        extra = separators >= len(self._header)
+            self._refuse_open_quote(block, lines.filter(~closed))
+        columns = bare.str.count_matches(self._form.separator, literal=True) + 1
         lines = lines.with_columns(
-            why=pl.when(~whole)
+            why=pl.when(~closed)
             .then(pl.lit("a double quote inside a field (--quoting none: quotes mean nothing)"))
-            .when(extra)
+            .when(columns > len(self._header))
             .then(pl.lit(f"more than {len(self._header)} columns"))
         )
-        malformed, good = (
-            lines.filter(pl.col("why").is_not_null()),
-            lines.filter(pl.col("why").is_null()),
-        )
+        good = lines.filter(pl.col("why").is_null())
         rows = self._parse("\n".join(good["text"]).encode(), self._quotes(block))
         if rows.height != good.height:
             raise RuntimeError(f"{block.path}: {good.height} lines were read as {rows.height} rows")
-        return CsvRows(rows, good["line"], malformed.select("line", "why"))
+        malformed = lines.filter(pl.col("why").is_not_null()).select("line", "why")
+        return rows, good["line"], malformed
 
     def _without_header(self, block: LineBlock) -> LineBlock:
         if block.first_line > 1:
@@ -172,6 +173,3 @@ class CsvReader:
             quote_char='"' if quotes else None,
         )
         return table.select(pl.col(str(place)).alias(name) for name, place in places.items())
-
-
-_NONE_MALFORMED = pl.DataFrame(schema={"line": pl.Int64, "why": pl.String})

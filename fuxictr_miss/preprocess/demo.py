@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fuxictr_miss.preprocess.interactions import LARGEST_SEED, check_number
+from fuxictr_miss.preprocess.interactions import LARGEST_SEED, check_number, option
 from fuxictr_miss.preprocess.output_folder import OutputFolder
 
 OUTPUT = Path("data/raw/demo")
@@ -139,13 +139,9 @@ def main() -> None:
         epilog="example: python data_preprocess/demo.py, "
         "then python data_preprocess/amazon.py --dataset demo",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=OUTPUT,
-        help=f"default {OUTPUT}; only files that an earlier run listed in its {STAMP} are replaced",
-    )
-    parser.add_argument("--seed", type=int, default=SEED, help=f"default {SEED}")
+    about = f"only files that an earlier run listed in its {STAMP} are replaced"
+    option(parser, "--output", "DIR", OUTPUT, about)
+    option(parser, "--seed", "N", SEED, "the same seed gives the same bytes")
     options = parser.parse_args()
     written = write_demo(options.output, options.seed)
     print(f"{options.output}: {'written' if written else 'already there'}")

@@ -13,10 +13,12 @@ INTEGER = "an integer"
 NUMBER = "a number up to 2**53"
 DATE = "a date without a time zone"
 ZONED = "a date with a time zone"
-_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,9})?)?"
-_ZONE = r"(?: ?UTC|Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)"
-_SHAPES = {DATE: rf"^{_DAY}(?:[T ]{_CLOCK})?$", ZONED: rf"^{_DAY}[T ]{_CLOCK}{_ZONE}$"}
+_ISO = (
+    r"^(?<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?<minute>(?:[01][0-9]|2[0-3]):[0-5][0-9])"
+    r"(?::(?<second>[0-5][0-9])(?:\.(?<fraction>[0-9]{1,9}))?)?"
+    r"(?<zone> ?UTC|Z|(?<sign>[+-])(?<hours>0[0-9]|1[0-5])(?::?(?<minutes>[0-5][0-9]))?)?)?$"
+)
 _EXACT = 1 << 53  # a Float64 tells the integers up to here apart
 _SECOND = 10**9
 _IN_UNIT = {"ms": 10**6, "us": 10**3, "ns": 1}
@@ -135,8 +137,11 @@ def _kind_of_type(dtype: pl.DataType) -> str:
 
 def _kind_of_text(time: pl.Series, where: str) -> str:
     """The kind of most of the times."""
+    whole = _whole(time).count()
+    if whole == time.count():  # as in most logs: nothing else need be tried
+        return INTEGER
     read = {
-        INTEGER: _whole(time).count(),
+        INTEGER: whole,
         NUMBER: _exact(time).count(),
         DATE: _dates(time, DATE).count(),
         ZONED: _dates(time, ZONED).count(),
@@ -184,29 +189,19 @@ def _check_format(time_format: str) -> None:
 
 def _dates(text: pl.Series, kind: str) -> pl.Series:
     """Nanoseconds since 1970 (UTC, where a date has a zone), null where it is no date like that."""
-    text = _only(text, text.str.contains(_SHAPES[kind]))
-    clock = text.str.replace(rf"{_ZONE}$", "") if kind == ZONED else text
-    has_fraction = clock.str.contains(r"\.0*[1-9]").any()
-    fraction = clock.str.extract(r"\.([0-9]+)") if has_fraction else None
-    clock = clock.str.slice(0, 19).str.replace("T", " ", literal=True)
-    length = clock.str.len_bytes()
-    if length.min() != 19:  # no clock, or no seconds
-        rest = pl.select(
-            pl.when(length == 10).then(pl.lit(" 00:00:00")).when(length == 16).then(pl.lit(":00"))
-        ).to_series()
-        clock = clock + rest.fill_null("")
+    parts = text.str.extract_groups(_ISO).struct.unnest()
+    minute, second = pl.col("minute").fill_null("00:00"), pl.col("second").fill_null("00")
+    clock = pl.concat_str("day", pl.lit(" "), minute, pl.lit(":"), second)
     seconds = clock.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
-    times = _nanoseconds(seconds)
-    if fraction is not None:
-        times += fraction.str.pad_end(9, "0").cast(pl.Int64).fill_null(0)
-    if kind == ZONED:
-        ahead = text.str.extract(r"([+-][0-9]{2}):?(?:[0-9]{2})?$")
-        if ahead.count():
-            sign = pl.select(pl.when(ahead.str.starts_with("-")).then(-1).otherwise(1)).to_series()
-            minutes = text.str.extract(r"[+-][0-9]{2}:?([0-9]{2})$").cast(pl.Int64).fill_null(0)
-            hours = ahead.str.slice(1).cast(pl.Int64).fill_null(0)
-            times -= sign * (hours * 60 + minutes) * 60 * _SECOND
-    return times
+    hours, minutes = (pl.col(name).cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
+    ahead = pl.when(pl.col("sign") == "-").then(-1).otherwise(1) * (hours * 60 + minutes)
+    fraction = pl.col("fraction").str.pad_end(9, "0").cast(pl.Int64).fill_null(0)
+    without_zone = pl.col("zone").is_null()
+    read = parts.select(
+        seconds=pl.when(without_zone if kind == DATE else ~without_zone).then(seconds),
+        rest=fraction - ahead * 60 * _SECOND,
+    )
+    return _nanoseconds(read["seconds"]) + read["rest"]
 
 
 def _nanoseconds(dates: pl.Series) -> pl.Series:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -232,6 +232,48 @@ def write_splits(
     )
 
 
+def make_splits(
+    name: str,
+    log: Generator[pl.DataFrame],
+    output: OutputFolder,
+    protocol: Protocol,
+    options: argparse.Namespace,
+    left_out: LeftOut,
+    *,
+    attributes: Sequence[str] = (),
+    complete: Callable[[Record], tuple[Record, dict[str, object]]] | None = None,
+    paper: Statistics | None = None,
+) -> None:
+    """Read a log, filter it, print its statistics and write its splits.
+
+    Args:
+        name: of the data set.
+        log: blocks as `CodedLog.add` takes them; closed at the end.
+        options: of `add_common_options`.
+        left_out: takes the malformed lines of `log`.
+        complete: adds what a second file says of the items, and what the statistics say of that.
+        paper: the row of Table II.
+    """
+    with output.work() as folder:
+        coded = CodedLog(attributes, options.shards, folder if options.shards > 1 else None)
+        with closing(log):
+            for frame in log:
+                coded.add(frame)
+        record = filter_log(coded, protocol.k_core)
+        more: dict[str, object] = {}
+        if complete:
+            record, more = complete(record)
+        left_out.report()
+        report(name, record, protocol, paper, getattr(options, "expect_paper", False))
+        source = {
+            "raw_rows": coded.rows,
+            "raw_interactions": coded.interactions,
+            "skipped_lines": len(left_out),
+        }
+        write_splits(record, protocol, output, source | more, options.shards)
+    print(f"written to {output.path}")
+
+
 def report(
     name: str,
     record: Record,
@@ -270,9 +312,16 @@ def report(
         )
 
 
-def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
+def add_common_options(
+    parser: argparse.ArgumentParser, k_core: str, in_paper: bool = False
+) -> None:
     """The options of all data sets; `k_core` says what its default is."""
-    default = Protocol()
+    if in_paper:
+        parser.add_argument(
+            "--expect-paper",
+            action="store_true",
+            help="an error, and nothing written, if the statistics differ from Table II",
+        )
     group = parser.add_argument_group("protocol (the paper's choice is the default)")
     group.add_argument(
         "--k-core",
@@ -280,46 +329,21 @@ def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
         metavar="K",
         help=f"smallest number of interactions of a user and of an item (default {k_core})",
     )
-    group.add_argument(
-        "--max-len",
-        type=int,
-        default=default.max_len,
-        metavar="N",
-        help=f"newest interactions kept in a history (default {default.max_len})",
-    )
-    group.add_argument(
-        "--negatives",
-        default=default.negatives,
-        help=f"how negatives are drawn: {' or '.join(NEGATIVES)} (default {default.negatives})",
-    )
-    group.add_argument(
-        "--num-negatives",
-        type=int,
-        default=default.num_negatives,
-        metavar="N",
-        help=f"negatives a positive (default {default.num_negatives})",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=default.seed,
-        help=f"of the negatives; the same seed gives the same bytes (default {default.seed})",
-    )
+    default = Protocol()
+    option(group, "--max-len", "N", default.max_len, "newest interactions kept in a history")
+    option(group, "--negatives", "HOW", default.negatives, f"drawn {' or '.join(NEGATIVES)}")
+    option(group, "--num-negatives", "N", default.num_negatives, "negatives a positive")
+    option(group, "--seed", "N", default.seed, "of the negatives; the same seed, the same bytes")
     group = parser.add_argument_group("reading and writing")
-    group.add_argument(
+    option(
+        group,
         "--shards",
-        type=int,
-        default=1,
-        metavar="N",
-        help="for logs larger than the memory: work on disk, on one of N parts of the users at a "
-        "time, and write N parts of each split (default 1: in memory, one file each)",
+        "N",
+        1,
+        "for logs larger than the memory: work on disk, on one of N parts of the users at a time, "
+        "and write N parts of each split; 1 is in memory, one file each",
     )
-    group.add_argument(
-        "--encoding",
-        default="utf-8",
-        metavar="NAME",
-        help="of the text, such as latin-1, cp1252 or utf-16 (default utf-8)",
-    )
+    option(group, "--encoding", "NAME", "utf-8", "of the text, such as latin-1, cp1252 or utf-16")
     group.add_argument(
         "--skip-malformed",
         action="store_true",
@@ -333,6 +357,12 @@ def add_common_options(parser: argparse.ArgumentParser, k_core: str) -> None:
     )
 
 
+def option(group: Any, name: str, metavar: str, default: int | str | Path, about: str) -> None:
+    """An option of the type of its default, which its help says."""
+    about = f"{about} (default {default})"
+    group.add_argument(name, metavar=metavar, type=type(default), default=default, help=about)
+
+
 def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
     """The protocol that a command line asks for; `k_core` where it names none.
 
@@ -341,13 +371,8 @@ def protocol_of(options: argparse.Namespace, k_core: int) -> Protocol:
     """
     check_number("--shards", options.shards, 1, 10_000)
     check_encoding(options.encoding)
-    return Protocol(
-        k_core=k_core if options.k_core is None else options.k_core,
-        max_len=options.max_len,
-        negatives=options.negatives,
-        num_negatives=options.num_negatives,
-        seed=options.seed,
-    )
+    chosen = {name: getattr(options, name) for name in Protocol.__dataclass_fields__}
+    return Protocol(**chosen | ({"k_core": k_core} if options.k_core is None else {}))
 
 
 def _rows_of(codes: np.ndarray, n_codes: int) -> np.ndarray:
@@ -503,13 +528,9 @@ def main() -> None:
         metavar="COLUMN",
         help="of the item, such as cate_id; each gets a history, such as cate_history",
     )
-    group.add_argument("--separator", default=",", help="of a CSV's columns (default: a comma)")
-    group.add_argument(
-        "--quoting",
-        default="csv",
-        help="csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
-        "a double quote is a letter like any other (default csv)",
-    )
+    option(group, "--separator", "SIGN", ",", "of a CSV's columns")
+    about = "csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
+    option(group, "--quoting", "HOW", "csv", f"{about}a double quote is a letter like any other")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_common_options(parser, k_core=str(Protocol.k_core))
     options = parser.parse_args()
@@ -519,27 +540,17 @@ def main() -> None:
     times = EventTimes(options.time_format)
     files = find_files(options.input)
     output = splits_folder(options.output, files)
-    left_out = LeftOut()
-    with output.work() as folder:
-        log = CodedLog(options.attributes, options.shards, folder if options.shards > 1 else None)
-        with closing(
-            read_tables(
-                files,
-                columns,
-                form=form,
-                times=times,
-                left_out=left_out if options.skip_malformed else None,
-                allow_truncated=options.allow_truncated,
-            )
-        ) as tables:
-            for frame in tables:
-                log.add(frame)
-        left_out.report()
-        record = filter_log(log, protocol.k_core)
-        source = {"raw_interactions": log.interactions, "skipped_lines": len(left_out)}
-        report(options.output.name, record, protocol)
-        write_splits(record, protocol, output, source, options.shards)
-    print(f"written to {options.output}")
+    left_out = LeftOut(options.skip_malformed)
+    log = read_tables(
+        files,
+        columns,
+        form=form,
+        times=times,
+        left_out=left_out,
+        allow_truncated=options.allow_truncated,
+    )
+    name, attributes = options.output.name, options.attributes
+    make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:

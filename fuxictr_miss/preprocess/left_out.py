@@ -7,18 +7,35 @@ from pathlib import Path
 
 import polars as pl
 
+from fuxictr_miss.errors import InputError
+
 _NAMED = 3  # lines of each kind
 
 
 class LeftOut:
-    """The malformed lines of a run: how many for each reason, and where the first of them are."""
+    """The malformed lines of a run: how many for each reason, and where the first of them are.
 
-    def __init__(self) -> None:
+    Args:
+        skip: leave such lines out; otherwise the first is an error.
+    """
+
+    def __init__(self, skip: bool = True) -> None:
+        self._skip = skip
         self._count: Counter[str] = Counter()
         self._first: dict[str, list[str]] = {}
 
     def add(self, path: Path, lines: pl.DataFrame, unit: str = "line") -> None:
-        """Count `lines`: `line` (its number in the file) and `why`, such as "no user"."""
+        """Count `lines`: `line` (its number), `why` ("no user") and `text` (null in Parquet).
+
+        Raises:
+            InputError: names the first, if such lines are not left out.
+        """
+        for line, why, text in lines.iter_rows() if not self._skip else ():
+            shown = "" if text is None else f": {text.strip()[:60]!r}"
+            raise InputError(
+                f"{path}, {unit} {line}{shown} has {why}. Repair the {unit}, or leave such {unit}s "
+                "out by --skip-malformed."
+            )
         for why, numbers, count in (
             lines.group_by("why", maintain_order=True)
             .agg(pl.col("line").head(_NAMED), pl.len())
@@ -40,3 +57,6 @@ class LeftOut:
         for why, count in self._count.most_common():
             more = "; .." if count > _NAMED else ""
             print(f"  {count:,} with {why}: {'; '.join(self._first[why])}{more}")
+
+
+STRICT = LeftOut(skip=False)  # the first malformed line is an error

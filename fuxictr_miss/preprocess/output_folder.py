@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import hash_of
 
 WORK = "unfinished.tmp"  # in the output: a build until it is whole
 _MARK = "fuxictr_miss.lock"  # in WORK: says that it is ours; locked while a run works there
@@ -214,11 +215,7 @@ def _lists_files(stamp: dict) -> bool:
 
 
 def _digest(path: Path) -> dict[str, object]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": hash_of(path, hashlib.sha256())}
 
 
 def _is_empty(folder: Path) -> bool:

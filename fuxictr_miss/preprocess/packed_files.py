@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import errno
+import gzip
 import lzma
 import struct
 import zipfile
@@ -14,19 +15,13 @@ from typing import IO
 
 import pyarrow as pa
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 
 _READ_BYTES = 1 << 20
-_PIECE_BYTES = 32 << 20
-_GZIP, _BZIP2, _XZ, _ZSTD, _ZIP = (
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-    b"PK\x03\x04",
-)
-_PACKED = (_GZIP, _BZIP2, _XZ, _ZSTD, _ZIP)
-_EMPTY_ZIP, _SPLIT_ZIP = b"PK\x05\x06", b"PK\x07\x08"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # with files, empty, in parts
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", _ZSTD, _ZIPS[0])
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # what a file of lines never begins with -> what it is
 _UNREADABLE = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
@@ -39,7 +34,6 @@ _UNREADABLE = {
     b"\xd0\xcf\x11\xe0": "an Office file",
     b"%PDF-": "a PDF",
 }
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
 class CutOffError(Exception):
@@ -56,34 +50,68 @@ def unpacked(path: Path, member: str | None, advance: Callable[[int], object]) -
         InputError: the file cannot be read, or not be unpacked here.
         CutOffError: it ends early or is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-            file.seek(0)
-            pieces = filter(None, _pieces(file, start, path, member, advance))
-            first = next(pieces, b"")
-            _refuse_unreadable(path, first, packed=start.startswith(_PACKED))
-            yield first
-            yield from pieces
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    what = f"{path} cannot be read"
+    with explained(OSError, what, "mend that, or name another file"), path.open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        pieces = _pieces(_reader(file, start, path, member), file, advance)
+        first = next(pieces, b"")
+        _refuse_unreadable(path, first, packed=start.startswith(_PACKED))
+        yield first
+        yield from pieces
+
+
+def _reader(
+    file: IO[bytes], start: bytes, path: Path, member: str | None
+) -> Callable[[int], bytes]:
+    """What reads the next bytes, unpacked; `start` is how the file begins."""
+    gzip_mark, bzip2_mark, xz_mark, *_ = _PACKED
+    if start.startswith(gzip_mark):
+        return gzip.GzipFile(fileobj=file).read1
+    if start.startswith(bzip2_mark) and start[3:4].isdigit():
+        return bz2.BZ2File(file).read1
+    if start.startswith(xz_mark):
+        return lzma.LZMAFile(file).read1
+    if start.startswith(_ZSTD):
+        return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd").read
+    if start.startswith(_ZIPS):
+        return _member(file, path, member).read
+    return file.read
 
 
 def _pieces(
-    file: IO[bytes], start: bytes, path: Path, member: str | None, advance: Callable[[int], object]
+    read: Callable[[int], bytes], file: IO[bytes], advance: Callable[[int], object]
 ) -> Iterator[bytes]:
-    if start.startswith(_GZIP):
-        return _gunzip(file, advance)
-    if start.startswith(_BZIP2) and start[3:4].isdigit():
-        return _through(bz2.BZ2File(file).read1, file, advance)
-    if start.startswith(_XZ):
-        return _through(lzma.LZMAFile(file).read1, file, advance)
-    if start.startswith(_ZSTD):
-        stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-        return _through(stream.read, file, advance)
-    if start.startswith((_ZIP, _EMPTY_ZIP, _SPLIT_ZIP)):
-        return _unzip(file, path, member, advance)
-    return _through(file.read, file, advance)
+    done = 0
+    while True:
+        try:
+            piece = read(_READ_BYTES)
+        except EOFError as error:
+            raise CutOffError("is cut off") from error
+        except _DAMAGED as error:
+            raise CutOffError("is damaged") from error
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):  # the disk's, not the stream's
+                raise
+            cut_off = "truncated" in str(error).lower()
+            raise CutOffError("is cut off" if cut_off else "is damaged") from error
+        if not piece:
+            return
+        advance(file.tell() - done)
+        done = file.tell()
+        yield piece
+
+
+# what the unpackers raise for bytes that make no sense
+_DAMAGED = (
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 
 
 def _refuse_unreadable(path: Path, first: bytes, packed: bool) -> None:
@@ -96,63 +124,14 @@ def _refuse_unreadable(path: Path, first: bytes, packed: bool) -> None:
         raise InputError(f"{path} holds a packed file, it is packed twice. Unpack it once.")
 
 
-def _through(
-    read: Callable[[int], bytes], file: IO[bytes], advance: Callable[[int], object]
-) -> Iterator[bytes]:
-    """Pieces of a stream that reads from `file`."""
-    before = 0
-    while True:
-        try:
-            piece = read(_READ_BYTES)
-        except EOFError as error:
-            raise CutOffError("is cut off") from error
-        except lzma.LZMAError as error:
-            raise CutOffError("is damaged") from error
-        except OSError as error:
-            if error.errno is not None:  # the disk's, not the stream's
-                raise
-            cut_off = "truncated" in str(error).lower()
-            raise CutOffError("is cut off" if cut_off else "is damaged") from error
-        if not piece:
-            return
-        advance(file.tell() - before)
-        before = file.tell()
-        yield piece
-
-
-def _gunzip(file: IO[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:
-    decoder, inside = zlib.decompressobj(wbits=31), False
-    while packed := file.read(_READ_BYTES):
-        advance(len(packed))
-        while packed:
-            try:
-                text = decoder.decompress(packed, _PIECE_BYTES)
-            except zlib.error as error:
-                raise CutOffError("is damaged") from error
-            inside = True
-            if text:
-                yield text
-            packed = decoder.unconsumed_tail
-            if decoder.eof:  # one more member may follow, or zeros that only fill up
-                packed = decoder.unused_data.lstrip(b"\0")
-                decoder, inside = zlib.decompressobj(wbits=31), False
-    if inside:
-        yield decoder.flush()
-        if not decoder.eof:
-            raise CutOffError("is cut off")
-
-
-def _unzip(
-    file: IO[bytes], path: Path, member: str | None, advance: Callable[[int], object]
-) -> Iterator[bytes]:
+def _member(file: IO[bytes], path: Path, member: str | None) -> IO[bytes]:
+    """The only file of a zip, or the one that is wanted."""
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise InputError(f"{path} is a damaged or cut-off zip archive. Fetch it again.") from error
     inside = [entry for entry in archive.infolist() if not _is_clutter(entry)]
-    chosen = [entry for entry in inside if Path(entry.filename).name == member]
-    if not chosen:
-        chosen = inside
+    chosen = [entry for entry in inside if Path(entry.filename).name == member] or inside
     if len(chosen) != 1:
         wanted = "one file" if member is None else repr(member)
         names = ", ".join(entry.filename for entry in inside) or "nothing"
@@ -166,26 +145,9 @@ def _unzip(
             f"{path}: {entry.filename} is packed by {name}, which Python cannot unpack. Unpack it "
             f"first, such as by: 7z x {path}"
         )
-    ratio = entry.compress_size / max(entry.file_size, 1)
     try:
-        with archive.open(entry) as text:
-            while piece := text.read(_READ_BYTES):
-                advance(int(len(piece) * ratio))
-                yield piece
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        struct.error,
-    ) as error:
-        raise CutOffError("is damaged") from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):
-            raise
+        return archive.open(entry)
+    except _DAMAGED as error:
         raise CutOffError("is damaged") from error
 
 

@@ -6,9 +6,11 @@ import codecs
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
@@ -25,6 +27,13 @@ class LineBlock(NamedTuple):
     first_line: int  # number of its first line in the file, counted from 1
     text: bytes  # the last line of a file may lack its line end
     lines: int
+
+    def texts(self) -> pl.DataFrame:
+        """`line`, the number of each line, and its `text`."""
+        text = pl.Series("text", self.text.decode().split("\n"), dtype=pl.String)
+        return pl.DataFrame([pl.int_range(len(text), eager=True).alias("line"), text]).with_columns(
+            pl.col("line") + self.first_line
+        )
 
 
 def line_blocks(
@@ -124,37 +133,38 @@ def _recoded(pieces: Iterator[bytes], path: Path, encoding: str) -> Iterator[byt
     """The pieces of a file in UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     line = 1
-    for piece in pieces:
+    for piece in chain(pieces, [b""]):
         try:
-            text = decoder.decode(piece)
-            recoded = text.encode()
+            recoded = decoder.decode(piece, final=not piece).encode()
         except UnicodeError as error:
             raise _not_text(path, line, encoding, error) from error
         yield recoded
         line += recoded.count(b"\n")
-    try:
-        yield decoder.decode(b"", final=True).encode()
-    except UnicodeError as error:
-        raise _not_text(path, line, encoding, error) from error
 
 
 def _not_text(path: Path, line: int, encoding: str, error: UnicodeError) -> InputError:
+    """The error for bytes of which `line` is the first line."""
     holds = f" ({error})"
     if isinstance(error, UnicodeDecodeError):
         with suppress(LookupError, UnicodeError):
             before = error.object[: error.start]
             line += before.decode(error.encoding, "ignore").count("\n")
-        holds = f": it holds {_around(error)}"
+        line_start = error.object.rfind(b"\n", 0, error.start) + 1
+        start = max(line_start, error.start - 20)
+        around = bytes(error.object[start : error.end + 10]).split(b"\n")[0]
+        holds = f": it holds {around!r}"
     return InputError(
-        f"{path}, line {line} is no {encoding}{holds}. Name the file's encoding by --encoding."
+        f"{path}, line {line} is not {encoding}{holds}. Name the file's encoding by --encoding, "
+        "such as latin-1 or cp1252."
     )
 
 
-def _around(error: UnicodeDecodeError) -> str:
-    """The bytes at fault, with some of their line."""
-    line_start = error.object.rfind(b"\n", 0, error.start) + 1
-    start = max(line_start, error.start - 20)
-    return repr(bytes(error.object[start : error.end + 10]).split(b"\n")[0])
+# what no line holds, and what to do about it
+_NO_TEXT = {
+    b"\0": "a NUL byte: this is no text, or it is UTF-16 (--encoding utf-16)",
+    b"\r": "a carriage return that ends no line. If \\r alone ends the file's lines, convert them "
+    "by: tr '\\r' '\\n'; else take it out of the line",
+}
 
 
 def _checked(path: Path, line: int, text: bytes) -> LineBlock:
@@ -167,25 +177,13 @@ def _checked(path: Path, line: int, text: bytes) -> LineBlock:
         if not text.isascii():
             text.decode()
     except UnicodeDecodeError as error:
-        at = line + text.count(b"\n", 0, error.start)
-        raise InputError(
-            f"{path}, line {at} is not UTF-8: it holds {_around(error)}. Name the file's encoding "
-            f"by --encoding, such as latin-1 or cp1252."
-        ) from error
-    if b"\0" in text:
-        at = line + text.count(b"\n", 0, text.index(b"\0"))
-        raise InputError(
-            f"{path}, line {at} holds a NUL byte: this is no text, or it is UTF-16 "
-            f"(--encoding utf-16)."
-        )
+        raise _not_text(path, line, "UTF-8", error) from error
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
-        if b"\r" in text:
-            at = line + text.count(b"\n", 0, text.index(b"\r"))
-            raise InputError(
-                f"{path}, line {at} holds a carriage return that ends no line. If \\r alone ends "
-                f"the file's lines, convert them by: tr '\\r' '\\n'; else take it out of the line."
-            )
+    for mark, says in _NO_TEXT.items():
+        if mark in text:
+            at = line + text.count(b"\n", 0, text.index(mark))
+            raise InputError(f"{path}, line {at} holds {says}.")
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
     return LineBlock(path, line, text, lines)
 

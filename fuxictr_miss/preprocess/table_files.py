@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 
-from fuxictr_miss.errors import InputError
-from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader
+from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import matching_files
+from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader, TableRows
 from fuxictr_miss.preprocess.event_times import EventTimes
-from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
 from fuxictr_miss.preprocess.parquet_tables import MAGIC, parquet_rows
-from fuxictr_miss.preprocess.raw_lines import LineBlock, line_blocks
+from fuxictr_miss.preprocess.raw_lines import line_blocks
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
@@ -29,7 +29,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         if Path(pattern).is_dir():
             raise InputError(f"{pattern} is a folder. Name its files, such as '{pattern}/*.csv'.")
-        found = [Path(pattern)] if Path(pattern).exists() else _matching(Path(pattern))
+        found = [Path(pattern)] if Path(pattern).exists() else matching_files(pattern)
         if not found:
             raise InputError(f"There is no file {pattern} ({Path.cwd()} is the working folder).")
         files += found
@@ -43,15 +43,6 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     return files
 
 
-def _matching(pattern: Path) -> list[Path]:
-    known = Path()
-    parts = list(pattern.parts)
-    while parts and (known / parts[0]).exists():  # brackets in the name of a folder are no pattern
-        known /= parts.pop(0)
-    found = glob.glob(str(Path(*parts)), root_dir=known) if parts else []
-    return [known / name for name in sorted(found) if (known / name).is_file()]
-
-
 def read_tables(
     files: Sequence[Path],
     columns: Mapping[str, str],
@@ -59,7 +50,7 @@ def read_tables(
     form: CsvForm | None = None,
     times: EventTimes | None = None,
     member: str | None = None,
-    left_out: LeftOut | None = None,
+    left_out: LeftOut = STRICT,
     allow_truncated: bool = False,
 ) -> Generator[pl.DataFrame]:
     """Yield the rows of the files in their order. Close the generator before anything is printed.
@@ -76,8 +67,8 @@ def read_tables(
         times: reads the times; None: as `EventTimes()`.
         member: the file to take from a zip that holds several.
         left_out: takes the malformed lines: those with too many columns, with a quote inside a
-            field, without user, item or time, or with a time of another kind than the log's. None:
-            the first is an error. (Columns that a line lacks at its end are empty.)
+            field, without user, item or time, or with a time of another kind than the log's.
+            (Columns that a line lacks at its end are empty.)
         allow_truncated: go on with the whole lines of a cut-off packed file.
 
     Returns:
@@ -90,28 +81,23 @@ def read_tables(
     parquet = [_is_parquet(path) for path in files]
     if any(parquet) and not all(parquet):
         raise InputError("--input mixes Parquet and CSV files. Convert one kind, or run it twice.")
+    if all(parquet):
+        tables = parquet_rows(files, columns)
+    else:
+        tables = _csv_rows(files, columns, form or CsvForm(), member, allow_truncated)
     times = times or EventTimes()
     rows = 0
-    with closing(
-        _parquet_tables(files, columns, times, left_out)
-        if all(parquet)
-        else _csv_tables(
-            line_blocks(
-                files,
-                "log",
-                encoding=(form or CsvForm()).encoding,
-                allow_truncated=allow_truncated,
-                member=member,
-            ),
-            CsvReader(form or CsvForm(), columns),
-            times,
-            left_out,
-        )
-    ) as tables:
-        for frame in tables:
-            rows += frame.height
-            if frame.height:
-                yield frame
+    with closing(tables):
+        for table in tables:
+            unit = "line" if table.block else "row"
+            place = f"{table.path}, {unit} {next(iter(table.numbers), 1)}"
+            when = times.read(table.rows["time"], place)
+            good = _good_rows(table.rows, when)
+            if table.malformed is not None or not good.all():
+                left_out.add(table.path, _malformed(table, ~good, times), unit)
+            if good.any():
+                rows += int(good.sum() or 0)
+                yield table.rows.with_columns(when.alias("time")).filter(good)
     if not rows:
         names = ", ".join(map(str, files))
         if left_out:
@@ -121,63 +107,25 @@ def read_tables(
 
 
 def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC or path.suffix in (".parquet", ".pq")
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    what = f"{path} cannot be read"
+    with explained(OSError, what, "mend that, or name another file"), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC or path.suffix in (".parquet", ".pq")
 
 
-def _csv_tables(
-    blocks: Generator[LineBlock], reader: CsvReader, times: EventTimes, left_out: LeftOut | None
-) -> Generator[pl.DataFrame]:
+def _csv_rows(
+    files: Sequence[Path],
+    columns: Mapping[str, str],
+    form: CsvForm,
+    member: str | None,
+    allow_truncated: bool,
+) -> Generator[TableRows]:
+    reader = CsvReader(form, columns)
+    blocks = line_blocks(
+        files, "log", encoding=form.encoding, allow_truncated=allow_truncated, member=member
+    )
     with closing(blocks):
         for block in blocks:
-            frame, lines, malformed = reader.read(block)
-            where = f"{block.path}, line {max(block.first_line, 2)}"
-            when = times.read(frame["time"], where)
-            good = _good_rows(frame, when)
-            if lines is None and not good.all():  # which of the lines are blank?
-                frame, lines, malformed = reader.read_lines(block)
-                when = times.read(frame["time"], where)
-                good = _good_rows(frame, when)
-            if lines is not None:
-                bad = _why(frame, when, times).insert_column(0, lines).filter(~good)
-                malformed = pl.concat([malformed, bad]).sort("line")
-            if malformed.height:
-                if left_out is None:
-                    line, why = malformed.row(0)
-                    raise _malformed(block, line, why)
-                left_out.add(block.path, malformed)
-            yield frame.with_columns(when.alias("time")).filter(good)
-
-
-def _malformed(block: LineBlock, line: int, why: str) -> InputError:
-    shown = block.text.split(b"\n", line - block.first_line + 1)[line - block.first_line]
-    return InputError(
-        f"{block.path}, line {line}: {shown.decode()[:60]!r} has {why}. Repair the line, or leave "
-        f"such lines out by --skip-malformed."
-    )
-
-
-def _parquet_tables(
-    files: Sequence[Path], columns: Mapping[str, str], times: EventTimes, left_out: LeftOut | None
-) -> Generator[pl.DataFrame]:
-    with closing(parquet_rows(files, columns)) as tables:
-        for path, first_row, frame in tables:
-            when = times.read(frame["time"], f"{path}, row {first_row}")
-            good = _good_rows(frame, when)
-            if not good.all():
-                row = pl.int_range(frame.height, eager=True).alias("line") + first_row
-                malformed = _why(frame, when, times).insert_column(0, row).filter(~good)
-                if left_out is None:
-                    row_number, why = malformed.row(0)
-                    raise InputError(
-                        f"{path}, row {row_number} has {why}. Repair it, or leave such rows out by "
-                        f"--skip-malformed."
-                    )
-                left_out.add(path, malformed, "row")
-            yield frame.with_columns(when.alias("time")).filter(good)
+            yield reader.read(block)
 
 
 def _good_rows(frame: pl.DataFrame, when: pl.Series) -> pl.Series:
@@ -188,15 +136,16 @@ def _good_rows(frame: pl.DataFrame, when: pl.Series) -> pl.Series:
     return good
 
 
-def _why(frame: pl.DataFrame, when: pl.Series, times: EventTimes) -> pl.DataFrame:
-    """`why` a row is malformed, if it is."""
-    no_time = frame["time"].is_null()
-    if frame["time"].dtype == pl.String:
-        no_time |= (frame["time"] == "").fill_null(True)
-    elif frame["time"].dtype.is_float():
-        no_time |= frame["time"].is_nan().fill_null(True)
-    return frame.select(
-        why=pl.when((pl.col("user_id") == "").fill_null(True))
+def _malformed(table: TableRows, bad: pl.Series, times: EventTimes) -> pl.DataFrame:
+    """`line`, `why` and `text` of what is no row, blank lines aside."""
+    time = pl.col("time")
+    no_time = time.is_null()
+    if table.rows["time"].dtype == pl.String:
+        no_time |= time == ""
+    elif table.rows["time"].dtype.is_float():
+        no_time |= time.is_nan()
+    why = (
+        pl.when((pl.col("user_id") == "").fill_null(True))
         .then(pl.lit("no user"))
         .when((pl.col("item_id") == "").fill_null(True))
         .then(pl.lit("no item"))
@@ -204,3 +153,9 @@ def _why(frame: pl.DataFrame, when: pl.Series, times: EventTimes) -> pl.DataFram
         .then(pl.lit("no time"))
         .otherwise(pl.lit(f"a time that is not {times.kind}, as those before it are"))
     )
+    lines = table.rows.select(table.numbers.alias("line"), why=why).filter(bad)
+    if table.malformed is not None:
+        lines = pl.concat([lines, table.malformed]).sort("line")
+    if table.block is None:
+        return lines.with_columns(text=pl.lit(None, pl.String))
+    return lines.join(table.block.texts(), on="line").filter(pl.col("text") != "").sort("line")

@@ -287,6 +287,12 @@ def test_an_int_id_with_a_fraction_is_refused_and_a_whole_float_taken(tmp_path, 
         build_dataset(config(tmp_path, form, feature_cols=features))
 
 
+def test_a_decimal_with_a_fraction_is_no_int(tmp_path):
+    written(tmp_path, table(item_id=[Decimal("4.0"), Decimal("7.5")] * 2))
+    features = [{**ID, "name": "user_id"}, {**ID, "name": "item_id", "dtype": "int"}]
+    refused(tmp_path, "row 2, column 'item_id'.*7.5.*whole number", feature_cols=features)
+
+
 @pytest.mark.parametrize("items", [["a", "b", "a", "b"], [datetime(2020, 1, 1)] * 4])
 def test_a_target_and_a_history_without_a_common_id_are_refused(tmp_path, items):
     written(tmp_path, table(item_id=items))
@@ -386,6 +392,9 @@ def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
     written(folder, table())
     train, _, _ = build_dataset(config(folder))
     assert pl.read_parquet(Path(train), glob=False).height == 4
+    (folder / "train.parquet").rename(folder / "train-0.parquet")
+    params = config(folder, train_data=str(folder / "train-*.parquet"))
+    assert build_dataset(params)[0] == train
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.preprocess.coded_log import CodedLog, _Codes
+from fuxictr_miss.preprocess.coded_log import INTERACTS, CodedLog, _Codes
 
 IDS = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a^b", "", "x" * 40, "7"]), max_size=9))
 
@@ -59,7 +59,7 @@ def test_a_log_on_disk_has_the_core_of_one_in_memory(tmp_path: Path) -> None:
     for shards, folder in ((1, None), (3, None), (3, tmp_path)):
         log = CodedLog(shards=shards, folder=folder)
         for frame in frames:
-            log.add(frame, frame["time"] > 0)
+            log.add(frame.with_columns((pl.col("time") > 0).alias(INTERACTS)))
         cores.append(log.keep_core(7, 4))
         rows = [np.column_stack(list(rows.values())) for rows, _ in log.shards()]
         contents.append(sorted(np.concatenate(rows).tolist()))

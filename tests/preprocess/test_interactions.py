@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.preprocess import interactions
-from fuxictr_miss.preprocess.coded_log import CodedLog
+from fuxictr_miss.preprocess.coded_log import INTERACTS, CodedLog
 from fuxictr_miss.preprocess.interactions import (
     Protocol,
     filter_log,
@@ -226,7 +226,8 @@ def test_a_user_who_touched_every_item_is_named() -> None:
 
 def test_what_was_touched_without_interaction_is_no_negative() -> None:
     log = log_of([*BLOCK, *[("v", "i5", n) for n in range(4)]])
-    log.add(pl.DataFrame({"user_id": ["u0"], "item_id": ["i0"], "time": [3]}), pl.Series([False]))
+    touch = {"user_id": ["u0"], "item_id": ["i0"], "time": [3], INTERACTS: [False]}
+    log.add(pl.DataFrame(touch))
     record = filter_log(log, 1)
     assert int(record.item_counts.sum()) == len(BLOCK) + 4
     (part,) = record.parts()

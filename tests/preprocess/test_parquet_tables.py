@@ -75,6 +75,12 @@ def test_a_fraction_is_no_id(tmp_path: Path, value: object) -> None:
         read(path)
 
 
+def test_an_id_that_has_lost_digits_is_none(tmp_path: Path) -> None:
+    path = part(tmp_path / "a.parquet", user=pa.array([3, 2.0**24], pa.float32()))
+    with pytest.raises(InputError, match=r"row 2: 'user' is .*more digits than Float32 holds"):
+        read(path)
+
+
 def test_nan_is_no_id(tmp_path: Path) -> None:
     path = part(tmp_path / "a.parquet", user=[3.0, float("nan"), None])
     with pytest.raises(InputError, match=r"row 2 has no user"):

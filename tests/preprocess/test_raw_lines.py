@@ -183,7 +183,7 @@ def test_any_encoding_becomes_utf_8_without_a_mark(
 def test_bytes_that_an_encoding_lacks_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"a\nb\n" * 50 + b"c\x81d\n")
-    with pytest.raises(InputError, match=r"line 101 is no cp1252: it holds b'c\\x81d'"):
+    with pytest.raises(InputError, match=r"line 101 is not cp1252: it holds b'c\\x81d'"):
         joined(path, encoding="cp1252")
     assert joined(path, encoding="latin-1").endswith("c\x81d\n".encode())
 

@@ -13,7 +13,7 @@ import pytest
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.preprocess.csv_tables import CsvForm
-from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
 from fuxictr_miss.preprocess.table_files import find_files, read_tables
 
 COLUMNS = {"user_id": "user", "item_id": "item", "time": "when", "cate_id": "kind"}
@@ -164,7 +164,7 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path: Path) -> None:
 
 def test_a_broken_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing more")
-    with pytest.raises(InputError, match=r"a\.parquet is no Parquet file"):
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet"):
         read(tmp_path / "a.parquet")
 
 
@@ -200,7 +200,7 @@ def test_a_stray_quote_swallows_no_row(tmp_path: Path) -> None:
 
 def test_a_line_end_inside_a_field_is_never_skipped_over(tmp_path: Path) -> None:
     path = csv(tmp_path / "a.csv", 'u1,i1,3,"a', "u9,i9,9,text of the field", 'end"', "u2,i2,1,y")
-    for left_out in (None, LeftOut()):
+    for left_out in (STRICT, LeftOut()):
         with pytest.raises(InputError, match="line 2"):
             read(path, left_out=left_out)
 
