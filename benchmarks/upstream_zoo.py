@@ -157,6 +157,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "optimizer": "adam",
         "learning_rate": 1.0e-3,
         "batch_size": USERS,
+        "epochs": 1,
         "embedding_dim": 8,
         "hidden_units": [40, 40, 40],
         "hidden_activations": "relu",

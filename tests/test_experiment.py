@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import os
@@ -264,4 +265,9 @@ def test_the_raw_log_of_the_demo_is_gzip_json(tmp_path):
     sources = [file for room in rooms for file in ([room] if room.is_file() else room.rglob("*"))]
     sources = [file for file in sources if file.suffix == ".py"]
     assert len(sources) > 50
-    assert not [path for path in sources if "demo" in path.read_text().replace("_demo", "")]
+    for path in sources:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):  # an example in a docstring may use the demo
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                node.value.value = ""
+        assert "demo" not in ast.unparse(tree), path

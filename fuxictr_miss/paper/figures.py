@@ -8,14 +8,14 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from fuxictr_miss.files import atomic_write
-from fuxictr_miss.paper.report import MARK, PICTURES, Source
+from fuxictr_miss.paper.source import Source
 from fuxictr_miss.paper.tables import DATASETS, Report
 
+PICTURES = (".png", ".svg", ".pdf")
+MARK = "fuxictr_miss"  # in the metadata of our pictures
 # the same bytes again, and text as text
 _STYLE: Any = {"svg.hashsalt": MARK, "svg.fonttype": "none", "pdf.fonttype": 42}
 _METADATA = {
@@ -32,10 +32,9 @@ def write_pictures(report: Report, source: Source, page: Path) -> None:
         names = [f"test {metric.name}" for metric in report.metrics]
     rows, columns = len(names), len(source.datasets)
     size = 4.2 * columns, 3.2 * rows
-    with pyplot.rc_context(_STYLE):
-        drawing, axes = pyplot.subplots(
-            rows, columns, figsize=size, squeeze=False, layout="constrained"
-        )
+    with matplotlib.rc_context(_STYLE):
+        drawing = Figure(figsize=size, layout="constrained")
+        axes = drawing.subplots(rows, columns, squeeze=False)
         for column, dataset in enumerate(source.datasets):
             for axis, name in zip(axes[:, column], names, strict=True):
                 axis.set(title=DATASETS.get(dataset, dataset), ylabel=name)
@@ -46,7 +45,6 @@ def write_pictures(report: Report, source: Source, page: Path) -> None:
         for ending in PICTURES:
             with atomic_write(page.with_suffix(ending)) as unfinished:
                 drawing.savefig(unfinished, dpi=150, metadata=_METADATA[ending])
-        pyplot.close(drawing)
 
 
 def _plot_steps(axis: Any, report: Report, source: Source, dataset: str) -> None:

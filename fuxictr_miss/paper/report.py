@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,74 +12,17 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write, writable
 from fuxictr_miss.paper import published
 from fuxictr_miss.paper.compare import MIN_SEEDS, SIGNIFICANCE, compare, holm
-from fuxictr_miss.paper.plan import Planner, dataset_params
-from fuxictr_miss.paper.results import Results
-from fuxictr_miss.paper.search import Winner
+from fuxictr_miss.paper.figures import MARK, PICTURES, write_pictures
+from fuxictr_miss.paper.plan import dataset_params
 from fuxictr_miss.paper.sheet import STAR, Sheet, markdown_table
+from fuxictr_miss.paper.source import ABSENT, NOT_YET, Cell, Source
 from fuxictr_miss.paper.tables import BASELINE, CONTROL, OURS, REPORTS, Metric, Report, Variant
 
-_ABSENT, _NOT_YET, _FAILED = "–", "…", "failed"
 _COUNTS = ("users", "items", "instances", "features", "fields")
 _GAINS = {"improvement": BASELINE, "improvement over the control": CONTROL}
 _INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
-PICTURES = (".png", ".svg", ".pdf")
-MARK = "fuxictr_miss"  # metadata of our pictures
 _MADE_BY = "\nMade by `"  # the last line of every report
 _OURS = {".md": _MADE_BY, ".tex": "% python run_benchmark.py", **dict.fromkeys(PICTURES, MARK)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """The results of one variant on one data set."""
-
-    rows: Sequence[Mapping[str, Any]]  # of the results file, one per finished seed
-    role: str
-    text: str = ""  # shown if there is no result
-    notes: Sequence[str] = ()
-
-    def values(self, metric: Metric) -> pd.Series:
-        """The metric by seed; empty unless all rows have it."""
-        values = pd.Series({row["seed"]: metric.read(row) for row in self.rows}, dtype=float)
-        return values if values.notna().all() else values[:0]
-
-
-@dataclasses.dataclass
-class Source:
-    """The data from which reports are made."""
-
-    planner: Planner
-    results: Results
-    datasets: Sequence[str]
-    seeds: int
-    budget: int  # trials of the search per model; 0 for no search
-    winners: Mapping[tuple[str, str], Winner]
-
-    def find(self, variant: Variant, dataset: str) -> Cell:
-        """The results of a variant over the seeds, with footnotes."""
-        experiments = self.planner.experiments([variant], [dataset], self.seeds)
-        if not experiments:
-            note = self.planner.absence(variant, dataset)
-            return Cell((), variant.role, _ABSENT, (note,))
-        rows = [row for each in experiments if (row := self.results.rows.get(each.key))]
-        done = [row for row in rows if row["status"] == "ok"]
-        bad = [row for row in rows if row["status"] != "ok"]
-        note = self.planner.note(variant, dataset)
-        notes = [note] if note else []
-        role = "" if note else variant.role  # a row that equals MISS is not compared with it
-        if bad:
-            notes.append(
-                f"{variant.name} on {dataset}: {len(bad)} of {self.seeds} seeds without a result "
-                f"({bad[0]['status']}, {bad[0].get('reason', '')})."
-            )
-        if done and len(rows) < self.seeds:
-            notes.append(f"n = {len(done)}: not all seeds are finished.")
-        return Cell(done, role, _FAILED if bad else _NOT_YET, notes)
-
-    def has_results(self, report: Report) -> bool:
-        """Whether a report has a number of ours; Table II needs no runs."""
-        variants = [variant for block in report.blocks for variant in block]
-        cells = (self.find(v, dataset) for v in variants for dataset in self.datasets)
-        return not variants or any(cell.rows for cell in cells)
 
 
 def check_folder(folder: Path, reports: Iterable[str]) -> None:
@@ -129,8 +70,6 @@ def write_report(name: str, source: Source, command: str) -> None:
         parts.append(_search_text(report, source))
     _write(page, "\n".join(parts) + f"{_MADE_BY}{command}`.\n")
     if report.axis:
-        from fuxictr_miss.paper.figures import write_pictures  # late: it imports matplotlib
-
         write_pictures(report, source, page)
     else:
         _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
@@ -186,7 +125,7 @@ def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -
     for b, block in enumerate(cells):
         lines, found = sheet.blocks[b], compared[b]
         for i, cell in enumerate(block):
-            text = _number(values[b][i]) or cell.text or _ABSENT
+            text = _number(values[b][i]) or cell.text or ABSENT
             text = f"<u>{text}</u>" if i in found.rivals.values() else text
             text = f"**{text}**" if i == found.best else text
             text += STAR if p_values.get((b, i), 1) < SIGNIFICANCE else ""
@@ -194,13 +133,13 @@ def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -
             lines[i].append(f"{text}<sup>{notes}</sup>" if notes else text)
         for line in lines[len(block) :]:
             gain = found.gains.get(_GAINS[line[0]])
-            line.append(_NOT_YET if gain is None else f"{gain:+.2f}%")
+            line.append(NOT_YET if gain is None else f"{gain:+.2f}%")
 
 
 def _published(variant: Variant, dataset: str) -> Cell:
     """The paper's own numbers, as if they were a run with one seed."""
     metrics = published.metrics(dataset, variant.name)
-    return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, _ABSENT)
+    return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, ABSENT)
 
 
 def _number(values: pd.Series) -> str:
@@ -267,7 +206,7 @@ def _statistics(report: Report, source: Source) -> Sheet:
             cells = _counts(path)
         else:
             note = sheet.note(f"{path} does not exist yet: {params.get('preprocess_command', '')}")
-            cells = [f"{_NOT_YET}<sup>{note}</sup>"] * len(_COUNTS)
+            cells = [f"{NOT_YET}<sup>{note}</sup>"] * len(_COUNTS)
         sheet.blocks[0].append([dataset, *cells])
         if dataset in published.DATASETS:
             name = f"{published.DATASETS[dataset]} (paper)"
@@ -278,7 +217,7 @@ def _statistics(report: Report, source: Source) -> Sheet:
 def _counts(path: Path) -> list[str]:
     try:
         counts = dict(json.loads(path.read_bytes()))
-        return [f"{int(counts[n]):,}" if n in counts else _ABSENT for n in _COUNTS]
+        return [f"{int(counts[n]):,}" if n in counts else ABSENT for n in _COUNTS]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
 
