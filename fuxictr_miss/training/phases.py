@@ -110,7 +110,8 @@ class Pretraining:
         self.held_out, self.histories = shuffled[:held_out], shuffled[held_out:]
         rate = ssl.settings.pretrain_learning_rate or model.optimizer.param_groups[0]["lr"]
         self.parameters = ssl.trained(model)
-        self.optimizer = type(model.optimizer)(self.parameters, lr=rate)
+        fused = {"fused": True} if model.optimizer.defaults.get("fused") else {}
+        self.optimizer = type(model.optimizer)(self.parameters, lr=rate, **fused)
         for group in self.optimizer.param_groups:
             if "betas" in group:  # Adam and its variants
                 group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
