@@ -25,7 +25,8 @@ class Core(NamedTuple):
 
     users: np.ndarray  # codes, ascending: order of first appearance in the log
     items: np.ndarray  # likewise
-    item_counts: np.ndarray  # interactions of each of `items`
+    user_counts: np.ndarray  # interactions of each of `users`
+    item_counts: np.ndarray  # likewise
     short_users: int  # left out as too short, though they had `k` interactions
 
 
@@ -112,8 +113,8 @@ class CodedLog:
             if short_users:
                 self._keep(shortest, k, bar)
         of_user, of_item = self._counts()
-        items = np.flatnonzero(of_item)
-        return Core(np.flatnonzero(of_user), items, of_item[items], short_users)
+        users, items = np.flatnonzero(of_user), np.flatnonzero(of_item)
+        return Core(users, items, of_user[users], of_item[items], short_users)
 
     def item_table(self, items: np.ndarray) -> pl.DataFrame:
         """`item_id` and the attributes of items, given by their codes."""

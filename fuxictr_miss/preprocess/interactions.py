@@ -1,4 +1,4 @@
-"""An interaction log -> the paper's train, validation and test instances (Section VI.A).
+"""An interaction log -> train, validation and test instances; by default the paper's (VI.A).
 
     python data_preprocess/interactions.py --input log.csv.gz --user user_id --item item_id \\
         --time timestamp --attributes cate_id --output data/splits/mylog
@@ -10,11 +10,11 @@ raw form and hand over a table (user, item, attributes, time).
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +25,25 @@ from tqdm import tqdm
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.preprocess.coded_log import UNKNOWN, CodedLog
 from fuxictr_miss.preprocess.csv_tables import CsvForm
+from fuxictr_miss.preprocess.event_labels import EventLabels
 from fuxictr_miss.preprocess.event_times import EventTimes
+from fuxictr_miss.preprocess.instances import (
+    chunks,
+    histories,
+    history_name,
+    item_tokens,
+    ranges,
+    write_parquet,
+)
+from fuxictr_miss.preprocess.labels import LabelsProtocol, make_labelled_splits
 from fuxictr_miss.preprocess.left_out import LeftOut
 from fuxictr_miss.preprocess.output_folder import OutputFolder
 from fuxictr_miss.preprocess.raw_lines import check_encoding
 from fuxictr_miss.preprocess.table_files import find_files, read_tables
 
-SPLITS = {"train": 3, "valid": 2, "test": 1}  # the target's place, counted from the user's newest
+SPLITS = ("train", "valid", "test")
+LAST_THREE, EVERY_PREFIX, LABELS = "leave-last-three-out", "every-prefix", "labels"
+PROTOCOLS = (LAST_THREE, EVERY_PREFIX)  # of a log of interactions
 LARGEST_SEED = 2**32 - 1
 SHORTEST = 4  # three targets, and one interaction before the first of them
 NEGATIVES = ("uniform", "popularity")
@@ -41,6 +53,7 @@ NEGATIVES = ("uniform", "popularity")
 class Protocol:
     """How instances are made from a log. The defaults are the paper's, where it says (VI.A)."""
 
+    protocol: str = LAST_THREE  # or "every-prefix", DIN's own
     k_core: int = 5  # users and items with fewer interactions go, until none is left
     max_len: int = 50  # the newest ones of a history that are kept; the paper gives no number
     negatives: str = "uniform"  # or "popularity": as often as the item occurs in the filtered log
@@ -51,8 +64,14 @@ class Protocol:
         for name, largest in (("k_core", 2**31), ("max_len", 2**31), ("num_negatives", 10_000)):
             check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, largest)
         check_number("--seed", self.seed, 0, LARGEST_SEED)
+        if self.protocol not in PROTOCOLS:
+            raise unknown("--protocol", self.protocol, PROTOCOLS)
         if self.negatives not in NEGATIVES:
             raise unknown("kind of --negatives", self.negatives, NEGATIVES)
+
+    def targets(self, lengths: np.ndarray) -> np.ndarray:
+        """How many of each user's interactions are targets, the newest ones; from their number."""
+        return np.full_like(lengths, 3) if self.protocol == LAST_THREE else lengths - 1
 
 
 def check_number(option: str, value: int, smallest: int, largest: int) -> None:
@@ -65,6 +84,7 @@ class Record(NamedTuple):
 
     users: pl.Series  # (U,) ids
     items: pl.DataFrame  # (I, 1 + A): item_id and attributes
+    user_counts: np.ndarray  # (U,) interactions
     item_counts: np.ndarray  # (I,) interactions
     short_users: int  # left out: `k` interactions, but fewer than `SHORTEST`
     parts: Callable[[], Iterator[Part]]  # reads the users' interactions, one shard after another
@@ -108,6 +128,7 @@ def filter_log(log: CodedLog, k: int) -> Record:
     return Record(
         users=log.users.names(core.users),
         items=log.item_table(core.items),
+        user_counts=core.user_counts,
         item_counts=core.item_counts,
         short_users=core.short_users,
         parts=parts,
@@ -123,40 +144,45 @@ def with_attribute(record: Record, name: str, values: Sequence[str | None]) -> R
 def split_frames(
     record: Record, part: Part, protocol: Protocol
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield ("train" | "valid" | "test", instances), one positive and its negatives a user.
+    """Yield ("train" | "valid" | "test", some of its instances); one split after the other.
 
-    With L interactions a user, the targets are number L-2, L-1 and L; the history is everything
-    before the target, cut to the newest `max_len` (VI.A, "Data Processing"). The negatives are
-    drawn, each by itself, from the items that the user never touched, before the target or after
-    it. What is drawn for a user does not depend on the shards.
+    A user's last interaction is the target in the test, the last but one in the validation. Before
+    these, number L-2 of L trains (`leave-last-three-out`: VI.A, "Data Processing"), or all that
+    have a history (`every-prefix`). The history is everything before the target, cut to the newest
+    `max_len`. The negatives are drawn, each by itself, from the items that the user never touched,
+    before the target or after it. What is drawn for a user does not depend on the shards.
 
     Columns: `label` (1 or 0), `user_id`, `item_id`, the attributes, `item_history` and one history
     an attribute (`x_id` or `x` -> `x_history`): the ids in time order, joined by `^`. In an item's
     id or attribute, `^` stands as `%5E` and `%` as `%25`. Rows: users in order of first appearance,
-    each positive before its negatives.
+    each one's targets in time order, each positive before its negatives.
 
     Raises:
         InputError: a user has touched every item, so that no negative exists.
     """
     starts, ends = part.starts[:-1], part.starts[1:]
+    counts = protocol.targets(record.user_counts)  # of all users, for what a seed draws
     each = 1 + protocol.num_negatives
-    draws = np.random.default_rng(protocol.seed).random(
-        (len(record.users), len(SPLITS), protocol.num_negatives)
-    )[part.users]
-    negatives = _untouched_items(record, part, draws, protocol.negatives)
-    label = np.tile(np.arange(each) == 0, len(starts)).astype(np.int64)
-    row = np.repeat(np.arange(len(starts)), each)
-    users, items = record.users.gather(part.users), _tokens(record.items)
-    for number, (split, place) in enumerate(SPLITS.items()):
-        target = ends - place
-        first = np.maximum(starts, target - protocol.max_len)
-        candidates = np.column_stack((part.item_of[target], negatives[:, number])).ravel()
-        history = part.item_of[_ranges(first, target - first)]
-        owner = np.repeat(np.arange(len(first)), target - first)
-        columns = [pl.Series("label", label), users.gather(row).alias("user_id")]
-        columns += [column.gather(candidates) for column in items]
-        columns += [_joined(owner, column.gather(history)).gather(row) for column in items]
-        yield split, pl.DataFrame(columns)
+    mine = counts[part.users]
+    target, owner = ranges(ends - mine, mine), np.repeat(np.arange(len(mine)), mine)
+    draws = np.random.default_rng(protocol.seed).random((counts.sum(), protocol.num_negatives))
+    draws = draws[ranges((np.cumsum(counts) - counts)[part.users], mine)]
+    negatives = _untouched_items(record, part, owner, draws, protocol.negatives)
+    candidates = np.column_stack((part.item_of[target], negatives))
+    first = np.maximum(starts[owner], target - protocol.max_len)
+    left = ends[owner] - target  # to the user's newest, that included
+    users, tokens = record.users.gather(part.users), item_tokens(record.items)
+    for split, chosen in zip(SPLITS, (left >= 3, left == 2, left == 1), strict=True):
+        places = np.flatnonzero(chosen)
+        for chunk in chunks((target - first)[places] * each):
+            rows = places[chunk]
+            row = np.repeat(np.arange(len(rows)), each)
+            label = np.tile(np.arange(each) == 0, len(rows)).astype(np.int64)
+            columns = [pl.Series("label", label), users.gather(owner[rows][row]).alias("user_id")]
+            columns += [column.gather(candidates[rows].ravel()) for column in tokens]
+            texts = histories(tokens, part.item_of, first[rows], (target - first)[rows])
+            columns += [text.gather(row) for text in texts]
+            yield split, pl.DataFrame(columns)
 
 
 class Statistics(NamedTuple):
@@ -164,7 +190,7 @@ class Statistics(NamedTuple):
 
     users: int
     items: int
-    instances: int  # of one split: a positive and its negatives a user
+    instances: int  # in training: each positive and its negatives
     features: int  # users, items and attribute values, together
     fields: int  # user, item, attributes, and a history of all but the user
 
@@ -176,7 +202,8 @@ def statistics(record: Record, protocol: Protocol) -> Statistics:
     return Statistics(
         users=users,
         items=items,
-        instances=users * (1 + protocol.num_negatives),
+        instances=int(protocol.targets(record.user_counts).sum() - 2 * users)
+        * (1 + protocol.num_negatives),
         features=users + items + values,
         fields=1 + 2 * (1 + len(attributes)),
     )
@@ -216,11 +243,12 @@ def write_splits(
     new = output.new()
     with tqdm(total=len(SPLITS) * shards, desc="splits", unit=" files") as bar:
         for number, part in enumerate(record.parts()):
-            for split, frame in split_frames(record, part, protocol):
+            parts = groupby(split_frames(record, part, protocol), itemgetter(0))
+            for split, frames in parts:
                 name = f"{split}.parquet" if shards == 1 else f"{split}/part-{number:06d}.parquet"
-                _write_parquet(frame, new / name)
+                write_parquet(map(itemgetter(1), frames), new / name)
                 bar.update()
-    _write_parquet(_tokens(record.items), new / "items.parquet")
+    write_parquet([item_tokens(record.items)], new / "items.parquet")
     output.replace(
         {
             **statistics(record, protocol)._asdict(),
@@ -330,6 +358,10 @@ def add_common_options(
         help=f"smallest number of interactions of a user and of an item (default {k_core})",
     )
     default = Protocol()
+    about = "which interactions train and test: " + ", ".join(PROTOCOLS)
+    option(
+        group, "--protocol", "NAME", default.protocol, about if in_paper else f"{about}, {LABELS}"
+    )
     option(group, "--max-len", "N", default.max_len, "newest interactions kept in a history")
     option(group, "--negatives", "HOW", default.negatives, f"drawn {' or '.join(NEGATIVES)}")
     option(group, "--num-negatives", "N", default.num_negatives, "negatives a positive")
@@ -420,8 +452,10 @@ def _stable_order(user: np.ndarray, when: np.ndarray) -> np.ndarray:
     return by_time[np.sort(user[by_time] * len(place) + place) % len(place)]
 
 
-def _untouched_items(record: Record, part: Part, draws: np.ndarray, negatives: str) -> np.ndarray:
-    """One untouched item for every draw of a user from [0, 1): (u, ..) -> (u, ..).
+def _untouched_items(
+    record: Record, part: Part, owner: np.ndarray, draws: np.ndarray, negatives: str
+) -> np.ndarray:
+    """An item that the user `owner` (n,) never touched, for each draw from [0, 1): (n, q) both.
 
     Item i has a weight: 1, or its number of interactions. Were the user's untouched items laid
     side by side, each as wide as its weight, a draw would fall into one of them. `before` says how
@@ -444,53 +478,12 @@ def _untouched_items(record: Record, part: Part, draws: np.ndarray, negatives: s
             f"no negative exists ({len(busy)} such users). Lower --k-core to keep more items, or "
             f"leave these users out."
         )
-    shape = (-1,) + (1,) * (draws.ndim - 1)
-    free = free.reshape(shape)
-    place = np.minimum((draws * free).astype(np.int64), free - 1)
-    owner = np.arange(n_users).reshape(shape)
+    owner = owner[:, None]
+    place = np.minimum((draws * free[owner]).astype(np.int64), free[owner] - 1)
     # how many touched items of this user lie before the place: the keys ascend through all users
     passed = np.searchsorted(user * (total + 1) + before, owner * (total + 1) + place, "right")
-    skipped = sums[passed] - sums[starts].reshape(shape)
+    skipped = sums[passed] - sums[starts][owner]
     return np.searchsorted(upto, place + skipped, "right")
-
-
-def _tokens(items: pl.DataFrame) -> pl.DataFrame:
-    """Ids as they stand in a `^`-joined history; distinct ids stay distinct."""
-    return items.select(
-        pl.all().str.replace_all("%", "%25", literal=True).str.replace_all("^", "%5E", literal=True)
-    )
-
-
-def _ranges(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """first[0], first[0] + 1, .. (lengths[0] of them), first[1], .."""
-    begins = np.cumsum(lengths) - lengths
-    return np.repeat(first - begins, lengths) + np.arange(int(lengths.sum()))
-
-
-def _joined(owner: np.ndarray, tokens: pl.Series) -> pl.Series:
-    """The tokens of each owner, joined by `^`."""
-    name = _history_name(tokens.name)
-    return (
-        pl.DataFrame({"owner": owner, name: tokens})
-        .group_by("owner", maintain_order=True)
-        .agg(pl.col(name))
-        .select(pl.col(name).list.join("^"))
-        .to_series()
-    )
-
-
-def _history_name(column: str) -> str:
-    return column.removesuffix("_id") + "_history"
-
-
-def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    try:
-        frame.write_parquet(path, compression="zstd", compression_level=1, row_group_size=1 << 17)
-    except pl.exceptions.ComputeError as error:
-        if "os error 28" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def main() -> None:
@@ -531,10 +524,39 @@ def main() -> None:
     option(group, "--separator", "SIGN", ",", "of a CSV's columns")
     about = "csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
     option(group, "--quoting", "HOW", "csv", f"{about}a double quote is a letter like any other")
+    group = parser.add_argument_group(f"impressions (--protocol {LABELS})")
+    group.add_argument("--label", metavar="COLUMN", help="0 or 1, or a rating")
+    group.add_argument(
+        "--positive-from",
+        type=float,
+        metavar="RATING",
+        help="the smallest rating whose label is 1 (default: the column holds 0 and 1)",
+    )
+    group.add_argument(
+        "--context", nargs="+", metavar="COLUMN", help="of a row, kept as it is, such as a device"
+    )
+    group.add_argument(
+        "--split-shares",
+        nargs=3,
+        type=float,
+        metavar="SHARE",
+        help="of the rows by time, for train, valid and test (default 0.8 0.1 0.1)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_common_options(parser, k_core=str(Protocol.k_core))
     options = parser.parse_args()
-    protocol = protocol_of(options, Protocol.k_core)
+    if options.protocol not in (*PROTOCOLS, LABELS):
+        raise unknown("--protocol", options.protocol, (*PROTOCOLS, LABELS))
+    _refuse_options_of_another_protocol(parser, options)
+    protocol: Protocol | LabelsProtocol
+    labels = None
+    if options.protocol == LABELS:
+        check_number("--max-len", options.max_len, 1, 2**31)
+        shares = options.split_shares or LabelsProtocol.split_shares
+        protocol = LabelsProtocol(options.max_len, tuple(shares))
+        labels = EventLabels(options.positive_from)
+    else:
+        protocol = protocol_of(options, Protocol.k_core)
     columns = _columns(options)
     form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
     times = EventTimes(options.time_format)
@@ -546,29 +568,67 @@ def main() -> None:
         columns,
         form=form,
         times=times,
+        labels=labels,
         left_out=left_out,
         allow_truncated=options.allow_truncated,
     )
     name, attributes = options.output.name, options.attributes
-    make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
+    if isinstance(protocol, Protocol):
+        make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
+        return
+    make_labelled_splits(
+        name,
+        log,
+        output,
+        protocol,
+        left_out,
+        attributes=attributes,
+        context=options.context or [],
+        source={"label": options.label, "positive_from": options.positive_from},
+    )
+
+
+def _refuse_options_of_another_protocol(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> None:
+    of_impressions = ("label", "positive_from", "context", "split_shares")
+    of_interactions = ("k_core", "negatives", "num_negatives", "seed", "shards")
+    labelled = options.protocol == LABELS
+    for name in of_interactions if labelled else of_impressions:
+        if getattr(options, name) == parser.get_default(name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        why = "which takes all rows as they are, in memory" if labelled else "which has no labels"
+        raise InputError(f"{option} means nothing to --protocol {options.protocol}, {why}.")
+    if labelled and options.label is None:
+        raise InputError(f"--protocol {LABELS} needs --label: the column of 0 and 1, or ratings.")
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:
     """Name in the splits -> name in the log."""
     columns = {"user_id": options.user, "item_id": options.item, "time": options.time}
+    if options.label is not None:
+        columns["label"] = options.label
     if len(set(columns.values())) < len(columns):
-        raise InputError("--user, --item and --time must name three different columns.")
-    _check_attributes(options.attributes)
-    return columns | {name: name for name in options.attributes}
-
-
-def _check_attributes(attributes: Sequence[str]) -> None:
+        named = ", ".join(f"--{name.removesuffix('_id')}" for name in columns)
+        raise InputError(f"{named} must name different columns.")
     taken = {"label", "user_id", "item_id", "time", "item_history"}
-    for name in attributes:
-        history = _history_name(name)
-        if name in taken or history in taken:
-            raise InputError(
-                f"--attributes {name}: the splits have a column {name} or {history} already. "
-                f"Rename the column in the log."
-            )
+    for name in options.attributes:
+        history = history_name(name)
+        _refuse_taken("--attributes", name, {name, history} & taken)
         taken |= {name, history}
+    for name in options.context or []:
+        _refuse_taken("--context", name, {name} & taken)
+        taken.add(name)
+    more = [*options.attributes, *(options.context or [])]
+    if options.label in more:
+        raise InputError(f"{options.label!r} is the label; a model that sees it learns nothing.")
+    return columns | {name: name for name in more}
+
+
+def _refuse_taken(option: str, name: str, twice: set[str]) -> None:
+    if twice:
+        raise InputError(
+            f"{option} {name}: the splits have a column {' and '.join(sorted(twice))} already. "
+            f"Rename the column in the log."
+        )

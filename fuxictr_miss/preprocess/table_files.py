@@ -11,6 +11,7 @@ import polars as pl
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import matching_files
 from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader, TableRows
+from fuxictr_miss.preprocess.event_labels import EventLabels
 from fuxictr_miss.preprocess.event_times import EventTimes
 from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
 from fuxictr_miss.preprocess.parquet_tables import MAGIC, parquet_rows
@@ -49,6 +50,7 @@ def read_tables(
     *,
     form: CsvForm | None = None,
     times: EventTimes | None = None,
+    labels: EventLabels | None = None,
     member: str | None = None,
     left_out: LeftOut = STRICT,
     allow_truncated: bool = False,
@@ -65,9 +67,11 @@ def read_tables(
             among the former.
         form: how a CSV is written; None: commas, RFC 4180, UTF-8.
         times: reads the times; None: as `EventTimes()`.
+        labels: reads the column `label`; None: there is none.
         member: the file to take from a zip that holds several.
         left_out: takes the malformed lines: those with too many columns, with a quote inside a
-            field, without user, item or time, or with a time of another kind than the log's.
+            field, without user, item or time, with a time of another kind than the log's, or
+            without a label where there should be one.
             (Columns that a line lacks at its end are empty.)
         allow_truncated: go on with the whole lines of a cut-off packed file.
 
@@ -93,11 +97,15 @@ def read_tables(
             place = f"{table.path}, {unit} {next(iter(table.numbers), 1)}"
             when = times.read(table.rows["time"], place)
             good = _good_rows(table.rows, when)
+            read = [when.alias("time")]
+            if labels:
+                read.append(labels.read(table.rows["label"]).alias("label"))
+                good &= read[-1].is_not_null()
             if table.malformed is not None or not good.all():
-                left_out.add(table.path, _malformed(table, ~good, times), unit)
+                left_out.add(table.path, _malformed(table, ~good, when, times, labels), unit)
             if good.any():
                 rows += int(good.sum() or 0)
-                yield table.rows.with_columns(when.alias("time")).filter(good)
+                yield table.rows.with_columns(read).filter(good)
     if not rows:
         names = ", ".join(map(str, files))
         if left_out:
@@ -136,7 +144,13 @@ def _good_rows(frame: pl.DataFrame, when: pl.Series) -> pl.Series:
     return good
 
 
-def _malformed(table: TableRows, bad: pl.Series, times: EventTimes) -> pl.DataFrame:
+def _malformed(
+    table: TableRows,
+    bad: pl.Series,
+    when: pl.Series,
+    times: EventTimes,
+    labels: EventLabels | None,
+) -> pl.DataFrame:
     """`line`, `why` and `text` of what is no row, blank lines aside."""
     time = pl.col("time")
     no_time = time.is_null()
@@ -151,7 +165,9 @@ def _malformed(table: TableRows, bad: pl.Series, times: EventTimes) -> pl.DataFr
         .then(pl.lit("no item"))
         .when(no_time)
         .then(pl.lit("no time"))
-        .otherwise(pl.lit(f"a time that is not {times.kind}, as those before it are"))
+        .when(when.is_null())
+        .then(pl.lit(f"a time that is not {times.kind}, as those before it are"))
+        .otherwise(pl.lit(labels.wrong if labels else None))
     )
     lines = table.rows.select(table.numbers.alias("line"), why=why).filter(bad)
     if table.malformed is not None:

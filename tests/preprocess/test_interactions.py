@@ -1,4 +1,4 @@
-"""The paper's protocol (Section VI.A), one rule a test, and all of it against plain Python."""
+"""The paper's protocol (Section VI.A) and DIN's, one rule a test, and all against plain Python."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.preprocess import interactions
+from fuxictr_miss.preprocess import instances, interactions
 from fuxictr_miss.preprocess.coded_log import INTERACTS, CodedLog
 from fuxictr_miss.preprocess.interactions import (
     Protocol,
@@ -68,7 +69,10 @@ def plain_splits(rows: list[Row], protocol: Protocol) -> dict[str, list[dict]]:
     counts = Counter(i for _, i, _ in core)
     items = sorted(counts, key=lambda item: item_seen[item])
     users = sorted({u for u, _, _ in core}, key=lambda user: first_seen[user])
-    draws = np.random.default_rng(protocol.seed).random((len(users), 3, protocol.num_negatives))
+    lengths = [sum(u == user for u, _, _ in core) for user in users]
+    targets = [3 if protocol.protocol == "leave-last-three-out" else n - 1 for n in lengths]
+    all_draws = np.random.default_rng(protocol.seed).random((sum(targets), protocol.num_negatives))
+    draws = iter(all_draws)
     splits: dict[str, list[dict]] = {"train": [], "valid": [], "test": []}
     for u, user in enumerate(users):
         did = [i for _, i, _ in sorted((r for r in core if r[0] == user), key=lambda r: r[2])]
@@ -78,10 +82,10 @@ def plain_splits(rows: list[Row], protocol: Protocol) -> dict[str, list[dict]]:
             urn = [i for i in urn for _ in range(counts[i])]
         if not urn:
             raise InputError("touched all")
-        for s, (split, back) in enumerate([("train", 3), ("valid", 2), ("test", 1)]):
-            target = len(did) - back
+        for target in range(len(did) - targets[u], len(did)):
+            split = {len(did) - 1: "test", len(did) - 2: "valid"}.get(target, "train")
             history = did[:target][-protocol.max_len :]
-            negatives = [urn[int(draw * len(urn))] for draw in draws[u, s]]
+            negatives = [urn[int(draw * len(urn))] for draw in next(draws)]
             for candidate in [did[target], *negatives]:
                 splits[split].append(
                     {
@@ -106,6 +110,7 @@ ROWS = st.lists(
 )
 PROTOCOLS = st.builds(
     Protocol,
+    protocol=st.sampled_from(interactions.PROTOCOLS),
     k_core=st.integers(1, 5),
     max_len=st.integers(1, 6),
     negatives=st.sampled_from(interactions.NEGATIVES),
@@ -140,11 +145,12 @@ def test_any_log_keeps_the_promises_of_the_protocol(rows: list[Row], protocol: P
     times: dict[tuple[str, str], list[int]] = {}
     for user, item, time in rows:
         times.setdefault((user, item), []).append(time)
-    for instances in splits.values():
-        positives = [row for row in instances if row["label"] == 1]
-        assert len({row["user_id"] for row in positives}) == len(positives)
-        assert len(instances) == len(positives) * (1 + protocol.num_negatives)
-        for row in instances:
+    for name, rows_of_split in splits.items():
+        positives = [row for row in rows_of_split if row["label"] == 1]
+        if name != "train" or protocol.protocol == "leave-last-three-out":
+            assert len({row["user_id"] for row in positives}) == len(positives)
+        assert len(rows_of_split) == len(positives) * (1 + protocol.num_negatives)
+        for row in rows_of_split:
             history = row["item_history"].split("^")
             assert 1 <= len(history) <= protocol.max_len
             if row["label"] == 1:
@@ -192,6 +198,46 @@ def test_targets_are_the_last_three_and_the_history_grows() -> None:
         "test": "i4",
     }
     assert [r[0]["item_history"] for r in mine.values()] == ["i0^i1", "i0^i1^i2", "i0^i1^i2^i3"]
+
+
+def test_every_prefix_trains_and_the_last_two_are_kept_for_the_end() -> None:
+    rows = [("u0", f"i{n}", n) for n in range(6)] + [("v", "other", n) for n in range(4)]
+    splits = splits_of(rows, Protocol("every-prefix", k_core=1, max_len=2))
+    told = {
+        name: [(r["item_history"], r["item_id"]) for r in rows if r["label"] and r["user_id"] < "v"]
+        for name, rows in splits.items()
+    }
+    assert told == {
+        "train": [("i0", "i1"), ("i0^i1", "i2"), ("i1^i2", "i3")],
+        "valid": [("i2^i3", "i4")],
+        "test": [("i3^i4", "i5")],
+    }
+
+
+def test_the_last_two_targets_are_those_of_the_papers_protocol() -> None:
+    rows = [(f"u{u}", f"i{(u * n) % 7}", n) for u in range(6) for n in range(8)]
+    rows += [(f"u{u}", f"j{u}", 9) for u in range(6)]
+    paper, din = (splits_of(rows, Protocol(name, k_core=1)) for name in interactions.PROTOCOLS)
+    for name in ("valid", "test"):
+        assert [r for r in din[name] if r["label"]] == [r for r in paper[name] if r["label"]]
+
+
+def test_instances_of_every_prefix_are_those_of_training() -> None:
+    record = filter_log(log_of(BLOCK), 1)
+    (part,) = record.parts()
+    protocol = Protocol("every-prefix", k_core=1, num_negatives=2)
+    rows = Counter()
+    for name, frame in split_frames(record, part, protocol):
+        rows[name] += frame.height
+    assert statistics(record, protocol).instances == rows["train"]
+
+
+def test_splits_in_many_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*BLOCK, *[("u9", f"j{n}", n) for n in range(40)]]
+    protocol = Protocol("every-prefix", k_core=1)
+    whole = splits_of(rows, protocol)
+    monkeypatch.setattr(instances, "CHUNK", 7)
+    assert splits_of(rows, protocol) == whole
 
 
 def test_ties_in_time_keep_the_order_of_the_file() -> None:
@@ -330,13 +376,14 @@ def test_a_full_disk_leaves_the_last_build_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = write(BLOCK, tmp_path)
-    real = pl.DataFrame.write_parquet
+    real = pq.ParquetWriter
 
-    def fill_up(frame: pl.DataFrame, path: Path, **options: object) -> None:
-        real(frame, "/dev/full" if path.name == "valid.parquet" else path, **options)
+    def fill_up(path: Path, *arguments: object, **options: object) -> pq.ParquetWriter:
+        place = "/dev/full" if path.name == "valid.parquet" else path
+        return real(place, *arguments, **options)
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", fill_up)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(instances.pq, "ParquetWriter", fill_up)
+    with pytest.raises(OSError, match=r"No space left on device.*valid\.parquet"):
         write([*BLOCK, ("u9", "i1", 1)], tmp_path)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert after == before
@@ -416,6 +463,9 @@ def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path: Path, run) -
         ["--shards", 0],
         ["--shards", 10**9],
         ["--negatives", "some"],
+        ["--protocol", "every-prefiks"],
+        ["--label", "cate_id"],
+        ["--split-shares", 0.8, 0.1, 0.1],
         ["--separator", "::"],
         ["--quoting", "all"],
         ["--encoding", "latin-99"],
