@@ -3,8 +3,8 @@
     python docs/generate_configuration.py
 
 Keys, values and their order come from `fuxictr_miss/config/keys.py` and the methods' `Settings`;
-the last column comes from `config/model_config/base.yaml`. Only the sentences in `MEANING` are
-written here; a key that nothing explains is an error.
+the last columns come from `config/recipes.yaml` and `config/model_config/base.yaml`. Only the
+sentences in `MEANING` are written here; a key that nothing explains is an error.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from fuxictr_miss.config import Config
+from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.values import describe
 from fuxictr_miss.config.yaml_files import read_entries
@@ -37,6 +38,11 @@ its data set's entry; the later one holds. `--set key=value` overrides all three
 `dataset_id` and `gpu`. Every value is checked before anything is read or written. A wrong one is an
 error that names the file and line.
 
+Below all of them stands a recipe, a named set of `ssl_` and method keys (`config/recipes.yaml`):
+`recommended` for the names that end in `_MISS` and `_PPMI`, in every config folder, unless
+`ssl_recipe` names another. `--set ssl_recipe=paper` sets all keys of that recipe. The log says
+which one a run uses, and what it adds.
+
 "base.yaml" is what `config/model_config/base.yaml` sets, "–" that it leaves the key out. Keys of a
 model's class, such as `dnn_hidden_units` and `din_sequence_field`, are in `model_zoo/*/README.md`.
 """
@@ -46,9 +52,9 @@ All keys here except `vocab_scope`, `vocab_data`, `preprocess_command`, `num_thr
 FuxiCTR's.
 """
 METHOD = """
-The default is the code's, the paper's where it names one: it holds in a config folder that does not
-set the key. A wrong key with the prefix of a method, or `ssl_`, is an error that names the closest
-one.
+The default is the code's, the paper's where it names one: it holds without a recipe, as for the
+methods that have none. A wrong key with the prefix of a method, or `ssl_`, is an error that names
+the closest one.
 """
 # What FuxiCTR does with a key, and we with ours; what a key may hold is in the code.
 MEANING = {
@@ -144,12 +150,16 @@ def page() -> str:
                 _row(f"`{key}`", MEANING[key], _values(Config.model_fields[key]), _set(base, key))
             )
     parts += ["\n## Self-supervision\n", METHOD]
+    recipes = [read_recipe(name) for name in ("paper", "recommended")]
     kinds: list[tuple[str, str, Any]] = [("All methods: `ssl_`", "ssl_", SSLSettings)]
     for name in sorted(list_methods(), key=lambda name: (name != "MISS", name)):
         prefix = f"{name.lower()}_"
         kinds.append((f"{name}: `{prefix}`", prefix, get_method(name).Settings))
     for title, prefix, kind in kinds:
-        head = "| key | | values | default | base.yaml |\n|---|---|---|---|---|\n"
+        sources = [*(r for r in recipes if any(k.startswith(prefix) for k in r)), base]
+        names = ["paper", "recommended"][: len(sources) - 1]
+        titles = ["key", "", "values", "default", *names, "base.yaml"]
+        head = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n".replace("|  |", "| |")
         parts.append(f"\n### {title}\n\n{head}")
         comments = _comments(kind)
         for field in dataclasses.fields(kind):
@@ -159,7 +169,8 @@ def page() -> str:
                 raise KeyError(f"{key} has neither a comment nor a sentence in MEANING")
             values = _values(keys_of(kind, prefix).model_fields[key])
             default = _yaml(getattr(kind(), field.name))
-            parts.append(_row(f"`{key}`", meaning, values, default, _set(base, key)))
+            set_by = [_set(source, key) for source in sources]
+            parts.append(_row(f"`{key}`", meaning, values, default, *set_by))
     return "".join(parts)
 
 

@@ -34,11 +34,7 @@ MODEL = """
 Base:
   {model_root: checkpoints/, metrics: [AUC, logloss], optimizer: adam, loss: binary_crossentropy,
    learning_rate: 5.0e-3, batch_size: 128, embedding_dim: 10, epochs: 40, early_stop_patience: 8,
-   seed: 1, verbose: 0,
-   # how MISS is trained; a plain model ignores these keys
-   ssl_training: pretrain,           # first the embeddings, from the histories alone,
-   ssl_pretrain_epochs: 25, ssl_pretrain_learning_rate: 2.0e-2, miss_num_pairs: 12,
-   ssl_embedding_lr_scale: 0.}       # then the rest of the model, on frozen embeddings
+   seed: 1, verbose: 0}
 
 DIN_mylog: &DIN
   model: DIN
@@ -51,7 +47,8 @@ DIN_mylog: &DIN
 
 DIN_MISS_mylog:
   <<: *DIN
-  model: DIN_MISS
+  model: DIN_MISS                    # all that is needed; the log names the recipe
+  ssl_pretrain_epochs: 10            # enough on a log as small as this
 """
 
 

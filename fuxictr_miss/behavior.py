@@ -34,6 +34,7 @@ class Behavior:
     Args:
         columns: J sequences, (B, L) token ids each; 0 is padding.
         tables: J modules that embed ids to K dimensions.
+        users: (B,) integers, or None.
 
     Example:
         >>> import torch
@@ -48,8 +49,14 @@ class Behavior:
         [[[2]], [[0]]]
     """
 
-    def __init__(self, columns: Sequence[Tensor], tables: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Tensor],
+        tables: Sequence[nn.Module],
+        users: Tensor | None = None,
+    ) -> None:
         self.columns = tuple(columns)
+        self.users = users
         self.tables = tuple(tables)
 
     @property
@@ -77,11 +84,14 @@ class Behavior:
 
     @cached_property
     def group(self) -> Tensor:
-        """(B,) integers, equal for rows with the same behaviors: a 64-bit linear hash.
+        """(B,) integers, equal for rows of one user, whose views are no negatives of each other.
 
-        It reads the length and the 8 newest behaviors. Histories that differ only in older ones,
+        Without `users`, those with the same behaviors count as one: a 64-bit linear hash of the
+        length and the 8 newest behaviors. Histories that differ only in older ones,
         which are very rare, get the same group.
         """
+        if self.users is not None:
+            return self.users
         newest = self.length[:, None] - torch.arange(1, _NEWEST + 1, device=self.length.device)
         tokens = self.tokens(newest.where(newest >= 0, self.max_len))  # (B, 8, J)
         factors = _multipliers(_NEWEST * len(self.columns) + 1).to(tokens.device)

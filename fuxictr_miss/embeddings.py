@@ -73,15 +73,26 @@ class BehaviorSource:
             parts.append(f"{spec.get('share_embedding', name)} ({shape})")
         return ", ".join(parts)
 
-    def read(self, model: BaseModel, inputs: dict[str, Tensor]) -> Behavior:
+    def modules(self, model: BaseModel) -> list[nn.Module]:
+        """What the backbone calls to embed the sequences; shared modules appear repeatedly."""
+        return [part for name in self.sequences for part in self.parts(model, name)]
+
+    def parts(self, model: BaseModel, name: str) -> list[nn.Module]:
+        """The tables of a sequence, side by side."""
+        return [model.get_submodule(place).embedding_layers[name] for place in self.places]
+
+    def read(
+        self, model: BaseModel, inputs: dict[str, Tensor], users: Tensor | None = None
+    ) -> Behavior:
         """The behaviors of a batch.
 
         Args:
             model: the model whose tables embed them.
             inputs: the columns of the batch by name; those of the sequences are (B, L) ids.
+            users: (B,) ids; None: rows with the same history are of one user.
         """
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        return Behavior([columns[name] for name in self.sequences], self.tables(model))
+        return Behavior([columns[name] for name in self.sequences], self.tables(model), users)
 
 
 # Layers of a sequence's encoder that transform each behavior by itself, before the pooling

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from fuxictr_miss.adapt import adapt
 from fuxictr_miss.checkpoint import data_of, load
 from fuxictr_miss.config import Config
+from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.errors import InputError
@@ -40,7 +41,7 @@ from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
-from fuxictr_miss.self_supervision import check_method_keys
+from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 from fuxictr_miss.training import fit
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def run(
     config: Config | Mapping[str, Any],
     resume: bool = False,
     embeddings: str | Path | None = None,
+    extra_metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
@@ -59,6 +61,7 @@ def run(
         config: from `load_config`, or FuxiCTR's plain dict of parameters.
         resume: continue an interrupted run of the same `model_id`.
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
+        extra_metrics: evaluated at the end beside the config's.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
@@ -95,7 +98,8 @@ def run(
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         for split in ("valid", "test"):
             if loaders[split] is not None:
-                metrics = evaluate(model, loaders[split], config.metrics)
+                names = list(dict.fromkeys((*config.metrics, *extra_metrics)))
+                metrics = evaluate(model, loaders[split], names)
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
         if embeddings is not None:
@@ -164,6 +168,7 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     tolerate_one_row(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", config.model_id, size, model.device)
+    _log_recipe(params)
     arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
@@ -210,6 +215,20 @@ def _as_input_error(name: str) -> Iterator[None]:
             f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
             "keys of the model, and the embedding_dim of single features if any has its own."
         ) from error
+
+
+def _log_recipe(params: Mapping[str, Any]) -> None:
+    """Log which recipe a run uses, what it adds to the defaults, and what of it is overridden."""
+    if params.get("ssl_recipe") is None:
+        return
+    recipe, defaults = read_recipe(params["ssl_recipe"]), method_defaults()
+    prefixes = ("ssl_", f"{params['model'].rpartition('_')[2].lower()}_")
+    own = [k for k in recipe if k.startswith(prefixes) and k != "ssl_recipe"]
+    added = [k for k in own if params[k] == recipe[k] != defaults[k]]
+    changed = [k for k in own if params[k] != recipe[k]]
+    says = ", ".join(f"{k} {params[k]}" for k in added) or "the defaults"
+    instead = ", ".join(f"{k} {params[k]}" for k in changed)
+    log.info("Recipe %s: %s%s.", recipe["ssl_recipe"], says, instead and f"; changed: {instead}")
 
 
 def load_trained(config: Config | Mapping[str, Any]) -> BaseModel:

@@ -35,10 +35,12 @@ class SSLMixin(BaseModel, metaclass=Generated):
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Run the backbone; in training also compute the method's losses, for `add_loss`."""
-        return_dict = super().forward(inputs)
         ssl = self._self_supervision
-        turn = getattr(self, "_total_steps", 0) % ssl.settings.every == 0  # FuxiCTR counts steps
-        if self.training and ssl.active and ssl.on and turn:
+        if not (self.training and ssl.active and ssl.on):
+            return super().forward(inputs)
+        with ssl.scaled_label_gradient(self):
+            return_dict = super().forward(inputs)
+        if getattr(self, "_total_steps", 0) % ssl.settings.every == 0:  # FuxiCTR counts steps
             return_dict[PART] = ssl.losses(self, inputs)
         return return_dict
 

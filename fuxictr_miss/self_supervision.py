@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss.config.recipes import with_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.embeddings import BehaviorSource
 from fuxictr_miss.errors import InputError, unknown
@@ -17,6 +20,7 @@ from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
 
+_USER_COLUMNS = ("user_id", "userid", "user")  # names of the user in FuxiCTR's data sets
 PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, that we add
 
 
@@ -45,8 +49,9 @@ class SelfSupervision(nn.Module):
         params: dict[str, Any],
     ) -> None:
         super().__init__()
-        check_method_keys(params)
         self.arguments = (args, params)
+        params = with_recipe(params)
+        check_method_keys(params)
         self.settings = read_settings(SSLSettings, "ssl_", params)
         self.active = True  # whether the loss includes the contrastive terms
         self.last: SSLLosses | None = None  # of the last step, for the log
@@ -54,6 +59,10 @@ class SelfSupervision(nn.Module):
         self.methods = nn.ModuleList()  # one per behavior
         seed = int(params.get("seed") or 0)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
+        self.user = _user_column(self.settings.user, model.feature_map)
+        self.unknown_user = -1  # the id of users out of the vocabulary
+        if self.user is not None:
+            self.unknown_user = model.feature_map.features[self.user]["vocab_size"] - 1
         if not self.on:
             return
         kind = get_method(method)
@@ -95,14 +104,19 @@ class SelfSupervision(nn.Module):
 
         Args:
             model: the model that this object belongs to.
-            inputs: the batch, with the behaviors' id columns (B, L).
+            inputs: the batch, with the behaviors' id columns (B, L) and the user's (B,).
 
         Returns:
             Scalars.
         """
+        users = None
+        if self.user is not None:
+            users = model.get_inputs({self.user: inputs[self.user]})[self.user].long()
+            nobody = -1 - torch.arange(len(users), device=users.device)
+            users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
             each = [
-                method(source.read(model, inputs))
+                method(source.read(model, inputs, users))
                 for source, method in zip(self.sources, self.methods, strict=True)
             ]
         return SSLLosses(*(torch.stack(part).mean() for part in zip(*each, strict=True)))
@@ -112,10 +126,62 @@ class SelfSupervision(nn.Module):
         first, second = self.settings.alpha
         return first * losses.ssl + second * losses.feature
 
+    @contextmanager
+    def scaled_label_gradient(self, model: BaseModel) -> Iterator[None]:
+        """Let a share of the gradient of what the backbone looks up reach the behaviors' tables."""
+        share = self.settings.label_gradient
+        tables = [t for source in self.sources for t in source.modules(model)] if share < 1 else []
+        scale = partial(_with_scaled_gradient, share=share)
+        hooks = [table.register_forward_hook(scale) for table in dict.fromkeys(tables)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def table_parameters(self, model: BaseModel) -> list[nn.Parameter]:
+        """The trainable parameters of the behaviors' tables, each once."""
+        own = (p for source in self.sources for p in source.parameters(model))
+        return list(dict.fromkeys(own))
+
     def trained(self, model: BaseModel) -> list[nn.Parameter]:
         """What the contrastive losses train: the behaviors' tables and the method's parameters."""
-        own = [p for source in self.sources for p in source.parameters(model)]
-        return list(dict.fromkeys([*own, *self.methods.parameters()]))
+        return [*self.table_parameters(model), *self.methods.parameters()]
+
+    def plain_tables(self, model: BaseModel) -> list[tuple[list[nn.Embedding], list[str]]]:
+        """The tables of the behaviors that are trainable `nn.Embedding`s, each once.
+
+        Returns:
+            For each table, its parts side by side (one, but for FFM's kind), and its sequences.
+        """
+        found: dict[int, tuple[list[nn.Embedding], list[str]]] = {}
+        for source in self.sources:
+            for name in source.sequences:
+                modules = source.parts(model, name)
+                parts = [each for each in modules if type(each) is nn.Embedding]
+                if len(parts) == len(modules) and all(p.weight.requires_grad for p in parts):
+                    found.setdefault(id(parts[0]), (parts, []))[1].append(name)
+        return list(found.values())
+
+
+def _with_scaled_gradient(module: nn.Module, inputs: Any, output: Tensor, share: float) -> Tensor:
+    """The same values; `share` of the gradient."""
+    constant = output.detach()
+    return constant if share == 0 else constant + share * (output - constant)
+
+
+def _user_column(name: str | None, feature_map: Any) -> str | None:
+    """The feature that tells users apart: the given one, the group of gAUC, or one of its names.
+
+    Raises:
+        InputError: the given one is no categorical feature.
+    """
+    features = feature_map.features
+    ids = [each for each, spec in features.items() if spec["type"] == "categorical"]
+    if name is not None and name not in ids:
+        raise unknown("ssl_user", name, ids)
+    usual = (name, getattr(feature_map, "group_id", None), *_USER_COLUMNS)
+    return next((each for each in usual if each in ids), None)
 
 
 def self_supervision_of(model: BaseModel) -> SelfSupervision | None:

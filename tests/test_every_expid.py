@@ -15,25 +15,35 @@ CONFIG = "config"
 DATASETS = sorted({load_config(CONFIG, expid).dataset_id for expid in list_expids(CONFIG)})
 
 
+MADE_UP = ("seller_id", "product_category", "department", "manufacturer_id", "brand")
+
+
 @pytest.fixture(scope="session")
-def splits_with_seller(splits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("with_seller")
+def splits_with_attributes(splits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits with the columns of every data set in config/, made of the category."""
+    folder = tmp_path_factory.mktemp("with_attributes")
     for name in ("train", "valid", "test"):
         frame = pl.read_parquet(splits / f"{name}.parquet")
         frame.with_columns(
-            pl.col("cate_id").str.replace("c", "s").alias("seller_id"),
-            pl.col("cate_history").str.replace_all("c", "s").alias("seller_history"),
+            column
+            for name in MADE_UP
+            for column in (
+                pl.col("cate_id").str.replace("c", name[0]).alias(name),
+                pl.col("cate_history")
+                .str.replace_all("c", name[0])
+                .alias(f"{name.removesuffix('_id')}_history"),
+            )
         ).write_parquet(folder / f"{name}.parquet")
     return folder
 
 
 @pytest.mark.parametrize("dataset_id", DATASETS)
-def test_every_expid_of_a_data_set_builds_and_learns(dataset_id, splits_with_seller, tmp_path):
+def test_every_expid_of_a_data_set_builds_and_learns(dataset_id, splits_with_attributes, tmp_path):
     expids = [e for e in list_expids(CONFIG) if load_config(CONFIG, e).dataset_id == dataset_id]
     for expid in expids:
         params = load_config(CONFIG, expid).params
         params.update(
-            {f"{s}_data": f"{splits_with_seller}/{s}.parquet" for s in ("train", "valid")}
+            {f"{s}_data": f"{splits_with_attributes}/{s}.parquet" for s in ("train", "valid")}
         )
         params.update(test_data=None, vocab_data=None, batch_size=32)
         params.update(data_root=str(tmp_path / "encoded"), model_root=str(tmp_path / "checkpoints"))

@@ -112,7 +112,7 @@ def test_a_run_exports_its_best_weights(params, tmp_path):
 
 def test_a_finished_run_exports_without_being_trained_again(params, tmp_path):
     params.update(model="DNN_MISS", epochs=1, ssl_training="pretrain", ssl_pretrain_epochs=1,
-                  ssl_embedding_lr_scale=0.0)  # fmt: skip
+                  ssl_label_gradient=0.0, ssl_other_gradient=0.0)  # fmt: skip
     experiment.run(params)
     trained = Path(experiment.load_trained(params).checkpoint).stat().st_mtime_ns
     experiment.run(params, resume=True, embeddings=tmp_path / "mine.h5")

@@ -80,7 +80,7 @@ def test_in_the_label_phase_a_regularizer_leaves_the_method_alone(params):
 @pytest.mark.parametrize("scale", [0.0, 0.1])
 def test_fit_leaves_the_model_as_it_came_but_for_what_it_has_learned(params, scale):
     changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 1, "verbose": 1}
-    model, loaders = build(params, ssl_embedding_lr_scale=scale, **changes)
+    model, loaders = build(params, ssl_label_gradient=scale, ssl_other_gradient=scale, **changes)
     before = [(list(map(id, g["params"])), g["lr"]) for g in model.optimizer.param_groups]
     fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
     after = [(list(map(id, g["params"])), g["lr"]) for g in model.optimizer.param_groups]
@@ -93,7 +93,7 @@ def test_fit_leaves_the_model_as_it_came_but_for_what_it_has_learned(params, sca
 
 def test_an_interrupted_fit_leaves_the_model_as_it_came(params, monkeypatch):
     model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1,
-                           ssl_embedding_lr_scale=0.0, verbose=1)  # fmt: skip
+                           ssl_label_gradient=0.0, ssl_other_gradient=0.0, verbose=1)  # fmt: skip
 
     def interrupt(batch):
         raise KeyboardInterrupt
@@ -108,7 +108,12 @@ def test_an_interrupted_fit_leaves_the_model_as_it_came(params, monkeypatch):
 
 def test_fit_twice_is_two_fits(params):
     """A second fit of one model, and a fit of a copy of it, end with the same bits."""
-    changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 1, "ssl_embedding_lr_scale": 0.0}
+    changes = {
+        "ssl_training": "pretrain",
+        "ssl_pretrain_epochs": 1,
+        "ssl_label_gradient": 0.0,
+        "ssl_other_gradient": 0.0,
+    }
     model, loaders = trained(params, **changes)
     twin, others = copy.deepcopy((model, loaders))
     fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])

@@ -90,6 +90,11 @@ def _read(path: Path) -> dict[str, Any]:
     place = tuner.base_config, tuner.base_expid, tuner.dataset_id
     config = load_config(*place)
     space = {k: v if isinstance(v, list) else [v] for k, v in tuner.tuner_space.items()}
+    if "ssl_recipe" in space:
+        raise InputError(
+            f"{path}: ssl_recipe cannot be in tuner_space, as it stands for many keys: search over "
+            "those, or set ssl_recipe in the entry of base_expid."
+        )
     for key, values in space.items():
         if key not in config.params:
             raise unknown(f"key in the tuner_space of {path}:", key, config.params)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_miss.config.keys import Config
+from fuxictr_miss.config.recipes import default_recipe, with_recipe
 from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, closest, unknown
 
@@ -85,6 +86,9 @@ def read_experiment(
         raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
     data: dict[str, Any] = {}
     _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
+    recipe = {**model, **data}.get("ssl_recipe", default_recipe(str(model.get("model"))))
+    if recipe is not None:
+        model = with_recipe({**model, "ssl_recipe": recipe})
     return {**model, "model_id": expid}, {**data, "dataset_id": str(dataset_id)}, places
 
 

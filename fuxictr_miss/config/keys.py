@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from fuxictr_miss.config.recipes import read_recipe, with_recipe
+from fuxictr_miss.config.renamed import RENAMED, with_new_names
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.config.values import (
     Checked,
@@ -202,6 +204,7 @@ class Config(Checked):
         """
         if isinstance(params, Config):
             return params
+        params = with_recipe(with_new_names(params))
         config = cls.read(params, places)
         others = config.model_extra or {}
         _keys_of_models(tuple(others)).read(others, places)
@@ -231,6 +234,11 @@ class Config(Checked):
         return {**{name: getattr(self, name) for name in names}, **(self.model_extra or {})}
 
     @property
+    def feature_names(self) -> list[str]:
+        """The features that a model gets, without `use_features`."""
+        return _names_of([each for each in self.feature_cols if each.get("active", True)])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What decides the result of a run, and must be equal when it is resumed."""
         return {k: v for k, v in self.params.items() if k not in OF_THE_MACHINE}
@@ -243,13 +251,14 @@ class Config(Checked):
         """A config with other values.
 
         Args:
-            changes: keys and values.
+            changes: keys and values; `ssl_recipe` resets every key of that recipe.
             place: where they come from, for the error message.
 
         Raises:
             InputError: as in `of`.
         """
-        return Config.of({**self.params, **changes}, {"": place})
+        recipe = read_recipe(changes["ssl_recipe"]) if "ssl_recipe" in changes else {}
+        return Config.of({**self.params, **recipe, **changes}, {"": place})
 
     def override(self, assignments: Sequence[str], seed: int | None) -> Config:
         """Apply `--set key=value` and `--seed`, and extend model_id: the run gets files of its own.
@@ -259,6 +268,7 @@ class Config(Checked):
         """
         changes: dict[str, Any] = {}
         valid = {*self.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
+        valid.update(RENAMED)
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
@@ -275,6 +285,7 @@ class Config(Checked):
                 "--set cannot change dataset_id, which selects all keys of a data set: "
                 "give an --expid of that data set."
             )
+        changes = with_new_names(changes)
         config, name = self.replace(changes, "--set"), ""
         if changes:
             items = sorted((key, config.params[key]) for key in changes)
@@ -313,6 +324,11 @@ class Config(Checked):
             raise InputError(
                 f"{grouped[0]} is a mean over groups of rows: set group_id to the column of the "
                 "group, for example user_id, or remove it from metrics and monitor."
+            )
+        if self.group_id and self.use_features and self.group_id not in self.use_features:
+            raise InputError(
+                f"use_features leaves out {self.group_id!r}, by which group_id groups the rows: "
+                "add it there, or set group_id: null."
             )
         named = {
             "group_id": [self.group_id] if self.group_id else [],

@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import AfterValidator
 
-from fuxictr_miss.config.values import Checked, Count, NonNegative, Places, Positive, described
+from fuxictr_miss.config.values import (
+    Checked,
+    Count,
+    NonNegative,
+    Places,
+    Positive,
+    Share,
+    Switch,
+    described,
+)
 
 SettingsT = TypeVar("SettingsT")
 
@@ -28,6 +37,7 @@ def _groups(sequences: list[Any]) -> list[list[str]]:
     return [sequences]
 
 
+Recipe = Literal["paper", "recommended"]
 Sequences = Annotated[
     list[str] | list[list[str]],
     AfterValidator(_each_once),
@@ -39,6 +49,7 @@ Sequences = Annotated[
 class SSLSettings:
     """Settings shared by all self-supervised methods; the config keys start with `ssl_`."""
 
+    recipe: Recipe | None = None  # the set of values that missing keys get (config/recipes.yaml)
     weight: NonNegative = 0.5  # α1 of Eq. 17
     feature_weight: NonNegative | None = None  # α2 of Eq. 17; None: α1
     temperature: Positive = 0.1  # τ of Eq. 15
@@ -48,7 +59,17 @@ class SSLSettings:
     pretrain_epochs: Count = 30  # maximum; the held-out contrastive loss may stop it earlier
     pretrain_batch_size: Count | None = None  # histories per pretraining step; None: batch_size
     pretrain_learning_rate: Positive | None = None  # None: learning_rate
-    embedding_lr_scale: NonNegative = 1.0  # factor for all tables after a pretraining; 0 freezes
+    pretrain_schedule: Literal["constant", "linear"] = "constant"  # of its rate; linear: down to 0
+    pretrain_sampling: Literal["users", "pairs"] = "users"  # pairs: users by behaviors - 1
+    start: Literal["tables", "svd"] = "tables"  # of a pretraining; svd: from PPMI-SVD
+    # of the tables' rows after the pretraining; log_count: as log(1 + count), 1 on average
+    row_norm: Literal["free", "log_count"] = "free"
+    # share of the label loss's gradient that reaches the tables which the contrastive loss trains
+    label_gradient: Share = 1.0
+    other_gradient: Share = 1.0  # the same for all other tables, such as the user's
+    label_learning_rate: Positive | None = None  # of the label phase; None: learning_rate
+    thaw: Switch = False  # train all tables at the end, and keep that if validation improves
+    user: str | None = None  # column of the user; None: group_id, or user_id, userid, user
     # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
     sequences: Sequences | None = None
 

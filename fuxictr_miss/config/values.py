@@ -69,6 +69,7 @@ Share = Annotated[float, described("a number from 0 to 1", ge=0, le=1)]
 Rate = Annotated[float, described("a number from 0 to below 1", ge=0, lt=1)]
 PositiveRate = Annotated[float, described("a number between 0 and 1", gt=0, lt=1)]
 LayerSizes = Annotated[list[Count], described("a list of layer sizes from 1", min_length=1)]
+Layers = Annotated[list[Count], described("a list of layer sizes from 1; [] for none")]
 Switch = Annotated[bool, BeforeValidator(_switch), described("True or False, without quotes")]
 
 

@@ -3,6 +3,7 @@
 Several of them share `draws` and `encoders`.
 """
 
-from fuxictr_miss.methods import cl4srec, irssl, miss, rule, s3rec  # each registers its method
+# each registers its method
+from fuxictr_miss.methods import cl4srec, irssl, miss, ppmi, rule, s3rec
 
-__all__ = ["cl4srec", "irssl", "miss", "rule", "s3rec"]
+__all__ = ["cl4srec", "irssl", "miss", "ppmi", "rule", "s3rec"]

@@ -110,7 +110,7 @@ def list_methods() -> list[str]:
     Example:
         >>> import fuxictr_miss as fm
         >>> fm.list_methods()
-        ['CL4SRec', 'IRSSL', 'MISS', 'Rule', 'S3Rec']
+        ['CL4SRec', 'IRSSL', 'MISS', 'PPMI', 'Rule', 'S3Rec']
     """
     return sorted(_methods)
 

@@ -43,7 +43,7 @@ class S3Rec(nn.Module):
     does not use `ssl_temperature`.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
-    `ssl_embedding_lr_scale: 1`.
+    `ssl_label_gradient: 1`.
 
     Args:
         ssl: keys that all methods share.

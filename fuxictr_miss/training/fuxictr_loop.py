@@ -12,7 +12,7 @@ import numpy as np
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.checkpoint import write_error
+from fuxictr_miss.checkpoint import load, write_error
 from fuxictr_miss.evaluation import evaluate
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
@@ -34,14 +34,15 @@ class FuxiCTRLoop:
     def __init__(self, model: BaseModel, valid: Any, data: str) -> None:
         self.model, self.valid, self.data = model, valid, data
         self.checkpoint = Path(model.checkpoint)
-        self.verbose = model._verbose
+        self.verbose, self.patience = model._verbose, model._early_stop_patience
+        self.start: dict[str, Any] | None = None  # weights before any label
 
     @contextmanager
     def during_fit(self, max_gradient_norm: float) -> Iterator[None]:
         """Set what a training needs; restore it afterwards, so that `fit` can be called again."""
         model = self.model
-        groups = [(g, list(g["params"]), g["lr"]) for g in model.optimizer.param_groups]
-        trained = [(p, p.requires_grad) for p in model.parameters()]
+        self._groups = [(g, list(g["params"]), g["lr"]) for g in model.optimizer.param_groups]
+        self._trained = [(p, p.requires_grad) for p in model.parameters()]
         eval_steps = model._eval_steps
         model._verbose = 0  # we show our own progress bar
         model._max_gradient_norm = max_gradient_norm
@@ -53,20 +54,27 @@ class FuxiCTRLoop:
             for name in _DURING_FIT:
                 vars(model).pop(name, None)
             model._verbose, model._eval_steps = self.verbose, eval_steps
-            model.optimizer.param_groups[:] = [group for group, *_ in groups]
-            for group, params, rate in groups:
-                group["params"][:], group["lr"] = params, rate
-            for parameter, trains in trained:
-                parameter.requires_grad_(trains)
+            model._early_stop_patience = self.patience
+            self.train_everything()
+
+    def train_everything(self) -> None:
+        """Undo what a phase froze: the parameters and rates as they were before `during_fit`."""
+        self.model.optimizer.param_groups[:] = [group for group, *_ in self._groups]
+        for group, params, rate in self._groups:
+            group["params"], group["lr"] = list(params), rate
+        for parameter, trains in self._trained:
+            parameter.requires_grad_(trains)
 
     @property
     def max_gradient_norm(self) -> float:
         return self.model._max_gradient_norm
 
-    def begin(self, steps_per_epoch: int) -> None:
-        """Set the counters as FuxiCTR's `fit` does at its start."""
+    def begin(self, steps_per_epoch: int, patience: int | None = None) -> None:
+        """Set the counters as FuxiCTR's `fit` does at its start, and how early it stops."""
         model = self.model
-        model._best_metric = np.inf if model._monitor_mode == "min" else -np.inf
+        model._early_stop_patience = self.patience if patience is None else patience
+        if getattr(model, "_best_metric", None) is None:
+            model._best_metric = np.inf if model._monitor_mode == "min" else -np.inf
         model._stopping_steps = 0
         model._stop_training = False
         model._steps_per_epoch = steps_per_epoch
@@ -75,6 +83,22 @@ class FuxiCTRLoop:
         model._epoch_index = 0
         if model._eval_steps is None:
             model._eval_steps = steps_per_epoch
+
+    def continue_from_best(self) -> None:
+        """Load the best weights so far, and let every parameter train again."""
+        self.train_everything()
+        self.model.load_state_dict(load(self.checkpoint, self.data))
+
+    def remember_start(self) -> None:
+        """Keep the weights with which the labels begin."""
+        self.start = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def restart(self) -> None:
+        """Load the weights with which the labels began, and let every parameter train."""
+        assert self.start is not None  # a phase before the labels has set it
+        self.train_everything()
+        self.model.optimizer.state.clear()
+        self.model.load_state_dict(self.start)
 
     def step(self, batch: dict[str, Tensor], epoch: int, index: int) -> Tensor:
         """Take one `train_step` and return its loss, a scalar."""
@@ -87,6 +111,21 @@ class FuxiCTRLoop:
     def due(self) -> bool:
         """Whether it is time to validate."""
         return self.model._total_steps % self.model._eval_steps == 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's rate before any phase changed it."""
+        return self._groups[0][2]
+
+    @property
+    def best_metric(self) -> float:
+        """The monitored validation metric of the checkpoint."""
+        return float(self.model._best_metric)
+
+    @property
+    def monitor(self) -> str:
+        """What is monitored, as AUC."""
+        return " + ".join(self.model._monitor.get_metrics())
 
     @property
     def validated(self) -> bool:

@@ -27,7 +27,7 @@ from fuxictr_miss.training.training_data import inspect_training_data
 
 log = logging.getLogger(__name__)
 
-STATE_FORMAT = 2  # version of the .state file that a resume reads
+STATE_FORMAT = 3  # version of the .state file that a resume reads
 
 
 def fit(
@@ -170,6 +170,7 @@ class Run:
                 "model": model.state_dict(),
                 "optimizer": model.optimizer.state_dict(),
                 "phase": self.phase and self.phase.state(),
+                "start": self.loop.start,
                 "random": _random_state(),
                 "order": _generator_state(getattr(self.train, "generator", None)),
                 "draws": _generator_state(getattr(self.ssl, "generator", None)),
@@ -194,7 +195,7 @@ class Run:
                 f"{self.path} is the state of another experiment: {'; '.join(different[:5])}. "
                 "Start without --resume, or use the settings of that run."
             )
-        self.number, self.rows = state["number"], state["rows"]
+        self.number, self.rows, self.loop.start = state["number"], state["rows"], state["start"]
         self._begin()
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])

@@ -149,6 +149,7 @@ def test_a_mistyped_name_is_answered_with_the_closest(key, value, closest):
         ({"metrics": ["AUC"], "monitor": "MRR"}, "group_id"),
         ({"group_id": "usr", "feature_cols": [{"name": ["user", "item"]}]}, "Did you mean 'user'"),
         ({"use_features": ["itm"], "feature_cols": [{"name": "item"}]}, "Did you mean 'item'"),
+        ({"use_features": ["item"], "group_id": "user"}, "use_features leaves out 'user'"),
         ({"feature_specs": [{"name": "itm"}], "feature_cols": [{"name": "item"}]}, "feature_specs"),
     ],
 )

@@ -69,7 +69,9 @@ def test_our_methods_are_known_wherever_the_first_import_is():
     for module in ("registry", "methods.base", "methods.miss", "mixin", "self_supervision"):
         code = f"import fuxictr_miss.{module}, fuxictr_miss as fm; print(*fm.list_methods())"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        assert found.stdout.decode().split() == ["CL4SRec", "IRSSL", "MISS", "Rule", "S3Rec"]
+        assert found.stdout.decode().split() == [
+            "CL4SRec", "IRSSL", "MISS", "PPMI", "Rule", "S3Rec",
+        ]  # fmt: skip
 
 
 def test_methods_import_nothing_that_uses_them():

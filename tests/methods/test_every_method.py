@@ -18,19 +18,22 @@ from fuxictr_miss.config import load_config
 from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit, run
+from fuxictr_miss.training.histories import Histories
 
 pytestmark = pytest.mark.trained_number
 
 DATASETS = {1: "amazoncds_subset", 2: "demo", 3: "alipay"}  # of config/, for their columns
 METHODS = fm.list_methods()
+TRAINED = [name for name in METHODS if not hasattr(get_method(name), "closed_form")]  # by a loss
 BACKBONES = [n for n in fm.list_models() if "_" not in n and n not in ("LR", "MISS")]
 STRATEGIES = ["joint", "pretrain", "pretrain_joint"]
 PAIRS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
 ROWS = {"train": 17, "valid": 6, "test": 6}  # with batches of 16 the last one has one row
 
 
-def sequences_of(method: str, number: int) -> int:
-    """J for the number-th test of a method; Rule needs a category."""
+def sequences_of(backbone: str, method: str, number: int = 0) -> int:
+    """J for the number-th test of a pair; every method meets each J. Rule needs a category."""
+    number += BACKBONES.index(backbone) + METHODS.index(method)
     return 2 + number % 2 if method == "Rule" else 1 + number % 3
 
 
@@ -64,7 +67,7 @@ def build(folder: Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
         params.update({f"{name}_data": str(folder / f"{name}.parquet") for name in ROWS})
         params.update(data_root=str(folder / "encoded"), model_root=str(folder / "checkpoints"))
         params.update(vocab_data=None, batch_size=16, embedding_dim=4, verbose=0, gpu=-1, seed=5)
-        params.update(learning_rate=1e-2, ssl_pretrain_epochs=1, ssl_embedding_lr_scale=1.0)
+        params.update(learning_rate=1e-2, ssl_pretrain_epochs=1)
         params["model"] = f"{backbone}_{method}" if method else backbone
         params.update(keys)
         model, loaders = experiment.build(params)
@@ -100,7 +103,7 @@ def assert_holds(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
 
 @pytest.mark.parametrize(("backbone", "method"), PAIRS)
 def test_weight_zero_gives_the_bits_of_the_plain_backbone(backbone, method, build, plain):
-    sequences = sequences_of(method, PAIRS.index((backbone, method)))
+    sequences = sequences_of(backbone, method)
     start, end, built, trained = plain(backbone, sequences)
     model, loaders = build(backbone, method, sequences, ssl_weight=0)
     assert_holds(model, start)
@@ -111,19 +114,24 @@ def test_weight_zero_gives_the_bits_of_the_plain_backbone(backbone, method, buil
     assert torch.equal(torch.get_rng_state(), trained)
 
 
+def assert_teaches_the_tables(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    """Every table but its padding row gets a gradient of the method's loss."""
+    part = model._self_supervision
+    part.weighted(part.losses(model, batch)).backward()
+    for table in part.sources[0].tables(model):
+        assert table.weight.grad.any()
+        assert not table.weight.grad[0].any()
+    model.zero_grad()
+
+
 @pytest.mark.parametrize(("backbone", "method"), PAIRS)
 def test_training_draws_as_the_backbone_does_and_teaches_the_tables(
     backbone, method, build, plain, monkeypatch
 ):
-    sequences = sequences_of(method, PAIRS.index((backbone, method)) + 1)
+    sequences = sequences_of(backbone, method, 1)
     model, loaders = build(backbone, method, sequences)
-    model._self_supervision.weighted(
-        model._self_supervision.losses(model, next(iter(loaders["train"])))
-    ).backward()
-    for table in model._self_supervision.sources[0].tables(model):
-        assert table.weight.grad.any()
-        assert not table.weight.grad[0].any()
-    model.zero_grad()
+    if method in TRAINED:
+        assert_teaches_the_tables(model, next(iter(loaders["train"])))
 
     _, _, built, trained = plain(backbone, sequences)
     torch.set_rng_state(built)
@@ -145,7 +153,7 @@ def test_training_draws_as_the_backbone_does_and_teaches_the_tables(
 
 @pytest.mark.parametrize(("backbone", "method"), PAIRS)
 def test_every_strategy_trains_every_method_on_every_backbone(backbone, method, build):
-    sequences = sequences_of(method, PAIRS.index((backbone, method)) + 2)
+    sequences = sequences_of(backbone, method, 2)
     model, loaders = build(backbone, method, sequences)
     for strategy in STRATEGIES:
         part = model._self_supervision
@@ -254,5 +262,31 @@ def test_every_key_of_a_method_has_a_default_and_its_name_in_front(method):
         assert method_defaults()[prefix + name] == value
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_closed_form_is_in_the_tables_of_every_backbone_whatever_the_strategy(backbone, build):
+    """What PPMI promises in place of a gradient: a row for each id in the histories, none for
+    padding, and under the recipe's frozen tables they are as the formula gave them."""
+    for strategy in STRATEGIES:
+        sequences = sequences_of(backbone, "PPMI")
+        keys = {"ssl_training": strategy, "ssl_label_gradient": 0.0}
+        model, loaders = build(backbone, "PPMI", sequences, **keys)
+        rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+        assert [row["phase"] for row in rows] == ["closed_form", "label"]
+        ssl = model._self_supervision
+        names = ssl.sources[0].sequences
+        for name, table in zip(names, ssl.sources[0].tables(model), strict=True):
+            ids = ssl_histories(model, loaders["train"]).column(name).long()
+            expected = ssl.methods[0].closed_form(ids, *table.weight.shape)
+            assert expected.any()
+            assert not expected[0].any()
+            assert torch.equal(table.weight, expected)
+
+
+def ssl_histories(model: Any, train: Any) -> Histories:
+    """The histories that a model's closed form sees."""
+    ssl = model._self_supervision
+    return Histories(train, [s.sequences for s in ssl.sources], ssl.user, ssl.unknown_user)
+
+
 def test_the_methods_of_table_v_are_here():
-    assert {"MISS", "Rule", "IRSSL", "S3Rec", "CL4SRec"} <= set(METHODS)
+    assert {"MISS", "PPMI", "Rule", "IRSSL", "S3Rec", "CL4SRec"} <= set(METHODS)

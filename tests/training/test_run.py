@@ -19,8 +19,11 @@ from tqdm import tqdm
 from fuxictr_miss import checkpoint, experiment
 from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import DivergedError, InputError
-from fuxictr_miss.training import means, phases, run
+from fuxictr_miss.training import means, pretraining, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.labels import Labels
+from fuxictr_miss.training.pretraining import Pretraining
 
 pytestmark = pytest.mark.trained_number
 
@@ -31,8 +34,17 @@ def build(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
     return experiment.build({**params, "model": "DIN_MISS", "model_id": "run", **changes})
 
 
-def pretraining_of(model: Any, loaders: dict[str, Any]) -> phases.Pretraining:
-    return phases.Pretraining(FuxiCTRLoop(model, loaders["valid"], ""), loaders["train"], 1)
+def pretraining_of(model: Any, loaders: dict[str, Any]) -> Pretraining:
+    ssl, train = model._self_supervision, loaders["train"]
+    histories = Histories(train, [s.sequences for s in ssl.sources], ssl.user, ssl.unknown_user)
+    return Pretraining(FuxiCTRLoop(model, loaders["valid"], ""), ssl, histories, train)
+
+
+def without_users(params: dict[str, Any]) -> dict[str, Any]:
+    """The same data with no column of the user: a distinct history counts as one."""
+    first, *others = params["feature_cols"]
+    first = {**first, "name": [name for name in first["name"] if name != "user_id"]}
+    return {**params, "feature_cols": [first, *others]}
 
 
 def fit(model: Any, loaders: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
@@ -62,18 +74,11 @@ def test_an_epoch_is_one_log_line_with_all_its_numbers(params, caplog):
         assert name in lines[1]
 
 
-def test_pretraining_uses_each_history_once_and_holds_some_out(params):
+def test_pretraining_uses_each_user_once_and_holds_some_out(params):
     model, loaders = build(params, ssl_training="pretrain")
     phase = pretraining_of(model, loaders)
-    names = model._self_supervision.sources[0].sequences
-    rows = zip(*(loaders["train"].columns[n].tolist() for n in names), strict=True)
-    distinct = {str(row) for row in rows}
-    used = [
-        str(tuple(h[phase.slices[name]].tolist() for name in names))
-        for h in [*phase.histories, *phase.held_out]
-    ]
-    assert sorted(used) == sorted(distinct)
-    assert len(phase.held_out) == round(len(distinct) * phases.HELD_OUT_SHARE)
+    assert sorted([*phase._order(), *phase.held_out]) == list(range(len(phase.histories)))
+    assert len(phase.held_out) == round(len(phase.histories) * pretraining.HELD_OUT_SHARE)
 
 
 def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
@@ -81,7 +86,7 @@ def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
     for keys, size, rate in (({}, params["batch_size"], params["learning_rate"]), (given, 7, 0.25)):
         model, loaders = build(params, ssl_training="pretrain", **keys)
         phase = pretraining_of(model, loaders)
-        assert len(phase) == -(-len(phase.histories) // size)
+        assert len(phase) == -(-len(phase.users) // size)
         assert [group["lr"] for group in phase.optimizer.param_groups] == [rate]
         assert [group["eps"] for group in phase.optimizer.param_groups] == [1e-6]
         assert model.optimizer.param_groups[0]["lr"] == params["learning_rate"]
@@ -89,9 +94,9 @@ def test_a_pretraining_has_a_batch_size_and_a_learning_rate_of_its_own(params):
 
 def test_every_epoch_says_how_many_steps_it_took(params):
     model, loaders = build(params, ssl_training="pretrain_joint", ssl_pretrain_epochs=1)
-    pretraining, joint = fit(model, loaders, epochs=1)
+    first, joint = fit(model, loaders, epochs=1)
     assert joint["steps"] == len(loaders["train"])
-    assert pretraining["steps"] == len(pretraining_of(model, loaders))
+    assert first["steps"] == len(pretraining_of(model, loaders))
 
 
 def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
@@ -116,11 +121,11 @@ def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monke
         kept.append([p.detach().clone() for p in model._self_supervision.trained(model)])
         return next(losses)
 
-    monkeypatch.setattr(phases.Pretraining, "_held_out_loss", held_out)
-    monkeypatch.setattr(phases.Labels, "epoch", lambda self, number, progress: ({}, True))
+    monkeypatch.setattr(Pretraining, "_held_out_loss", held_out)
+    monkeypatch.setattr(Labels, "epoch", lambda self, number, progress: ({}, True))
     monkeypatch.setattr(run, "load", lambda path, data: model.state_dict())
     rows = fit(model, loaders, epochs=1)
-    assert len(rows) == 2 + phases.PRETRAIN_PATIENCE + 1
+    assert len(rows) == 2 + pretraining.PRETRAIN_PATIENCE + 1
     assert all(map(torch.equal, model._self_supervision.trained(model), kept[1]))
 
 
@@ -135,14 +140,14 @@ def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
     assert torch.equal(generator.get_state(), before)
 
 
-def test_one_history_in_twenty_is_held_out():
-    assert phases.HELD_OUT_SHARE == 0.05
-    assert phases.MIN_HELD_OUT == 4  # so 70 users are the fewest of whom any are
+def test_one_user_in_twenty_is_held_out():
+    assert pretraining.HELD_OUT_SHARE == 0.05
+    assert pretraining.MIN_HELD_OUT == 4  # so 70 users are the fewest of whom any are
 
 
 def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
     model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1,
-                           ssl_embedding_lr_scale=0.0)  # fmt: skip
+                           ssl_label_gradient=0.0, ssl_other_gradient=0.0)  # fmt: skip
     seen = []
     step = type(model).train_step
 
@@ -158,7 +163,7 @@ def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
 
 def test_scaled_tables_learn_at_their_own_rate_until_the_end_of_fit(params, monkeypatch):
     model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1,
-                           ssl_embedding_lr_scale=0.1)  # fmt: skip
+                           ssl_label_gradient=0.1, ssl_other_gradient=0.1)  # fmt: skip
     table = model.embedding_layer.embedding_layers["item_id"].weight
     head = next(model.dnn.parameters())
 
@@ -364,22 +369,23 @@ def test_no_number_of_an_epoch_may_be_none(name, value):
 
 
 def test_few_users_are_all_trained_on_and_the_last_epoch_is_kept(params, caplog):
-    model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=3)
+    changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 3}
+    model, loaders = build(without_users(params), **changes)
     with_histories(loaders, [1, 2, 3], [4, 5], [6, 7, 8])
     with_histories(loaders, [1, 2, 3], [1, 2], [1, 2, 3], name="cate_history")
     with caplog.at_level(logging.INFO):
         rows = fit(model, loaders, epochs=1)
-    assert "3 distinct histories are too few to hold some out" in "".join(lines(caplog))
-    pretraining = [row for row in rows if row["phase"] == "pretrain"]
-    assert len(pretraining) == 3
-    assert all("held_out_ssl" not in row and row["ssl_loss"] > 0 for row in pretraining)
+    assert "3 users are too few to hold some out" in "".join(lines(caplog))
+    epochs = [row for row in rows if row["phase"] == "pretrain"]
+    assert len(epochs) == 3
+    assert all("held_out_ssl" not in row and row["ssl_loss"] > 0 for row in epochs)
 
 
 def test_a_single_history_in_all_is_refused(params):
-    model, loaders = build(params, ssl_training="pretrain")
+    model, loaders = build(without_users(params), ssl_training="pretrain")
     with_histories(loaders, [1, 2, 3])
     with_histories(loaders, [1, 2, 3], name="cate_history")
-    with pytest.raises(InputError, match="two distinct histories or more"):
+    with pytest.raises(InputError, match="needs two users with a history or more"):
         fit(model, loaders, epochs=1)
 
 

@@ -34,7 +34,7 @@ class FeaturePairs(NamedTuple):
 def draw_interest_pairs(
     length: Tensor,
     max_width: int,
-    max_distance: int,
+    max_distance: int | None,
     num_pairs: int,
     generator: torch.Generator,
     distance: Distance = "uniform",
@@ -48,7 +48,7 @@ def draw_interest_pairs(
     Args:
         length: (B,) behaviors per row.
         max_width: M.
-        max_distance: H.
+        max_distance: H; None: all pairs of different windows are equally likely, in both orders.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
         distance: the distribution of h; the paper's is "uniform".
@@ -56,6 +56,10 @@ def draw_interest_pairs(
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
     count = (length[:, None] - width + 1).unsqueeze(-1).expand(shape)  # windows: length - m + 1
+    if max_distance is None:
+        first = uniform(count, generator)
+        other = (first + 1 + uniform(count - 1, generator)) % count.clamp(min=1)
+        return InterestPairs(torch.stack([first, other], dim=-1), count >= 2)
     h = _distances((count - 1).clamp(max=max_distance), max_distance, distance, generator)
     first = uniform(count - h, generator)
     return InterestPairs(torch.stack([first, first + h], dim=-1), count >= 2)  # Eq. 21

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, LayerSizes
+from fuxictr_miss.config.values import Count, Layers
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
@@ -39,17 +39,18 @@ class MISSSettings:
 
     max_width: Count = 3  # M
     max_height: Count = 2  # N
-    max_distance: Count = 3  # H
+    max_distance: Count | None = 3  # H; None: any distance
     num_pairs: Count = 1  # P, a branch
     num_feature_pairs: Count = 1  # Q, a branch
-    interest_encoder: LayerSizes = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i
-    feature_encoder: LayerSizes = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if
+    interest_encoder: Layers = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i, or []
+    feature_encoder: Layers = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if, or []
     extractor: Literal["cnn", "self_attention", "lstm"] = "cnn"  # Table VII
     activation: Literal["relu", "identity"] = "relu"  # of the horizontal convolution (Eq. 19)
     variant: Literal["", "/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L"] = ""  # Table VI
     distance: Distance = "uniform"  # the distribution of h
     view_encoder: Literal["mlp", "transformer"] = "mlp"  # what Enc_i is
     symmetric: bool = False  # whether view 2 is contrasted with view 1, too
+    separate_features: bool = False  # each attribute is contrasted by itself, not concatenated
 
 
 class Level(NamedTuple):
@@ -105,7 +106,8 @@ class MISS(nn.Module):
         self.multi_interest = "M" not in without
         if settings.view_encoder == "transformer":
             self.attention = TransformerBlock(dim, 1, 0.0, generator)
-        self.interest_encoder = mlp(num_sequences * dim, settings.interest_encoder)
+        width = dim if settings.separate_features else num_sequences * dim
+        self.interest_encoder = mlp(width, settings.interest_encoder)
         self.heights = usable_heights(num_sequences, settings.max_height)  # N'
         if "F" in without:
             self.heights = 0
@@ -126,7 +128,11 @@ class MISS(nn.Module):
         else:
             interest, feature = self._draw_halves(behavior), None
         z = self._encode_interests(interest.views)  # Eq. 13
-        loss = self._contrast(z, interest.mask, behavior.group)  # Eq. 15
+        mask = interest.mask
+        if self.settings.separate_features:  # z: (B, M, P, 2, J, D)
+            z = z.movedim(-2, 3)
+            mask = mask.unsqueeze(-1).expand(z.shape[:4])
+        loss = self._contrast(z, mask, behavior.group)  # Eq. 15
         feature_loss = loss.new_zeros(())
         if feature is not None:
             z = self.feature_encoder(feature.views)  # Eq. 14
@@ -180,7 +186,9 @@ class MISS(nn.Module):
         if self.settings.view_encoder == "transformer":
             features = h.flatten(0, -3)
             h = self.attention(features, features).view(h.shape)
-        return self.interest_encoder(h.flatten(-2))  # Flat of Eq. 20
+        if not self.settings.separate_features:
+            h = h.flatten(-2)  # Flat of Eq. 20
+        return self.interest_encoder(h)
 
     def _contrast(self, z: Tensor, mask: Tensor, group: Tensor) -> Tensor:
         """InfoNCE of one level, the mean over its branches and pairs.

@@ -1,0 +1,126 @@
+"""PPMI-SVD: tables in closed form from the co-occurrence of ids in histories, without training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import svds
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import NonNegative
+from fuxictr_miss.methods.base import SSLLosses, register_method
+
+
+@dataclasses.dataclass(frozen=True)
+class PPMISettings:
+    """The keys of PPMI: `ppmi_` and the field's name."""
+
+    power: NonNegative = 0.5  # of the singular values in a row, before its norm is set
+    row_norm: Literal["log_count", "unit", "svd"] = "log_count"  # svd: as it comes out
+
+
+@register_method("PPMI")
+class PPMI(nn.Module):
+    """The strongest simple control: factorised co-occurrence, with no gradient at all.
+
+    Each table is the truncated SVD of the positive pointwise mutual information of its ids,
+
+        PPMI(i, j) = max(0, log( n_ij n / (n_i n_j) )),
+
+    where n_ij counts how often i and j occur in one training history; in one of length l, a pair
+    counts 1 / l, so that a user counts in proportion to their behaviors. Skip-gram with negative
+    sampling factorises the same matrix up to a constant (Levy and Goldberg 2014), and the optimum
+    of InfoNCE with in-batch negatives is PMI up to a constant of the anchor; so what a contrastive
+    method is worth shows beside this one. It takes seconds. Each feature has its own matrix.
+
+    Args:
+        ssl: keys that all methods share.
+        settings: keys of PPMI.
+        num_sequences: J.
+        dim: K.
+        generator: not used; nothing is drawn.
+    """
+
+    Settings = PPMISettings
+
+    def __init__(
+        self,
+        ssl: SSLSettings,
+        settings: PPMISettings,
+        num_sequences: int,
+        dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, behavior: Behavior) -> SSLLosses:
+        """No loss: everything has been learned when the training begins."""
+        nothing = torch.zeros((), device=behavior.mask.device)
+        return SSLLosses(nothing, nothing, nothing)
+
+    def closed_form(self, history: Tensor, vocab_size: int, dim: int) -> Tensor:
+        """The table of a feature.
+
+        Args:
+            history: (users, L) ids; 0 is padding.
+            vocab_size: V.
+            dim: K.
+
+        Returns:
+            (V, K) float32; zeros for ids without any co-occurrence.
+        """
+        return ppmi_svd(history, vocab_size, dim, self.settings.power, self.settings.row_norm)
+
+
+def ppmi_svd(
+    history: Tensor,
+    vocab_size: int,
+    dim: int,
+    power: float = 0.5,
+    row_norm: Literal["log_count", "unit", "svd"] = "log_count",
+) -> Tensor:
+    """U S^power of the truncated SVD of PPMI; see `PPMI`.
+
+    Example:
+        >>> import torch
+        >>> from fuxictr_miss.methods.ppmi import ppmi_svd
+        >>> histories = torch.tensor([[1, 2, 3], [1, 2, 3], [4, 5, 6], [4, 5, 6]])
+        >>> table = ppmi_svd(histories, vocab_size=7, dim=2, row_norm="unit")
+        >>> (table @ table.T)[1, 1:].round().abs()  # 1 is like 2 and 3, unlike 4, 5 and 6
+        tensor([1., 1., 1., 0., 0., 0.])
+    """
+    user, position = history.nonzero(as_tuple=True)
+    ids = history[user, position].numpy()
+    shape = len(history), vocab_size
+    counts = scipy.sparse.csr_array((np.ones(len(ids)), (user.numpy(), ids)), shape=shape)
+    occurs, length = counts.sum(axis=0), counts.sum(axis=1)  # (V,), (users,)
+    weighted = scipy.sparse.diags_array(1 / length.clip(min=1)) @ counts
+    itself = scipy.sparse.diags_array(weighted.sum(axis=0))
+    together = (weighted.T @ counts - itself).tocoo()  # n_ij
+    i, j = together.coords
+    total = together.sum(axis=1)  # n_i
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pmi = np.log(together.data * together.data.sum() / (total[i] * total[j]))
+    positive = pmi > 0
+    ppmi = scipy.sparse.csr_array(
+        (pmi[positive], (i[positive], j[positive])), shape=(vocab_size, vocab_size)
+    )
+    rank = min(dim, vocab_size - 1)
+    table = np.zeros((vocab_size, dim), dtype=np.float32)
+    if ppmi.nnz:
+        start = np.random.default_rng(0).standard_normal(vocab_size)  # of Lanczos' iteration
+        u, s, _ = svds(ppmi, k=rank, v0=start)
+        table[:, :rank] = u * s**power
+    if row_norm != "svd":
+        norm = np.log1p(occurs) if row_norm == "log_count" else np.ones(vocab_size)
+        norm /= norm[occurs > 0].mean() if occurs.any() else 1
+        lengths = np.linalg.norm(table, axis=1)
+        table *= np.divide(norm, lengths, out=np.zeros(vocab_size), where=lengths > 1e-6)[:, None]
+    return torch.from_numpy(table)

@@ -1,0 +1,77 @@
+"""What a pretraining learns from: the histories of each user, as long as the training rows have."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fuxictr_miss.methods.draws import uniform
+
+
+class Histories:
+    """The longest histories of each training user, all behaviors side by side.
+
+    The rows of a user hold prefixes of one sequence, of which the longest contains all others. Of a
+    sequence beyond `max_len` there are several, each with the newest behaviors of its time. Without
+    a column of the user, and for users out of the vocabulary, a distinct history counts as a user.
+
+    Args:
+        train: the training loader, a `TensorDataLoader`.
+        behaviors: the sequences of each behavior.
+        user: the column of the user, or None.
+        unknown: the id of users out of the vocabulary.
+    """
+
+    def __init__(
+        self, train: Any, behaviors: list[list[str]], user: str | None, unknown: int = -1
+    ) -> None:
+        self.behaviors, self.user = behaviors, user
+        names = [name for group in behaviors for name in group]
+        columns = [train.column(name).cpu() for name in names]
+        ends = list(itertools.accumulate(column.shape[1] for column in columns))
+        slices = (slice(e - c.shape[1], e) for c, e in zip(columns, ends, strict=True))
+        self.slices = dict(zip(names, slices, strict=True))
+        rows = torch.cat(columns, dim=1)  # (rows, ΣL)
+        users = torch.full((len(rows),), unknown)
+        if user is not None:
+            users = train.column(user).cpu().long()
+        length = (rows != 0).sum(dim=1)
+        longest = length.new_zeros(int(users.max()) + 2).scatter_reduce(
+            0, users + 1, length, "amax"
+        )
+        kept = (length > 0) & ((length == longest[users + 1]) | (users == unknown))
+        distinct = torch.cat([users[kept, None], rows[kept]], dim=1).unique(dim=0)  # sorted by user
+        self.ids, self.rows = distinct[:, 0], distinct[:, 1:]
+        new = self.ids.diff(prepend=self.ids[:1] - 1) != 0
+        self.first = (new | (self.ids == unknown)).nonzero().squeeze(1)  # (users,) row of each user
+        self.count = self.first.diff(append=torch.tensor([len(self.ids)]))  # (users,) their rows
+        self.length = (self.rows[self.first] != 0).sum(dim=1) // len(names)  # (users,)
+
+    def __len__(self) -> int:
+        """Users."""
+        return len(self.first)
+
+    @property
+    def pairs(self) -> Tensor:
+        """(users,) behaviors less one: in proportion to the pairs, if a pair counts 1 / length."""
+        return self.length + self.count - 2  # a row more is a behavior more
+
+    def column(self, name: str) -> Tensor:
+        """(rows, L) ids of a sequence."""
+        return self.rows[:, self.slices[name]]
+
+    def batch(self, users: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The columns of one row of each user, each trimmed to where its behavior has ids."""
+        row = self.first[users] + uniform(self.count[users], generator)
+        rows, batch = self.rows[row], {}
+        for group in self.behaviors:
+            columns = [rows[:, self.slices[name]] for name in group]
+            used = torch.stack([(ids != 0).any(dim=0) for ids in columns]).any(dim=0).nonzero()
+            first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+            batch.update({n: ids[:, first:last] for n, ids in zip(group, columns, strict=True)})
+        if self.user is not None:
+            batch[self.user] = self.ids[row]
+        return batch

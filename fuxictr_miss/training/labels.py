@@ -1,0 +1,175 @@
+"""The phases with labels: the label loss alone, or with the contrastive losses (Eq. 17)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor
+from tqdm import tqdm
+
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns
+
+log = logging.getLogger(__name__)
+
+
+class Labels:
+    """Epochs over the labelled rows, as in FuxiCTR's `fit`, with the losses logged separately.
+
+    Args:
+        loop: runs FuxiCTR's training steps on the model.
+        train: training batches.
+        epochs: the maximum.
+        name: "joint" for Eq. 17, "label" for the label loss alone.
+        patience: epochs without a better validation metric until the stop; None: the config's.
+    """
+
+    def __init__(
+        self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str, patience: int | None = None
+    ) -> None:
+        self.loop, self.train, self.epochs, self.name = loop, train, epochs, name
+        ssl = self_supervision_of(loop.model)
+        if ssl is not None and ssl.on:
+            ssl.active = name == "joint"
+            if not ssl.active:  # else regularizers would still change the method
+                ssl.methods.requires_grad_(False)
+            self._set_table_rates(ssl.settings)
+        loop.begin(len(train), patience)
+
+    def _set_table_rates(self, settings: SSLSettings) -> None:
+        """Keep the label loss from the tables; in a joint phase `SSLMixin.forward` does."""
+        own = 1.0 if self.name == "joint" else settings.label_gradient
+        set_table_rates(self.loop.model, own, settings.other_gradient)
+        if self.name == "label" and settings.label_learning_rate is not None:
+            ratio = settings.label_learning_rate / self.loop.learning_rate
+            for group in self.loop.model.optimizer.param_groups:
+                group["lr"] *= ratio
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self.train)
+
+    def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
+        """Make one pass; return the means, the metrics, and whether to stop."""
+        loop, means = self.loop, Means()
+        metrics: dict[str, float] = {}
+        loop.model.train()
+        for index, batch in enumerate(self.train):
+            means.add(_split_losses(loop.model, self._step(batch, number, index)))
+            progress.update()
+            if loop.due:
+                metrics = self._validate(number)
+                loop.model.train()
+            if loop.stopped:
+                break
+        if number + 1 == self.epochs and not loop.validated:
+            metrics = self._validate(number)  # eval_steps exceeds the steps of the run
+        return {"steps": means.steps, **means.means(), **metrics}, loop.stopped
+
+    def _step(self, batch: dict[str, Tensor], number: int, index: int) -> Tensor:
+        try:
+            return self.loop.step(batch, number, index)
+        except RuntimeError as error:  # torch's cross-entropy refuses NaN
+            if "all elements of input should be between 0 and 1" not in str(error):
+                raise
+            raise diverged(self.name, number + 1, "a prediction", "nan") from error
+
+    def _validate(self, number: int) -> dict[str, float]:
+        metrics = self.loop.validate()
+        check_finite({"phase": self.name, "epoch": number + 1, **metrics})
+        return metrics
+
+    def end(self) -> None:
+        """Do nothing: the best weights are in the checkpoint."""
+
+    def state(self) -> dict[str, Any]:
+        return self.loop.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.loop.restore(state)
+
+
+class AllTables(Labels):
+    """Label epochs in which all tables train, after those with frozen ones.
+
+    They are kept only if validation improves, and end with the first epoch in which it does not: so
+    what labels are too few to teach does no harm and costs an epoch.
+
+    Args:
+        loop: of the model.
+        train: training batches.
+        epochs: the maximum.
+        name: "thaw" goes on from the best weights so far; "restart" begins with the pretrained
+            tables, with their own norms, and a new tower.
+    """
+
+    def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str) -> None:
+        if name == "thaw":
+            loop.continue_from_best()
+        else:
+            loop.restart()
+        super().__init__(loop, train, epochs, name, patience=1)
+        self.before = loop.best_metric
+
+    def _set_table_rates(self, settings: SSLSettings) -> None:
+        """Train everything."""
+
+    def end(self) -> None:
+        """Log what validation keeps."""
+        after = self.loop.best_metric
+        log.info(
+            "%s: best validation %s %.6f, before %.6f: %s.",
+            self.name, self.loop.monitor, after, self.before,
+            "not kept" if after == self.before else "kept",
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "before": self.before}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.before = state["before"]
+        super().restore({k: v for k, v in state.items() if k != "before"})
+
+
+def set_table_rates(model: BaseModel, own: float, other: float) -> None:
+    """Train embedding tables at a share of the learning rate; 0 freezes them.
+
+    Args:
+        model: with the optimizer's groups of `compile`.
+        own: share of the tables that the contrastive loss trains.
+        other: share of all other tables.
+    """
+    ssl = self_supervision_of(model)
+    trained = {id(p) for p in ssl.table_parameters(model)} if ssl is not None and ssl.on else set()
+    shares = {
+        id(p): own if id(p) in trained else other
+        for module in model.modules()
+        if isinstance(module, FeatureEmbeddingDict)
+        for p in module.parameters()
+        if p.requires_grad
+    }
+    for group in list(model.optimizer.param_groups):
+        everything, rate = group["params"], group["lr"]
+        group["params"] = [p for p in everything if shares.get(id(p), 1) == 1]
+        for share in {own, other} - {1}:
+            moved = [p for p in everything if shares.get(id(p), 1) == share]
+            if share == 0:
+                for parameter in moved:
+                    parameter.requires_grad_(False)
+            elif moved:
+                new = {**group, "params": moved, "lr": rate * share}
+                model.optimizer.add_param_group(new)
+
+
+def _split_losses(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
+    """Split a step's loss into the label loss (with regularizers) and the contrastive losses."""
+    ssl = self_supervision_of(model)
+    if ssl is None or not ssl.active or ssl.last is None:
+        return {"label_loss": loss}
+    term = ssl.weighted(ssl.last) * ssl.settings.every
+    return {"label_loss": loss - term, **loss_columns(ssl.last)}

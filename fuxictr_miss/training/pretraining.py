@@ -1,0 +1,233 @@
+"""The phases before the labels: tables in closed form, and the contrastive loss alone."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.draws import uniform
+from fuxictr_miss.methods.ppmi import ppmi_svd
+from fuxictr_miss.self_supervision import SelfSupervision
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.means import Means, loss_columns
+
+log = logging.getLogger(__name__)
+
+MIN_HELD_OUT = 4  # users: fewer give each other hardly any negatives
+MAX_HELD_OUT = 256  # users
+HELD_OUT_SHARE = 0.05  # of the users: their histories only decide when the pretraining stops
+MIN_DRAWS = 2**14  # an epoch that draws users by their pairs: few users have many histories
+PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss; plateaus of ten epochs occur
+# Adam's ε in pretraining. At first all views agree to 1e-4, so the encoder's gradient is mostly
+# rounding error, and with ε = 1e-8 Adam would amplify that to full steps.
+PRETRAIN_EPSILON = 1e-6
+_HELD_OUT_SEED = 15068  # the held-out pairs are the same in every epoch
+
+
+class ClosedForm:
+    """Tables that a formula gives, as those of PPMI or the start of a pretraining from its SVD.
+
+    Args:
+        loop: of the model, whose tables are overwritten.
+        ssl: its self-supervised part.
+        histories: of the training users.
+
+    Raises:
+        InputError: a table of a behavior is not a plain, trainable one.
+    """
+
+    name, epochs = "closed_form", 1
+
+    def __init__(self, loop: FuxiCTRLoop, ssl: SelfSupervision, histories: Histories) -> None:
+        model = loop.model
+        self.loop, self.histories = loop, histories
+        self.tables = ssl.plain_tables(model)
+        named = {name for _, names in self.tables for name in names}
+        others = [n for source in ssl.sources for n in source.sequences if n not in named]
+        if others:
+            raise InputError(
+                f"{type(model).__name__}: a closed form can only fill trainable tables, but "
+                f"{others[0]} is embedded by pretrained vectors: leave it out of ssl_sequences."
+            )
+        self.formula = getattr(ssl.methods[0], "closed_form", ppmi_svd)
+
+    def __len__(self) -> int:
+        """Steps per epoch: one a table."""
+        return len(self.tables)
+
+    def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
+        """Compute every table once."""
+        for parts, names in self.tables:
+            history = torch.cat([self.histories.column(name) for name in names]).long()
+            size, dim = parts[0].num_embeddings, sum(part.embedding_dim for part in parts)
+            _write(parts, self.formula(history, size, dim))
+            progress.update()
+        return {"steps": len(self)}, True
+
+    def end(self) -> None:
+        """Remember the start of the labels; the tables are written."""
+        self.loop.remember_start()
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Do nothing: an interrupted closed form begins again."""
+
+
+class Pretraining:
+    """The contrastive loss alone, one history per user, until the held-out loss stops improving.
+
+    Args:
+        loop: of the model.
+        ssl: the model's self-supervised part.
+        histories: of the training users; a share of them is held out.
+        train: the training loader, for its batch size and seed.
+
+    Raises:
+        InputError: there are fewer than two users.
+    """
+
+    name = "pretrain"
+
+    def __init__(
+        self,
+        loop: FuxiCTRLoop,
+        ssl: SelfSupervision,
+        histories: Histories,
+        train: Any,
+    ) -> None:
+        settings = ssl.settings
+        self.loop, self.model, self.ssl, self.histories = loop, loop.model, ssl, histories
+        self.epochs = settings.pretrain_epochs
+        self.batch_size = settings.pretrain_batch_size or train.batch_size
+        self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
+        if len(histories) < 2:
+            raise InputError(
+                "Pretraining needs two users with a history or more, as each takes its negatives "
+                f"from the others; the training split has {len(histories)}."
+            )
+        shuffled = torch.randperm(len(histories), generator=self.generator)
+        held_out = min(round(len(shuffled) * HELD_OUT_SHARE), MAX_HELD_OUT)
+        if held_out < MIN_HELD_OUT:
+            log.info(
+                "%d users are too few to hold some out: pretraining runs all of its epochs and "
+                "keeps the last weights.",
+                len(shuffled),
+            )
+            held_out = 0
+        self.held_out, self.users = shuffled[:held_out], shuffled[held_out:]
+        drawn = settings.pretrain_sampling == "pairs"
+        self.draws = max(len(self.users), MIN_DRAWS) if drawn else len(self.users)  # an epoch
+        self.rate = settings.pretrain_learning_rate or self.model.optimizer.param_groups[0]["lr"]
+        self.parameters = ssl.trained(self.model)
+        fused = {"fused": True} if self.model.optimizer.defaults.get("fused") else {}
+        self.optimizer = type(self.model.optimizer)(self.parameters, lr=self.rate, **fused)
+        for group in self.optimizer.param_groups:
+            if "betas" in group:  # Adam and its variants
+                group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
+        self.best_loss, self.worse, self.best = float("inf"), 0, self._weights()
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return -(-self.draws // self.batch_size)
+
+    def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
+        """Make one pass over the users; return the means and whether to stop."""
+        model, ssl = self.model, self.ssl
+        model.train()
+        sums = Means()
+        for step, users in enumerate(self._order().split(self.batch_size), number * len(self)):
+            self._set_rate(step)
+            losses = ssl.losses(model, self.histories.batch(users, self.generator))
+            self.optimizer.zero_grad()
+            ssl.weighted(losses).backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
+            self.optimizer.step()
+            sums.add(loss_columns(losses))
+            progress.update()
+        means = {"steps": sums.steps, **sums.means()}
+        if not len(self.held_out):
+            self.best = self._weights()
+            return means, False
+        held_out = self._held_out_loss()
+        if held_out < self.best_loss:
+            self.best_loss, self.worse, self.best = held_out, 0, self._weights()
+        else:
+            self.worse += 1
+        return {**means, "held_out_ssl": held_out}, self.worse >= PRETRAIN_PATIENCE
+
+    def _order(self) -> Tensor:
+        """The users of an epoch: each once, or drawn in proportion to their pairs' number."""
+        if self.ssl.settings.pretrain_sampling == "users":
+            return self.users[torch.randperm(len(self.users), generator=self.generator)]
+        up_to = self.histories.pairs[self.users].cumsum(dim=0)
+        pair = uniform(up_to[-1:].expand(self.draws), self.generator)
+        return self.users[torch.searchsorted(up_to, pair, right=True)]
+
+    def _set_rate(self, step: int) -> None:
+        """Lower the learning rate linearly to 0 over all epochs, if the settings say so."""
+        if self.ssl.settings.pretrain_schedule == "linear":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * (1 - step / (self.epochs * len(self)))
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        """α1 L_ssl + α2 L'_ssl of the held-out users, with the same random draws each time."""
+        model, ssl = self.model, self.ssl
+        before = ssl.generator.get_state()
+        ssl.generator.manual_seed(_HELD_OUT_SEED)
+        model.eval()
+        rows = torch.Generator().manual_seed(_HELD_OUT_SEED)
+        total = torch.zeros((), device=model.device)
+        for users in self.held_out.split(self.batch_size):
+            batch = self.histories.batch(users, rows)
+            total += ssl.weighted(ssl.losses(model, batch)) * len(users)
+        ssl.generator.set_state(before)
+        return float(total) / len(self.held_out)
+
+    def _weights(self) -> list[Tensor]:
+        return [each.detach().clone() for each in self.parameters]
+
+    def end(self) -> None:
+        """Restore the weights with the best held-out loss, and set the rows' norms."""
+        with torch.no_grad():
+            for parameter, best in zip(self.parameters, self.best, strict=True):
+                parameter.copy_(best)
+        self.loop.remember_start()
+        if self.ssl.settings.row_norm == "log_count":
+            for parts, names in self.ssl.plain_tables(self.model):
+                ids = torch.cat([self.histories.column(name) for name in names])
+                count = ids.flatten().long().bincount(minlength=parts[0].num_embeddings)
+                count[0] = 0  # padding
+                rows = torch.cat([part.weight.detach() for part in parts], dim=1)
+                norm = count.to(rows).log1p()
+                norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
+                _write(parts, nn.functional.normalize(rows) * norm[:, None])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.generator.get_state(),
+            "best": (self.best_loss, self.worse, self.best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["order"])
+        self.best_loss, self.worse, self.best = state["best"]
+
+
+def _write(parts: list[nn.Embedding], rows: Tensor) -> None:
+    """Overwrite a table that stands in one or more parts, side by side."""
+    with torch.no_grad():
+        for part, columns in zip(
+            parts, rows.split([p.embedding_dim for p in parts], 1), strict=True
+        ):
+            part.weight.copy_(columns)

@@ -1,0 +1,184 @@
+"""MISS with any distance, each feature by itself, no encoder, and the rows of a user together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Tensor
+
+from fuxictr_miss import experiment
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.methods.miss import MISS, MISSSettings
+from fuxictr_miss.methods.miss.augmentation import draw_interest_pairs
+
+REJECT = 1e-3  # the seeds are fixed
+TAU, DIM = 0.2, 4
+LENGTHS = [5, 8, 0, 1, 3, 2, 5, 4]
+
+
+def build(sequences: int, **keys: Any) -> MISS:
+    keys = {"variant": "/F", "interest_encoder": [], "activation": "identity", **keys}
+    generator = torch.Generator().manual_seed(6)
+    return MISS(SSLSettings(temperature=TAU), MISSSettings(**keys), sequences, DIM, generator)
+
+
+def pairs_of(method: MISS, behavior: Behavior, max_distance: int | None) -> Any:
+    """What the method will draw for this batch."""
+    generator = torch.Generator()
+    generator.set_state(method.generator.get_state())
+    keys = method.settings
+    return draw_interest_pairs(
+        behavior.length, keys.max_width, max_distance, keys.num_pairs, generator
+    )
+
+
+# ----------------------------------------------------------------- any distance
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 4), st.integers(0, 99))
+@settings(deadline=None, derandomize=True, max_examples=100)
+def test_without_a_largest_distance_windows_differ_and_lie_inside_the_history(lengths, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pairs = draw_interest_pairs(torch.tensor(lengths), width, None, 5, generator)
+    for b, n in enumerate(lengths):
+        for m in range(1, width + 1):
+            count = n - m + 1
+            assert set(pairs.mask[b, m - 1].tolist()) == {count >= 2}
+            for first, second in pairs.windows[b, m - 1].tolist() if count >= 2 else ():
+                assert first != second
+                assert 0 <= min(first, second) < max(first, second) < count
+
+
+@pytest.mark.parametrize(("length", "width"), [(2, 1), (5, 1), (6, 3)])
+def test_without_a_largest_distance_all_ordered_pairs_are_equally_likely(length, width):
+    generator = torch.Generator().manual_seed(3)
+    pairs = draw_interest_pairs(torch.tensor([length]), width, None, 20_000, generator)
+    counts = Counter(map(tuple, pairs.windows[0, width - 1].tolist()))
+    windows = length - width + 1
+    assert set(counts) == {(a, b) for a in range(windows) for b in range(windows) if a != b}
+    assert chisquare(list(counts.values())).pvalue > REJECT
+
+
+# ----------------------------------------------------------------- features and encoder
+
+
+def info_nce(anchors: list[Tensor | None], others: list[Tensor | None], group: list[int]) -> Tensor:
+    """Eq. 15 by loops, over the rows that have a pair."""
+    present = [b for b, each in enumerate(anchors) if each is not None]
+    losses = []
+    for b in present:
+        terms = [
+            torch.cosine_similarity(anchors[b], others[c], dim=0) / TAU  # type: ignore[arg-type]
+            for c in present
+            if c == b or group[c] != group[b]
+        ]
+        own = torch.cosine_similarity(anchors[b], others[b], dim=0) / TAU  # type: ignore[arg-type]
+        losses.append(torch.logsumexp(torch.stack(terms), dim=0) - own)
+    return torch.stack(losses).mean() if losses else torch.zeros((), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("encoder", [[], [6, 5]])
+@pytest.mark.parametrize("max_distance", [None, 2])
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+@pytest.mark.parametrize("lengths", [LENGTHS, [1, 0, 1]])
+def test_features_apart_are_the_mean_of_their_own_infonces(
+    lengths, sequences, max_distance, encoder, make_batch, exact, look_up, encode_mlp
+):
+    behavior = make_batch(lengths, sequences)
+    method = exact(
+        build(sequences, separate_features=True, max_width=1, num_pairs=3,
+              max_distance=max_distance, interest_encoder=encoder)
+    )  # fmt: skip
+    assert bool(list(method.interest_encoder.parameters())) == bool(encoder)
+    pairs = pairs_of(method, behavior, max_distance)
+    found = method(behavior).ssl
+    (g,) = method.extractor.g  # Eq. 19 with m = 1 is one factor
+    history, group = look_up(behavior), behavior.group.tolist()
+    expected = []
+    for j in range(sequences):
+        part = slice(j * DIM, (j + 1) * DIM)
+        for p in range(3):
+            views: list[list[Tensor | None]] = [[], []]
+            for b, steps in enumerate(history):
+                for v in range(2):
+                    if len(steps) < 2:
+                        views[v].append(None)
+                        continue
+                    h = g * steps[pairs.windows[b, 0, p, v]][part]
+                    views[v].append(encode_mlp(method.interest_encoder, h) if encoder else h)
+            expected.append(info_nce(*views, group))
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-12)
+
+
+def test_no_encoder_is_the_identity(make_batch, exact):
+    h = torch.randn(3, 5, 2, 2, DIM, dtype=torch.float64)
+    together = exact(build(2))
+    assert torch.equal(together._encode_interests(h), h.flatten(-2))
+    apart = exact(build(2, separate_features=True))
+    assert torch.equal(apart._encode_interests(h), h)
+    feature = exact(build(2, variant="", feature_encoder=[]))
+    assert torch.equal(feature.feature_encoder(h), h)
+    assert feature(make_batch(LENGTHS, 2)).feature > 0
+
+
+# ----------------------------------------------------------------- users
+
+
+def test_rows_of_one_user_are_never_each_others_negatives(make_batch, exact):
+    behavior = make_batch(LENGTHS, 1)
+    users = torch.tensor([3, 3, 4, 4, 3, 9, 9, 9])
+    behavior = Behavior(behavior.columns, behavior.tables, users)
+    assert torch.equal(behavior.group, users)
+    method = exact(build(1, max_width=1, max_distance=None))
+    pairs = pairs_of(method, behavior, None)
+    views: list[list[Tensor | None]] = [[], []]
+    for b, n in enumerate(LENGTHS):
+        for v in range(2):
+            step = behavior.columns[0][b, pairs.windows[b, 0, 0, v]]
+            views[v].append(behavior.tables[0].weight[step] if n >= 2 else None)
+    assert method.extractor.g[0].item() != 0  # a cosine does not see the factor's size
+    expected = info_nce(*views, users.tolist())
+    assert method(behavior).ssl.item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_users_out_of_the_vocabulary_are_each_alone(params, monkeypatch):
+    model, loaders = experiment.build({**params, "model": "DIN_MISS"})
+    ssl = model._self_supervision
+    assert ssl.user == "user_id"
+    batch = dict(next(iter(loaders["train"])))
+    unknown = model.feature_map.features["user_id"]["vocab_size"] - 1
+    assert ssl.unknown_user == unknown
+    batch["user_id"] = batch["user_id"].clone()
+    batch["user_id"][:4] = unknown
+    batch["user_id"][4:6] = 2
+    groups: list[Tensor] = []
+    forward = MISS.forward
+    monkeypatch.setattr(
+        MISS, "forward", lambda self, each: groups.append(each.group) or forward(self, each)
+    )
+    ssl.losses(model, batch)
+    (group,) = groups
+    assert len(set(group[:4].tolist())) == 4
+    assert not set(group[:4].tolist()) & set(group[4:].tolist())
+    assert group[4:6].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "user"),
+    [({}, "user_id"), ({"ssl_user": "item_id"}, "item_id"), ({"group_id": "cate_id"}, "cate_id")],
+)
+def test_the_user_is_the_given_column_or_the_group_or_one_of_its_usual_names(params, changes, user):
+    model, _ = experiment.build({**params, "model": "DIN_MISS", **changes})
+    assert model._self_supervision.user == user
+
+
+def test_a_user_that_is_no_feature_is_refused_with_the_closest(params):
+    with pytest.raises(ValueError, match=r"Unknown ssl_user 'user_ids'.*'user_id'"):
+        experiment.build({**params, "model": "DIN_MISS", "ssl_user": "user_ids"})

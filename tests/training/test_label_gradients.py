@@ -1,0 +1,269 @@
+"""What of the label loss reaches which table, jointly and after a pretraining; the thaw."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fuxictr_miss import experiment
+from fuxictr_miss.training import fit, run
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.labels import AllTables
+
+pytestmark = pytest.mark.trained_number
+
+OWN = ("item_id", "cate_id")  # tables of the behaviors
+OTHER = ("user_id",)
+
+
+def build(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
+    return experiment.build({**params, "model": "DIN_MISS", "model_id": "run", **changes})
+
+
+def tables(model: Any, names: tuple[str, ...]) -> list[Tensor]:
+    return [model.embedding_layer.embedding_layers[name].weight for name in names]
+
+
+def gradients(model: Any, batch: dict[str, Tensor], term: str) -> dict[str, Tensor]:
+    """Those of the label loss or of all of Eq. 17, by parameter, at the same random draws."""
+    ssl = model._self_supervision
+    draws = ssl.generator.get_state()
+    model.zero_grad()
+    returned = model.forward(batch)
+    if term == "label":
+        returned.pop("_self_supervision")
+    model.add_loss(returned, model.get_labels(batch).double()).backward()
+    ssl.generator.set_state(draws)
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for n, p in model.named_parameters()}  # fmt: skip
+
+
+def in_float64(model: Any, batch: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """Wide weights, so that no gradient is lost in rounding."""
+    model.double()
+    draw = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+        parameter.data = noise / 3
+    return model, {k: c.double() if c.is_floating_point() else c for k, c in batch.items()}
+
+
+@pytest.mark.parametrize("backbone", ["DIN", "PNN", "DeepFM"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(params, backbone, share):
+    found = []
+    for each in (1.0, share):
+        model, loaders = build(params, model=f"{backbone}_MISS", ssl_label_gradient=each)
+        model, batch = in_float64(model, next(iter(loaders["train"])))
+        found.append([gradients(model, batch, term) for term in ("label", "all")])
+    (label, whole), (scaled_label, scaled) = found
+    own = {id(p) for p in model._self_supervision.table_parameters(model)}
+    names = [name for name, p in model.named_parameters() if id(p) in own]
+    assert len(names) >= 2
+    for name, full in label.items():
+        factor = share if name in names else 1.0
+        assert torch.allclose(scaled_label[name], factor * full, rtol=1e-10, atol=1e-14)
+        contrastive = whole[name] - full  # whatever the share
+        assert torch.allclose(scaled[name] - scaled_label[name], contrastive, rtol=1e-8, atol=1e-12)
+    assert all(label[name].any() for name in names)
+
+
+def test_a_share_of_one_changes_no_bit_and_hangs_nothing_on_the_tables(params, monkeypatch):
+    trained = []
+    for patched in (False, True):
+        model, loaders = build(params, ssl_label_gradient=1.0)
+        if patched:
+            monkeypatch.setattr(torch.nn.Module, "register_forward_hook", None)  # no hook at all
+        for batch in loaders["train"]:
+            model._max_gradient_norm = 10.0
+            model.train_step(batch)
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_no_hook_outlives_a_step(params):
+    model, loaders = build(params, ssl_label_gradient=0.3)
+    before = [len(module._forward_hooks) for module in model.modules()]
+    model.forward(next(iter(loaders["train"])))
+    assert [len(module._forward_hooks) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("strategy", ["joint", "pretrain"])
+@pytest.mark.parametrize(
+    ("key", "frozen", "free"),
+    [("ssl_label_gradient", OWN, OTHER), ("ssl_other_gradient", OTHER, OWN)],
+)
+def test_each_gradient_freezes_its_own_tables(params, strategy, key, frozen, free):
+    model, loaders = build(params, ssl_training=strategy, ssl_pretrain_epochs=1, **{key: 0.0})
+    seen: list[dict[str, Tensor]] = []
+    step = type(model).train_step
+
+    def spy(self: Any, batch: Any) -> Tensor:
+        seen.append({n: tables(self, (n,))[0].detach().clone() for n in (*OWN, *OTHER)})
+        return step(self, batch)
+
+    type(model).train_step = spy
+    try:
+        fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+    finally:
+        type(model).train_step = step
+    moved = {n for n in (*OWN, *OTHER) if any(not torch.equal(s[n], seen[0][n]) for s in seen)}
+    if strategy == "joint" and key == "ssl_label_gradient":
+        assert moved == {*OWN, *OTHER}  # the contrastive loss still moves them
+    else:
+        assert moved == set(free)
+    assert frozen
+
+
+def test_the_label_learning_rate_is_that_of_the_label_phase_only(params, monkeypatch):
+    rate = params["learning_rate"]
+    model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1, ssl_thaw=True,
+                           ssl_label_gradient=0.0, ssl_label_learning_rate=0.5 * rate)  # fmt: skip
+    seen = {}
+    step = FuxiCTRLoop.step
+
+    def spy(self: Any, *arguments: Any) -> Tensor:
+        seen.setdefault(phases[0], {g["lr"] for g in self.model.optimizer.param_groups})
+        return step(self, *arguments)
+
+    phases: list[str] = ["label"]
+    begin = AllTables.__init__
+
+    def all_tables(self: Any, loop: Any, train: Any, epochs: int, name: str) -> None:
+        phases[0] = name
+        begin(self, loop, train, epochs, name)
+
+    monkeypatch.setattr(FuxiCTRLoop, "step", spy)
+    monkeypatch.setattr(AllTables, "__init__", all_tables)
+    fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+    assert seen == {"label": {0.5 * rate}, "thaw": {rate}, "restart": {rate}}
+    assert {group["lr"] for group in model.optimizer.param_groups} == {rate}
+
+
+# ----------------------------------------------------------------- thaw and restart
+
+THAWED = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 1, "ssl_label_gradient": 0.0,
+          "ssl_other_gradient": 0.0, "ssl_thaw": True}  # fmt: skip
+
+
+def with_metrics(monkeypatch: pytest.MonkeyPatch, aucs: list[float]) -> None:
+    """Validation gives these AUCs, one after another, whatever the model predicts."""
+    left = iter(aucs)
+
+    def evaluated(*_: Any, **__: Any) -> dict[str, float]:
+        return {"AUC": next(left), "logloss": 0.5}
+
+    monkeypatch.setattr("fuxictr_miss.training.fuxictr_loop.evaluate", evaluated)
+
+
+TRIALS = {
+    "frozen": ([0.6, 0.7, 0.65, 0.66], ["label", "label", "thaw", "restart"], 1),
+    "thaw": ([0.6, 0.7, 0.8, 0.75, 0.78], ["label", "label", "thaw", "thaw", "restart"], 2),
+    "restart": ([0.6, 0.7, 0.65, 0.8, 0.9], ["label", "label", "thaw", "restart", "restart"], 4),
+}
+
+
+@pytest.mark.parametrize(("aucs", "phases", "best"), TRIALS.values(), ids=TRIALS)
+def test_validation_keeps_the_best_of_frozen_thawed_and_restarted(params, monkeypatch, caplog,
+                                                                 aucs, phases, best):  # fmt: skip
+    """And an attempt ends with its first epoch that is no better."""
+    model, loaders = build(params, **THAWED, early_stop_patience=10)
+    ends: list[dict[str, Tensor]] = []
+    validate = FuxiCTRLoop.validate
+
+    def spy(self: Any) -> Any:
+        ends.append(copy.deepcopy(self.model.state_dict()))
+        return validate(self)
+
+    monkeypatch.setattr(FuxiCTRLoop, "validate", spy)
+    with_metrics(monkeypatch, aucs)
+    with caplog.at_level(logging.INFO):
+        rows = fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+    assert [row["phase"] for row in rows] == ["pretrain", *phases]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, ends[best][name]), name
+    name = "embedding_layer.embedding_layers.item_id.weight"
+    assert torch.equal(ends[1][name], ends[0][name])
+    assert not torch.equal(ends[2][name], ends[1][name])
+    said = [m for r in caplog.records if (m := r.getMessage()).startswith(("thaw:", "restart:"))]
+    kept = [line.split(":")[0] for line in said if line.endswith(": kept.")]
+    assert len(said) == 2
+    assert kept == [phases[best]] if best > 1 else kept == []
+    assert model._early_stop_patience == 10
+
+
+def test_a_restart_has_the_pretrained_tables_and_a_new_tower(params, monkeypatch):
+    model, loaders = build(params, **THAWED, ssl_row_norm="log_count")
+    new = copy.deepcopy(model.state_dict())
+    starts: list[dict[str, Tensor]] = []
+    restart = FuxiCTRLoop.restart
+
+    def spy(self: Any) -> None:
+        restart(self)
+        starts.append(copy.deepcopy(self.model.state_dict()))
+
+    monkeypatch.setattr(FuxiCTRLoop, "restart", spy)
+    fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+    (start,) = starts
+    table = "embedding_layer.embedding_layers.item_id.weight"
+    assert not torch.equal(start[table], new[table])  # pretrained
+    towers = [name for name in new if "embedding" not in name and "_self_supervision" not in name]
+    assert towers
+    for name in towers:
+        assert torch.equal(start[name], new[name]), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ssl_thaw": False}, {"ssl_label_gradient": 1.0, "ssl_other_gradient": 1.0},
+     {"ssl_training": "pretrain_joint"}],
+)  # fmt: skip
+def test_nothing_is_thawed_that_is_not_frozen(params, changes):
+    model, loaders = build(params, **{**THAWED, **changes})
+    rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+    assert not {"thaw", "restart"} & {row["phase"] for row in rows}
+
+
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("model_name", ["DIN_MISS", "DIN_PPMI"])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 7])
+def test_a_run_killed_in_any_phase_ends_at_the_same_digits(params, monkeypatch, model_name, after):
+    """After every saved state, and once more after the checkpoint of a later epoch was written."""
+    changes = {**THAWED, "model": model_name, "ssl_start": "svd", "ssl_other_gradient": 0.4,
+               "early_stop_patience": 10, "ssl_label_learning_rate": 0.02}  # fmt: skip
+
+    def train(resume: bool = False) -> Any:
+        model, loaders = build(params, **changes)
+        rows = fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"],
+                   resume=resume)  # fmt: skip
+        return without_time(rows), model.evaluate(loaders["test"]), model.state_dict()
+
+    rows, metrics, weights = train()
+    phases = [row["phase"] for row in rows]
+    assert [phases.count(name) > 0 for name in ("label", "thaw", "restart")] == [True] * 3
+    save, saved = run.Run._save, 0
+
+    def die_before_saving(self: Any) -> None:
+        nonlocal saved
+        if saved == after:
+            raise KeyboardInterrupt
+        save(self)
+        saved += 1
+
+    monkeypatch.setattr(run.Run, "_save", die_before_saving)
+    if after < len(rows):
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    monkeypatch.undo()
+    again, other_metrics, other = train(resume=True)
+    assert again == rows
+    assert other_metrics == metrics
+    assert all(torch.equal(other[name], value) for name, value in weights.items())
