@@ -11,9 +11,11 @@ from typing import Any
 
 from fuxictr_miss.config import list_datasets, list_expids, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
+from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.paper.tables import REPORTS, Variant
+from fuxictr_miss.yardsticks import BACKBONE, YARDSTICKS
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
 
@@ -78,29 +80,43 @@ class Planner:
         Raises:
             InputError: a setting is invalid.
         """
-        expid = f"{variant.model}_{dataset}"
-        if expid not in self.expids:
+        if self.absence(variant, dataset):
             return None
+        expid = _expid(variant, dataset)
         config = _loaded(self.config, expid)
-        overrides = {**self.winners.get((dataset, variant.model), {}), **variant.settings}
+        params, recipe = config.params, _other_recipe(variant, config.params)
+        chosen = self.winners.get((dataset, variant.model), {})
+        overrides = {k: v for k, v in chosen.items() if k not in recipe}
+        overrides.update(variant.settings)
         if self.note(variant, dataset):
-            overrides["miss_variant"] = ""
-        params = config.params
-        overrides = {k: v for k, v in overrides.items() if k not in params or params[k] != v}
+            del overrides["miss_variant"]
+        if variant.without is not None:
+            names = params.get("use_features") or config.feature_names
+            overrides["use_features"] = [name for name in names if name != variant.without]
+        before = {**params, **recipe, "ssl_recipe": params.get("ssl_recipe")}
+        overrides = {k: v for k, v in overrides.items() if k not in before or before[k] != v}
         place = f"{self.config}, {expid} with {overrides}"
-        params = config.replace(overrides, place).params
+        params = {**config.replace(overrides, place).params, "model": variant.model}
         return Experiment(variant.model, dataset, seed, purpose, overrides, params)
 
     def absence(self, variant: Variant, dataset: str) -> str:
-        """Why the config has no such model for a data set, as a footnote."""
-        reason = f"{variant.model}_{dataset} is not in the config"
-        if variant.model.endswith("_Rule"):
-            return f"{reason}: Rule needs a category, and {dataset} has none."
-        return f"{reason}."
+        """Why a data set has no such experiment, as a footnote; "" if it has."""
+        expid = _expid(variant, dataset)
+        if expid not in self.expids:
+            reason = f"{expid} is not in the config"
+            if variant.model.endswith("_Rule"):
+                return f"{reason}: Rule needs a category, and {dataset} has none."
+            return f"{reason}."
+        config = _loaded(self.config, expid)
+        if variant.without is not None and variant.without not in config.feature_names:
+            return f"{dataset} has no {variant.without}."
+        if config.group_id is not None and variant.without == config.group_id:
+            return f"{dataset} groups its rows by {variant.without} (group_id), which has to stay."
+        return ""
 
     def note(self, variant: Variant, dataset: str) -> str:
         """A footnote if this variant equals the full MISS ("/F" does if J = 1), else ""."""
-        expid = f"{variant.model}_{dataset}"
+        expid = _expid(variant, dataset)
         if variant.settings.get("miss_variant") != "/F" or expid not in self.expids:
             return ""
         columns = _loaded(self.config, expid).feature_cols
@@ -151,6 +167,18 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
         f"{config} has no experiment on data set {dataset!r}: add one to its model_config, with an "
         f"expid of the form <Model>_<data set>, for example DIN_{dataset}."
     )
+
+
+def _expid(variant: Variant, dataset: str) -> str:
+    """The entry of the config with a variant's parameters."""
+    model = BACKBONE if variant.model in YARDSTICKS else variant.model
+    return f"{model}_{dataset}"
+
+
+def _other_recipe(variant: Variant, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe of a variant sets; nothing if it is the config's own recipe."""
+    name = variant.settings.get("ssl_recipe")
+    return {} if name in (None, params.get("ssl_recipe")) else read_recipe(name)
 
 
 _loaded = functools.lru_cache(maxsize=None)(load_config)

@@ -107,12 +107,14 @@ def _results(report: Report, source: Source) -> Sheet:
             for metric in report.metrics:
                 if not suffix or any(len(c.values(metric)) for block in cells for c in block):
                     sheet.columns.append((dataset, metric.name + suffix))
-                    _add_column(sheet, cells, metric)
+                    _add_column(sheet, cells, metric, ABSENT if suffix else NOT_YET)
     sheet.captions = _captions(report, source)
     return sheet
 
 
-def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -> None:
+def _add_column(
+    sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric, no_gain: str
+) -> None:
     """Add a metric to every line: highlighted means, then the relative improvements."""
     values = [[cell.values(metric) for cell in block] for block in cells]
     compared = [
@@ -133,12 +135,12 @@ def _add_column(sheet: Sheet, cells: Sequence[Sequence[Cell]], metric: Metric) -
             lines[i].append(f"{text}<sup>{notes}</sup>" if notes else text)
         for line in lines[len(block) :]:
             gain = found.gains.get(_GAINS[line[0]])
-            line.append(NOT_YET if gain is None else f"{gain:+.2f}%")
+            line.append(no_gain if gain is None else f"{gain:+.2f}%")
 
 
 def _published(variant: Variant, dataset: str) -> Cell:
     """The paper's own numbers, as if they were a run with one seed."""
-    metrics = published.metrics(dataset, variant.name)
+    metrics = published.metrics(dataset, variant.in_paper)
     return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, ABSENT)
 
 
@@ -168,8 +170,17 @@ def _captions(report: Report, source: Source) -> list[str]:
             else f"No significance test with fewer than {MIN_SEEDS} seeds."
         )
         if any(dataset in published.DATASETS for dataset in source.datasets):
-            lines.append("(paper): arXiv 2111.15068.")
-    return [what, *lines, *filter(None, [report.caption])]
+            lines.append("(paper) in the head of a column: arXiv 2111.15068.")
+    return [what, *lines, *filter(None, [_recipe_text(report), report.caption])]
+
+
+def _recipe_text(report: Report) -> str:
+    """Which recipe of config/recipes.yaml the rows of MISS have."""
+    ours = [each for block in report.blocks for each in block if each.role == OURS]
+    recipes = {each.settings["ssl_recipe"] for each in ours if "ssl_recipe" in each.settings}
+    if len(recipes) > 1:
+        return "(paper) and (recommended) behind a name: its recipe in config/recipes.yaml."
+    return "".join(f"MISS has the {each} recipe of config/recipes.yaml." for each in recipes)
 
 
 def _search_text(report: Report, source: Source) -> str:

@@ -13,11 +13,13 @@ from typing import Any
 from fuxictr.utils import Monitor
 
 from fuxictr_miss.config import list_expids
+from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.paper.plan import Experiment, Planner
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.tables import Variant
+from fuxictr_miss.yardsticks import YARDSTICKS
 
 SEED = 0  # of all trials; the tables use seeds from 1
 
@@ -79,15 +81,17 @@ def trials(
             its `metrics`.
     """
     models = list(dict.fromkeys(variant.model for variant in variants)) if budget else []
+    models = [model for model in models if model not in YARDSTICKS]  # they have nothing to choose
     found: dict[tuple[str, str], list[Experiment]] = {}
     for dataset, model in itertools.product(datasets, models):
         start = planner.experiment(Variant(model, model), dataset, SEED, "search")
         if start is None:
             continue
         space = space_of(model, spaces)
+        valid = {*start.params, *keys_of(SSLSettings, "ssl_").model_fields}
         for key in space:
-            if key not in start.params:
-                raise unknown(f"key for {model} in search.yaml", key, start.params)
+            if key not in valid:
+                raise unknown(f"key for {model} in search.yaml", key, valid)
         for metric in Monitor(start.params["monitor"]).get_metrics():
             if metric not in start.params["metrics"]:
                 raise InputError(

@@ -61,7 +61,8 @@ class Source:
             )
         if done and len(rows) < self.seeds:
             notes.append(f"n = {len(done)}: not all seeds are finished.")
-        return Cell(done, role, FAILED if bad else NOT_YET, notes)
+        text = ABSENT if done else FAILED if bad else NOT_YET  # done: without this metric
+        return Cell(done, role, text, notes)
 
     def has_results(self, report: Report) -> bool:
         """Whether a report has a number of ours; Table II needs no runs."""

@@ -16,6 +16,11 @@ DATASETS = {  # as people say them, in figures
     "amazoncds_subset": "Amazon CDs (part)",
     "amazonbooks": "Amazon Books",
     "alipay": "Alipay",
+    "amazonapps": "Amazon Apps",
+    "amazonapps_everyprefix": "Amazon Apps (every prefix)",
+    "amazonbeauty_everyprefix": "Amazon Beauty (every prefix)",
+    "movielens1m": "MovieLens-1M",
+    "completejourney": "Complete Journey",
 }
 
 
@@ -38,6 +43,7 @@ METRICS = (
     Metric("AUC", lambda row: row.get("test_AUC")),
     Metric("Logloss", lambda row: row.get("test_logloss"), sign=-1),
 )
+_WITH_ECE = (*METRICS, Metric("ECE", lambda row: row.get("test_ECE"), sign=-1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +51,24 @@ class Variant:
     """A row of a table: a model with settings.
 
     Args:
-        name: the row's name in the paper.
-        model: our name of the model; the expid is `<model>_<data set>`.
-        settings: keys that this row sets in the model's config.
+        name: the row's name in the paper; " (paper)" or " (recommended)" behind it is the recipe.
+        model: our name of the model; the expid is `<model>_<data set>`. Or a yardstick.
+        settings: keys that this row sets in the model's config; those that `ssl_recipe` names come
+            with it.
         role: `OURS` is compared with the strongest `BASELINE` and the strongest `CONTROL`.
+        without: a feature that the model does not get, if any.
     """
 
     name: str
     model: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     role: str = BASELINE
+    without: str | None = None
+
+    @property
+    def in_paper(self) -> str:
+        """Its name in the paper's tables, if it is there."""
+        return self.name.replace(" (paper)", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,24 +115,43 @@ def _plain(*names: str) -> tuple[Variant, ...]:
     return tuple(Variant(name, _MODELS.get(name, name)) for name in names)
 
 
-def _miss(name: str, model: str = "DIN_MISS", **settings: Any) -> Variant:
-    return Variant(name, model, settings, OURS)
+def _miss(name: str, model: str = "DIN_MISS", recipe: str = "paper", **settings: Any) -> Variant:
+    return Variant(name, model, {"ssl_recipe": recipe, **settings}, OURS)
 
 
-def _pair(name: str) -> tuple[Variant, Variant]:
-    """A backbone without and with MISS."""
+def _recipes(name: str, model: str = "DIN_MISS", **settings: Any) -> tuple[Variant, ...]:
+    """MISS under both recipes."""
+    return tuple(_miss(f"{name} ({recipe})", model, recipe, **settings) for recipe in _RECIPES)
+
+
+def _pair(name: str) -> tuple[Variant, ...]:
+    """A backbone without MISS, and with it under both recipes."""
     (plain,) = _plain(name)
-    return plain, _miss(f"{name}-MISS", f"{plain.model}_MISS")
+    return plain, *_recipes(f"{name}-MISS", f"{plain.model}_MISS")
+
+
+def _controls(name: str) -> tuple[Variant, ...]:
+    """What a gain of MISS on a backbone may come from without any contrastive loss."""
+    (plain,) = _plain(name)
+    return (
+        Variant(f"{name}, no user id", plain.model, role=CONTROL, without="user_id"),
+        Variant(f"{name}, tables as drawn", f"{plain.model}_MISS", _AS_DRAWN, CONTROL),
+        Variant(f"{name}-PPMI", f"{plain.model}_PPMI", role=CONTROL),
+    )
 
 
 def _methods(name: str) -> tuple[Variant, ...]:
-    plain, miss = _pair(name)
-    return (plain, *(Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in _METHODS), miss)
+    plain, *miss = _pair(name)
+    others = (Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in _METHODS)
+    return (plain, *others, *_YARDSTICKS, *_controls(name), *miss)
 
 
 def _ablations(name: str) -> tuple[Variant, ...]:
-    plain, miss = _pair(name)
-    parts = (Variant(miss.name + x, miss.model, {"miss_variant": x}) for x in _ABLATIONS)
+    (plain,) = _plain(name)
+    miss = _miss(f"{name}-MISS", f"{plain.model}_MISS")
+    parts = (
+        Variant(miss.name + x, miss.model, {**miss.settings, "miss_variant": x}) for x in _ABLATIONS
+    )
     return (miss, *parts, plain)
 
 
@@ -126,7 +159,9 @@ def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ..
     """A block for each rate: DIN and DIN-MISS."""
     return tuple(
         tuple(
-            dataclasses.replace(each, name=f"{each.name}, {short} {rate:.0%}", settings={key: rate})
+            dataclasses.replace(
+                each, name=f"{each.name}, {short} {rate:.0%}", settings={**each.settings, key: rate}
+            )
             for each in _pair("DIN")
         )
         for rate in rates
@@ -135,34 +170,67 @@ def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ..
 
 def _values(key: str, **settings: Any) -> tuple[Variant, ...]:
     """MISS at every value of a key."""
-    return tuple(
-        Variant(f"{value:g}", "DIN_MISS", {**settings, key: value}, OURS) for value in _SEARCHED
-    )
+    return tuple(_miss(f"{value:g}", **{**settings, key: value}) for value in _SEARCHED)
 
 
 def _extractors(others: str) -> tuple[Variant, ...]:
     """MISS with each extractor; `others` is the role of all but its own."""
-    return (
-        Variant("MISS-SA", "DIN_MISS", {"miss_extractor": "self_attention"}, others),
-        Variant("MISS-LSTM", "DIN_MISS", {"miss_extractor": "lstm"}, others),
-        _miss("MISS-CNN", miss_extractor="cnn"),
-    )
+    found = (("MISS-SA", "self_attention"), ("MISS-LSTM", "lstm"), ("MISS-CNN", "cnn"))
+    *rivals, own = (_miss(name, miss_extractor=extractor) for name, extractor in found)
+    return (*(dataclasses.replace(each, role=others) for each in rivals), own)
 
 
+_RECIPES = ("paper", "recommended")
 _STRATEGIES = (
-    _miss("MISS-Joint", ssl_training="joint"),
-    _miss("MISS-Pre", ssl_training="pretrain"),
-    _miss("MISS-Pre-Joint", ssl_training="pretrain_joint", ssl_embedding_lr_scale=1.0),
+    *_recipes("MISS-Joint", ssl_training="joint"),
+    *_recipes("MISS-Pre", ssl_training="pretrain"),
+    *_recipes("MISS-Pre-Joint", ssl_training="pretrain_joint"),
+)
+_YARDSTICKS = (  # of the histories alone, without a backbone
+    Variant("Popularity", "Popularity", role=CONTROL),
+    Variant("item-kNN", "ItemKNN", role=CONTROL),
+    Variant("PPMI-SVD", "PPMISVD", role=CONTROL),
+)
+# The recommended recipe with nothing learned from the histories: a step of 1e-30 changes no float.
+_AS_DRAWN = {
+    "ssl_recipe": "recommended",
+    "ssl_training": "pretrain",
+    "ssl_start": "tables",
+    "ssl_pretrain_epochs": 1,
+    "ssl_pretrain_learning_rate": 1e-30,
+    "ssl_label_gradient": 0.0,
+    "ssl_other_gradient": 0.0,
+    "ssl_thaw": False,
+}
+_CONTROLS = (
+    "Controls: Popularity, item-kNN and PPMI-SVD score by the training histories alone and give no "
+    "probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended recipe with "
+    "frozen tables of random directions."
 )
 
 REPORTS = {
     "table_2": Report("Table II. Dataset statistics", (), first="Dataset"),
     "table_3": Report(
         "Table III. Overall performance",
-        ((*_plain(*_BASELINES), _miss("MISS")),),
+        (
+            (
+                *_plain(*_BASELINES),
+                *_YARDSTICKS,
+                *_controls("IPNN"),
+                *_controls("DIN"),
+                *_recipes("DIN-MISS"),
+            ),
+        ),
+        _WITH_ECE,
+        caption=_CONTROLS,
     ),
     "table_4": Report("Table IV. Compatibility", (_pair("DIN"), _pair("IPNN"), _pair("FiGNN"))),
-    "table_5": Report("Table V. Self-supervised methods", (_methods("IPNN"), _methods("DIN"))),
+    "table_5": Report(
+        "Table V. Self-supervised methods",
+        (_methods("IPNN"), _methods("DIN")),
+        _WITH_ECE,
+        caption=_CONTROLS,
+    ),
     "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN"))),
     "table_7": Report(
         "Table VII. Multi-interest extractors",
@@ -194,17 +262,15 @@ REPORTS = {
     ),
     "figure_6": Report(
         "Fig. 6. Weight of the self-supervised losses",
-        (_values("ssl_weight", ssl_training="joint"),),
+        (_values("ssl_weight", ssl_feature_weight=None),),
         first="loss weight α1 = α2",
         axis="ssl_weight",
-        caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another; "
-        "a pretraining without labels hardly depends on it.",
+        caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another.",
     ),
     "figure_7": Report(
         "Fig. 7. Softmax temperature",
         (_values("ssl_temperature"),),
         first="temperature τ",
         axis="ssl_temperature",
-        caption="Under the configured training strategy.",
     ),
 }

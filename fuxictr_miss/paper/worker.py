@@ -19,9 +19,12 @@ from typing import Any
 import torch
 
 import fuxictr_miss
-from fuxictr_miss import experiment
+from fuxictr_miss import experiment, yardsticks
 from fuxictr_miss.errors import DivergedError
 from fuxictr_miss.paper.plan import Experiment
+
+# beside the config's, whose metrics belong to a run's digest
+_EXTRA_METRICS = ("ECE",)
 
 
 def run(
@@ -51,7 +54,11 @@ def run(
         Path("/proc/self/clear_refs").write_text("5")
     row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host()}
     try:
-        row.update(_outcome(job, experiment.run(params, resume=resume)))
+        if job.model in yardsticks.YARDSTICKS:
+            result = yardsticks.run(params)
+        else:
+            result = experiment.run(params, resume=resume, extra_metrics=_EXTRA_METRICS)
+        row.update(_outcome(job, result))
     except Exception as error:  # a failed experiment must not stop the others
         row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
         row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -33,6 +33,7 @@ def place(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     dataset = {key: params.pop(key) for key in DATA_KEYS}
     params.update(epochs=1, dataset_id="small", ssl_training="joint", ssl_weight=0.5)
     params.update(miss_max_width=3, miss_variant="", train_sample_rate=1.0, irssl_dropout=0.5)
+    params.update(ssl_pretrain_epochs=1, ssl_pretrain_sampling="users")  # quick
     del params["model_id"], params["gpu"]
     zoo = tmp_path / "zoo"
     zoo.mkdir()

@@ -6,10 +6,12 @@ import dataclasses
 
 import pytest
 
+from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import published
 from fuxictr_miss.paper.plan import Planner, dataset_params, variants_of
-from fuxictr_miss.paper.tables import REPORTS, Variant
+from fuxictr_miss.paper.tables import CONTROL, REPORTS, Variant
+from fuxictr_miss.yardsticks import YARDSTICKS
 from paper.conftest import an_experiment
 
 CONFIG = "config"
@@ -19,10 +21,15 @@ ROWS = {3: 14, 4: 6, 5: 12, 6: 14, 7: 4, 8: 3, 9: 6, 10: 6}
 
 @pytest.mark.parametrize("number", ROWS)
 def test_every_table_has_the_papers_rows(number):
-    names = [variant.name for block in REPORTS[f"table_{number}"].blocks for variant in block]
-    in_paper = [name for name in names if published.metrics("amazoncds", name)]
-    assert len(in_paper) == ROWS[number]
-    assert set(names) - set(in_paper) <= {"MISS-Pre-Joint"}
+    variants = [variant for block in REPORTS[f"table_{number}"].blocks for variant in block]
+    others = [v for v in variants if not published.metrics("amazoncds", v.in_paper)]
+    assert len(variants) - len(others) == ROWS[number]
+    for variant in others:
+        assert (
+            variant.role == CONTROL
+            or variant.settings["ssl_recipe"] == "recommended"
+            or variant.name == "MISS-Pre-Joint (paper)"
+        ), variant
 
 
 def test_every_row_of_every_table_has_an_expid_where_items_have_a_category():
@@ -35,8 +42,8 @@ def test_an_experiment_that_several_tables_share_is_planned_once():
     planner = Planner(CONFIG)
     apart = [planner.experiments(variants_of([f"table_{n}"]), ["demo"], 2) for n in (3, 4)]
     together = planner.experiments(variants_of(["table_3", "table_4"]), ["demo"], 2)
-    # DIN, IPNN, FiGNN and MISS = DIN-MISS are in both
-    assert len(together) == sum(map(len, apart)) - 4 * 2
+    # DIN, IPNN, FiGNN and DIN-MISS under both recipes are in both
+    assert len(together) == sum(map(len, apart)) - 5 * 2
     assert len({each.key for each in together}) == len(together)
 
 
@@ -63,15 +70,23 @@ def test_keys_of_other_methods_do_not_touch_a_models_digest():
 
 def test_without_feature_level_slash_f_is_the_whole_miss_and_says_so():
     planner = Planner(CONFIG)
-    whole = planner.experiment(Variant("", "DIN_MISS"), "amazoncds_subset", 1)
-    part = Variant("DIN-MISS/F", "DIN_MISS", {"miss_variant": "/F"})
+    paper = Variant("", "DIN_MISS", {"ssl_recipe": "paper"})
+    whole = planner.experiment(paper, "amazoncds_subset", 1)
+    part = Variant("DIN-MISS/F", "DIN_MISS", {"ssl_recipe": "paper", "miss_variant": "/F"})
     assert planner.experiment(part, "amazoncds_subset", 1).key == whole.key
     assert "J = 1" in planner.note(part, "amazoncds_subset")
-    assert (
-        planner.experiment(part, "demo", 1).key
-        != planner.experiment(Variant("", "DIN_MISS"), "demo", 1).key
-    )
+    assert planner.experiment(part, "demo", 1).key != planner.experiment(paper, "demo", 1).key
     assert planner.note(part, "demo") == ""
+
+
+def test_a_variant_of_another_recipe_keeps_its_own_keys():
+    """Also one that the config's own recipe sets to the same value."""
+    planner = Planner(CONFIG)
+    settings = {"ssl_recipe": "paper", "ssl_training": "pretrain"}
+    for key in ("ssl_training", "ssl_weight"):
+        value = planner.experiment(Variant("", "DIN_MISS"), "demo", 1).params[key]
+        params = planner.experiment(Variant("", "DIN_MISS", {**settings, key: value}), "demo", 1)
+        assert params.params == {**params.params, **settings, key: value}
 
 
 def test_a_model_that_the_data_do_not_allow_is_absent_with_a_reason():
@@ -88,6 +103,64 @@ def test_a_cell_inherits_what_search_chose_and_sets_its_own_on_top():
     expected = {"ssl_weight": 0.05, "ssl_temperature": 1.0, "miss_variant": "/F/U"}
     assert experiment.overrides == expected
     assert {k: experiment.params[k] for k in expected} == expected
+
+
+@pytest.mark.parametrize("dataset", ["demo", "amazoncds_subset"])
+def test_the_recipe_of_a_row_is_the_whole_recipe_and_its_own_keys_on_top(dataset):
+    paper = an_experiment(CONFIG, Variant("", "PNN_MISS", {"ssl_recipe": "paper"}), dataset)
+    recipe = read_recipe("paper")
+    assert {key: paper.params[key] for key in recipe} == recipe  # demo sets keys of its own
+    settings = {"ssl_recipe": "paper", "ssl_weight": 5.0}
+    other = an_experiment(CONFIG, Variant("", "PNN_MISS", settings), dataset)
+    assert {k: v for k, v in other.params.items() if paper.params[k] != v} == {"ssl_weight": 5.0}
+    assert len({paper.digest, other.digest}) == 2
+
+
+def test_a_key_that_a_row_sets_wins_over_its_recipe_though_the_config_has_that_value_already():
+    for variant in variants_of(["figure_6"]):  # α1 = α2; the paper's recipe has 0.5 for α2
+        params = an_experiment(CONFIG, variant, "demo").params
+        assert (params["ssl_recipe"], params["ssl_feature_weight"]) == ("paper", None)
+        assert params["ssl_weight"] == float(variant.name)
+
+
+def test_the_recipe_that_the_config_has_already_changes_nothing_of_it():
+    own = an_experiment(CONFIG, Variant("", "DIN_MISS"), "demo")
+    named = an_experiment(CONFIG, Variant("", "DIN_MISS", {"ssl_recipe": "recommended"}), "demo")
+    assert named == own
+    assert named.overrides == {}
+
+
+def test_a_search_of_one_recipe_does_not_change_the_keys_of_the_other():
+    chosen = {("demo", "DIN_MISS"): {"ssl_temperature": 1.0, "learning_rate": 0.01}}
+    planner = Planner(CONFIG, chosen)
+    paper = planner.experiment(Variant("", "DIN_MISS", {"ssl_recipe": "paper"}), "demo", 1)
+    own = planner.experiment(Variant("", "DIN_MISS", {"ssl_recipe": "recommended"}), "demo", 1)
+    assert (paper.params["ssl_temperature"], paper.params["learning_rate"]) == (0.1, 0.01)
+    assert (own.params["ssl_temperature"], own.params["learning_rate"]) == (1.0, 0.01)
+
+
+@pytest.mark.parametrize("model", ["DIN", "PNN"])
+def test_a_row_without_a_feature_has_all_others(model):
+    variant = Variant("", model, role=CONTROL, without="user_id")
+    experiment = an_experiment(CONFIG, variant, "demo")
+    kept = ["item_id", "cate_id", "item_history", "cate_history"]
+    assert experiment.params["use_features"] == experiment.overrides["use_features"] == kept
+    assert experiment.digest != an_experiment(CONFIG, Variant("", model), "demo").digest
+    seller = dataclasses.replace(variant, without="seller_id")
+    assert Planner(CONFIG).experiment(seller, "demo", 1) is None
+    assert Planner(CONFIG).absence(seller, "demo") == "demo has no seller_id."
+
+
+def test_each_yardstick_is_an_experiment_of_its_own_wherever_din_is():
+    planner = Planner(CONFIG)
+    found = [planner.experiment(Variant(y, y), "demo", 1) for y in YARDSTICKS]
+    assert [each.model for each in found] == list(YARDSTICKS)
+    assert len({each.digest for each in found} | {an_experiment(CONFIG, Variant("", "DIN"), "demo")
+               .digest}) == len(YARDSTICKS) + 1  # fmt: skip
+    for each in found:
+        other = dataclasses.replace(each, params={**each.params, "embedding_dim": 64})
+        assert other.digest != each.digest
+    assert planner.absence(Variant("", "ItemKNN"), "nowhere") == "DIN_nowhere is not in the config."
 
 
 def test_an_unknown_data_set_is_refused_with_the_closest():

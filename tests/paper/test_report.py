@@ -14,10 +14,12 @@ from fuxictr_miss.paper.report import Source, check_folder, write_index, write_r
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.search import Winner
 from fuxictr_miss.paper.tables import CONTROL, REPORTS, Metric, Variant
+from fuxictr_miss.yardsticks import YARDSTICKS
 from paper.conftest import row
 
 # AUC by seed: MISS beats DMR, the strongest baseline, by 0.10, 0.11, 0.12
-AUC = {"DMR": (0.70, 0.71, 0.72), "DIN": (0.69, 0.69, 0.69), "DIN_MISS": (0.80, 0.82, 0.84)}
+AUC = {"DMR": (0.70, 0.71, 0.72), "DIN": (0.69, 0.69, 0.69), "DIN_MISS": (0.80, 0.82, 0.84),
+       "PNN_PPMI": (0.72, 0.72, 0.72), "PPMISVD": (0.715, 0.715, 0.715)}  # fmt: skip
 
 
 def source_of(folder, dataset="amazoncds", seeds=3, budget=0, chosen=None) -> Source:
@@ -27,9 +29,15 @@ def source_of(folder, dataset="amazoncds", seeds=3, budget=0, chosen=None) -> So
 def fill(source: Source, *reports: str) -> None:
     variants = variants_of(reports)
     for each in source.planner.experiments(variants, source.datasets, source.seeds):
-        auc = AUC.get(each.model, (0.5, 0.5, 0.5))[each.seed - 1]
+        as_drawn = (
+            "ssl_pretrain_learning_rate" in each.overrides and each.params["ssl_thaw"] is False
+        )
+        model = "" if as_drawn and each.params["ssl_recipe"] == "recommended" else each.model
+        auc = AUC.get(model, (0.5, 0.5, 0.5))[each.seed - 1]
         curve = {"training step": [10, 20], "similarity": [0.9, 0.8]}
-        source.results.add(row(each, test_AUC=auc, test_logloss=1 - auc, curve=curve))
+        others = {"test_logloss": 1 - auc, "test_ECE": (1 - auc) / 2}
+        others = {} if each.model in YARDSTICKS else others
+        source.results.add(row(each, test_AUC=auc, curve=curve, **others))
 
 
 def line(text: str, name: str) -> str:
@@ -42,17 +50,31 @@ def test_table_3_marks_best_strongest_star_and_improvement_beside_the_papers_fig
     write_report("table_3", source, "python run_benchmark.py --table 3")
     text = (tmp_path / "table_3.md").read_text()
     assert line(text, "DMR") == (
-        "| DMR | <u>0.7100 ± 0.0100</u> | <u>0.2900 ± 0.0100</u> | <u>0.8115</u> | <u>0.5289</u> |"
+        "| DMR | <u>0.7100 ± 0.0100</u> | <u>0.2900 ± 0.0100</u> | <u>0.1450 ± 0.0050</u> "
+        "| <u>0.8115</u> | <u>0.5289</u> |"
     )
-    assert line(text, "MISS") == (
-        "| MISS | **0.8200 ± 0.0200**★ | **0.1800 ± 0.0200**★ | **0.8867** | **0.4357** |"
+    assert line(text, "DIN-MISS (paper)") == (
+        "| DIN-MISS (paper) | **0.8200 ± 0.0200**★ | **0.1800 ± 0.0200**★ | **0.0900 ± 0.0100**★ "
+        "| **0.8867** | **0.4357** |"
+    )
+    assert line(text, "DIN-MISS (recommended)") == (
+        "| DIN-MISS (recommended) | 0.8200 ± 0.0200★ | 0.1800 ± 0.0200★ | 0.0900 ± 0.0100★ "
+        "| – | – |"
     )
     # (0.82 - 0.71) / 0.71 and (0.29 - 0.18) / 0.29; the paper's own in Section VI.B
-    assert line(text, "improvement") == "| improvement | +15.49% | +37.93% | +9.27% | +17.62% |"
+    assert line(text, "improvement") == (
+        "| improvement | +15.49% | +37.93% | +37.93% | +9.27% | +17.62% |"
+    )
+    # over IPNN-PPMI: (0.82 - 0.72) / 0.72 and (0.28 - 0.18) / 0.28; the paper has no control
+    assert line(text, "IPNN-PPMI").startswith("| IPNN-PPMI | <u>0.7200 ± 0.0000</u>")
+    assert line(text, "improvement over the control") == (
+        "| improvement over the control | +13.89% | +35.71% | +35.71% | – | – |"
+    )
+    assert line(text, "PPMI-SVD") == "| PPMI-SVD | 0.7150 ± 0.0000 | – | – | – | – |"
     assert "n = 3" in text
     assert "the settings of the config" in text
     latex = (tmp_path / "table_3.tex").read_text()
-    assert r"MISS & \textbf{0.8200 $\pm$ 0.0200}$^\bigstar$ &" in latex
+    assert r"DIN-MISS (paper) & \textbf{0.8200 $\pm$ 0.0200}$^\bigstar$ &" in latex
     assert r"DMR & \underline{0.7100 $\pm$ 0.0100} &" in latex
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
 
@@ -72,7 +94,7 @@ def test_what_has_not_run_failed_or_cannot_exist_is_told_apart(tmp_path):
     din, irssl, miss = (
         planner.experiments([v], source.datasets, 3)
         for v in variants_of(["table_5"])
-        if v.name in ("DIN", "DIN-IRSSL", "DIN-MISS")
+        if v.name in ("DIN", "DIN-IRSSL", "DIN-MISS (paper)")
     )
     for each in irssl:
         source.results.add(row(each, status="diverged", reason="valid_AUC is not a finite number"))
@@ -82,13 +104,14 @@ def test_what_has_not_run_failed_or_cannot_exist_is_told_apart(tmp_path):
         source.results.add(row(each, test_AUC=0.6, test_logloss=0.6))
     write_report("table_5", source, "")
     text = (tmp_path / "table_5.md").read_text()
-    assert "(paper)" not in text  # a part of Amazon-Cds is not the paper's data
-    assert line(text, "DIN-Rule").count("–<sup>") == 2
+    assert "AUC (paper)" not in text  # a part of Amazon-Cds is not the paper's data
+    assert line(text, "DIN-Rule").count("–<sup>") == 3
     assert "Rule needs a category" in text
-    assert line(text, "DIN-IRSSL").count("failed<sup>") == 2
+    assert line(text, "DIN-IRSSL").count("failed<sup>") == 3
     assert "valid_AUC is not a finite number" in text
-    assert line(text, "DIN-S3Rec").count("…") == 2
-    assert "0.8000" in line(text, "DIN-MISS")
+    assert line(text, "DIN-S3Rec").count("…") == 3
+    assert "0.8000" in line(text, "DIN-MISS (paper)")
+    assert line(text, "DIN") == "| DIN | <u>0.6000 ± 0.0000</u> | <u>0.6000 ± 0.0000</u> | – |"
     assert "n = 1: not all seeds are finished." in text
 
 
@@ -110,33 +133,47 @@ def test_every_rate_has_its_relative_improvement(tmp_path, name, last):
     # (0.82 - 0.69) / 0.69; the paper's 10.08 % stands in its Tables IX and X, without logloss
     block = text[text.index(f"| DIN, {last} |") :].splitlines()
     assert block[0].split(" | ")[3:] == ["<u>0.8055</u> |"]
-    assert block[2].split(" | ")[1] == "+18.84%"
-    assert block[2].split(" | ")[3:] == ["+10.08% |"]
+    assert block[1].startswith(f"| DIN-MISS (paper), {last} | **0.8200 ± 0.0200**★")
+    assert block[2].startswith(f"| DIN-MISS (recommended), {last} | 0.8200 ± 0.0200★")
+    assert block[3].split(" | ")[1] == "+18.84%"
+    assert block[3].split(" | ")[3:] == ["+10.08% |"]
     assert text.count("| improvement |") == 3
 
 
 def test_a_control_and_a_metric_are_one_line_of_data(tmp_path, monkeypatch):
-    (block,) = REPORTS["table_3"].blocks
+    (block,) = REPORTS["table_7"].blocks
     control = Variant("FM, a control", "FM", role=CONTROL)
     epochs = Metric("Epochs", lambda row: row.get("epochs"), sign=-1)
     report = dataclasses.replace(
-        REPORTS["table_3"],
+        REPORTS["table_7"],
         blocks=((*block, control),),
-        metrics=(*REPORTS["table_3"].metrics, epochs),
+        metrics=(*REPORTS["table_7"].metrics, epochs),
     )
-    monkeypatch.setitem(REPORTS, "table_3", report)
+    monkeypatch.setitem(REPORTS, "table_7", report)
     source = source_of(tmp_path)
-    fill(source, "table_3")
+    fill(source, "table_7")
     for each in list(source.results.rows.values()):
         source.results.add({**each, "epochs": 4 if each["model"] == "DIN_MISS" else 5})
-    write_report("table_3", source, "")
-    text = (tmp_path / "table_3.md").read_text()
-    assert line(text, "DMR").startswith("| DMR | <u>0.7100 ± 0.0100</u>")
+    write_report("table_7", source, "")
+    text = (tmp_path / "table_7.md").read_text()
     assert line(text, "FM, a control").startswith("| FM, a control | <u>0.5000 ± 0.0000</u>")
-    assert line(text, "improvement").startswith("| improvement | +15.49% | +37.93% | +20.00% |")
     # (0.82 - 0.5) / 0.5 and (0.5 - 0.18) / 0.5
     assert "| improvement over the control | +64.00% | +64.00% | +20.00% |" in text
     assert "strongest baseline and strongest control" in text
+
+
+def test_a_report_says_which_recipe_its_rows_have(tmp_path):
+    source = source_of(tmp_path)
+    fill(source, "table_4", "table_6")
+    for name, words in (
+        ("table_4", "(paper) and (recommended) behind a name: its recipe in config/recipes.yaml."),
+        ("table_6", "MISS has the paper recipe of config/recipes.yaml."),
+    ):
+        write_report(name, source, "")
+        assert words in (tmp_path / f"{name}.md").read_text()
+    for name in ("table_6", "table_7", "figure_5", "figure_6", "figure_7"):
+        ours = [v for v in variants_of([name]) if v.model.endswith("_MISS")]
+        assert {variant.settings["ssl_recipe"] for variant in ours} == {"paper"}
 
 
 def test_table_2_counts_the_data_set_and_shows_the_papers_counts(tmp_path):

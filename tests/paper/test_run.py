@@ -21,9 +21,11 @@ from fuxictr_miss.paper.worker import data_digest
 from paper.conftest import row
 
 ROOT = Path(__file__).resolve().parents[2]
-METRICS = ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "epochs", "curve", "status")
+METRICS = ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "epochs", "curve", "status",
+           "valid_ECE", "test_ECE")  # fmt: skip
 MODELS = [Variant("DIN", "DIN"), Variant("MISS", "DIN_MISS")]
 DIVERGING = Variant("diverging", "DIN", {"learning_rate": 1e30})
+POPULARITY = Variant("Popularity", "Popularity")
 KILLER = Variant("killed", "Killer")  # its worker dies under seed 1
 
 
@@ -34,7 +36,7 @@ def command(*arguments: str) -> None:
 
 
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
-    asked = ["--dataset", "small", "--table", "8", "--seeds", "1"]
+    asked = ["--dataset", "small", "--table", "7", "--seeds", "1"]
     command(*asked, "--dry-run")
     assert "4 of 4 experiments to run, time unknown" in capsys.readouterr().out
     assert not (place / "results").exists()
@@ -42,24 +44,25 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
     command(*asked)
     assert "4 experiments: 4 ok" in capsys.readouterr().out
     file = place / "results" / "experiments.csv"
-    before, report = file.read_bytes(), (place / "results" / "table_8.md").read_text()
+    before, report = file.read_bytes(), (place / "results" / "table_7.md").read_text()
     assert not list(place.rglob("*.state"))
     assert not list(place.rglob("*.model"))
 
-    (place / "results" / "table_8.md").unlink()
+    (place / "results" / "table_7.md").unlink()
     with mock.patch("ray.init", side_effect=AssertionError("a second start runs nothing")):
         command(*asked)
         command(*asked, "--report-only")
         command(*asked, "--dry-run")
     assert "0 of 4 experiments" in capsys.readouterr().out
     assert file.read_bytes() == before
-    assert (place / "results" / "table_8.md").read_text() == report
+    assert (place / "results" / "table_7.md").read_text() == report
 
     # two workers, and among the same experiments one that diverges and one that kills its worker
     one = Results(place / "results").rows
     two = Results(place / "of_two")
     planner = Planner("config")
-    experiments = planner.experiments([*variants_of(["table_8"]), DIVERGING, KILLER], ["small"], 1)
+    variants = [*variants_of(["table_7"]), POPULARITY, DIVERGING, KILLER]
+    experiments = planner.experiments(variants, ["small"], 1)
     experiments += planner.experiments([KILLER], ["small"], 2)[1:]
     run_all(experiments, two, workers=2)
     for key, row_of_one in one.items():
@@ -67,7 +70,11 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
         assert row_of_one["peak_memory_mb"] > 50
         assert row_of_one["seconds"] > 0
         assert set(row_of_one["versions"]) == {"python", "torch", "fuxictr", "fuxictr_miss"}
-    diverged, killed, spared = (two.rows[each.key] for each in experiments[-3:])
+    popularity, diverged, killed, spared = (two.rows[each.key] for each in experiments[-4:])
+    assert (popularity["status"], popularity["epochs"]) == ("ok", 0)
+    assert {key for key in popularity if key.startswith(("valid_", "test_"))} == {
+        "valid_AUC", "test_AUC"}  # fmt: skip
+    assert not missing(experiments[:-3], two, {}, True)
     assert diverged["status"] == "diverged"
     assert diverged["reason"]
     assert killed["status"] == "failed"
