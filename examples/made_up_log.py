@@ -73,6 +73,7 @@ def parameters(folder: Path) -> dict[str, Any]:
         "embedding_dim": 10,
         "epochs": 40,
         "early_stop_patience": 8,
+        "reduce_lr_on_plateau": False,
         "seed": 1,
         "verbose": 0,
         # DIN's own keys, which other classes ignore

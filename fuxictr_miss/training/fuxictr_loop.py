@@ -12,7 +12,7 @@ import numpy as np
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.checkpoint import load, write_error
+from fuxictr_miss.checkpoint import load, save, write_error
 from fuxictr_miss.evaluation import evaluate
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
@@ -36,6 +36,7 @@ class FuxiCTRLoop:
         self.checkpoint = Path(model.checkpoint)
         self.verbose, self.patience = model._verbose, model._early_stop_patience
         self.start: dict[str, Any] | None = None  # weights before any label
+        self.rival: dict[str, Any] | None = None  # the best before a restart: metric and weights
 
     @contextmanager
     def during_fit(self, max_gradient_norm: float) -> Iterator[None]:
@@ -94,11 +95,26 @@ class FuxiCTRLoop:
         self.start = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def restart(self) -> None:
-        """Load the weights with which the labels began, and let every parameter train."""
+        """Load the weights with which the labels began, and let every parameter train.
+
+        The best weights so far are set aside until `keep_the_better`.
+        """
         assert self.start is not None  # a phase before the labels has set it
+        if self.validated:  # else a resume restores the rival
+            self.rival = {"metric": self.best_metric, "weights": load(self.checkpoint, self.data)}
         self.train_everything()
         self.model.optimizer.state.clear()
         self.model.load_state_dict(self.start)
+        self.model._best_metric = None
+
+    def keep_the_better(self) -> None:
+        """Restore the checkpoint from before the restart, unless the restart is better."""
+        assert self.rival is not None  # `restart` has set it
+        better = max if self.model._monitor_mode == "max" else min
+        if better(self.rival["metric"], self.best_metric) == self.rival["metric"]:
+            save(self.checkpoint, self.rival["weights"])
+            self.model._best_metric = self.rival["metric"]
+        self.rival = None
 
     def step(self, batch: dict[str, Tensor], epoch: int, index: int) -> Tensor:
         """Take one `train_step` and return its loss, a scalar."""
@@ -130,7 +146,8 @@ class FuxiCTRLoop:
     @property
     def validated(self) -> bool:
         """Whether this phase has validated, and so has a checkpoint."""
-        return bool(np.isfinite(self.model._best_metric))
+        best = getattr(self.model, "_best_metric", None)
+        return best is not None and bool(np.isfinite(best))
 
     @property
     def stopped(self) -> bool:

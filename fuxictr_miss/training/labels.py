@@ -17,6 +17,8 @@ from fuxictr_miss.training.means import Means, check_finite, diverged, loss_colu
 
 log = logging.getLogger(__name__)
 
+RESTART_PATIENCE = 2  # epochs; on few labels a restart memorises them at once
+
 
 class Labels:
     """Epochs over the labelled rows, as in FuxiCTR's `fit`, with the losses logged separately.
@@ -94,26 +96,16 @@ class Labels:
         self.loop.restore(state)
 
 
-class AllTables(Labels):
-    """Label epochs in which all tables train, after those with frozen ones.
+class Thaw(Labels):
+    """Label epochs in which all tables train, from the best weights of the frozen ones.
 
     They are kept only if validation improves, and end with the first epoch in which it does not: so
     what labels are too few to teach does no harm and costs an epoch.
-
-    Args:
-        loop: of the model.
-        train: training batches.
-        epochs: the maximum.
-        name: "thaw" goes on from the best weights so far; "restart" begins with the pretrained
-            tables, with their own norms, and a new tower.
     """
 
-    def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str) -> None:
-        if name == "thaw":
-            loop.continue_from_best()
-        else:
-            loop.restart()
-        super().__init__(loop, train, epochs, name, patience=1)
+    def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
+        loop.continue_from_best()
+        super().__init__(loop, train, epochs, "thaw", patience=1)
         self.before = loop.best_metric
 
     def _set_table_rates(self, settings: SSLSettings) -> None:
@@ -122,10 +114,12 @@ class AllTables(Labels):
     def end(self) -> None:
         """Log what validation keeps."""
         after = self.loop.best_metric
+        self._log(after, self.before, kept=after != self.before)
+
+    def _log(self, after: float, before: float, kept: bool) -> None:
         log.info(
             "%s: best validation %s %.6f, before %.6f: %s.",
-            self.name, self.loop.monitor, after, self.before,
-            "not kept" if after == self.before else "kept",
+            self.name, self.loop.monitor, after, before, "kept" if kept else "not kept",
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -134,6 +128,34 @@ class AllTables(Labels):
     def restore(self, state: dict[str, Any]) -> None:
         self.before = state["before"]
         super().restore({k: v for k, v in state.items() if k != "before"})
+
+
+class Restart(Thaw):
+    """Label epochs in which everything trains, from the pretrained tables and a new tower.
+
+    The tables have their own norms. What a user would get from the backbone with pretrained
+    embeddings is so among what validation chooses from. They stop by themselves, and are kept only
+    if they are better than all before.
+    """
+
+    def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
+        loop.restart()
+        Labels.__init__(self, loop, train, epochs, "restart", min(loop.patience, RESTART_PATIENCE))
+
+    def end(self) -> None:
+        """Keep the better weights; log which they are."""
+        after, rival = self.loop.best_metric, self.loop.rival
+        assert rival is not None  # set at the start, or by a resume
+        self.loop.keep_the_better()
+        kept = self.loop.best_metric != rival["metric"]
+        self._log(after, rival["metric"], kept)
+
+    def state(self) -> dict[str, Any]:
+        return {**Labels.state(self), "rival": self.loop.rival}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.loop.rival = state["rival"]
+        Labels.restore(self, {k: v for k, v in state.items() if k != "rival"})
 
 
 def set_table_rates(model: BaseModel, own: float, other: float) -> None:

@@ -19,7 +19,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
-from fuxictr_miss.training.labels import AllTables, Labels
+from fuxictr_miss.training.labels import Labels, Restart, Thaw
 from fuxictr_miss.training.pretraining import ClosedForm, Pretraining
 
 
@@ -61,6 +61,6 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
     if settings.training != "pretrain" and not in_closed_form:
         return [*before, partial(Labels, loop, train, epochs, "joint")]
     frozen = min(settings.label_gradient, settings.other_gradient) < 1
-    after = ("thaw", "restart") if settings.thaw and frozen else ()
-    thawed = [partial(AllTables, loop, train, epochs, name) for name in after]
-    return [*before, partial(Labels, loop, train, epochs, "label"), *thawed]
+    after = [Thaw, Restart] if settings.thaw and frozen else []
+    trials = [partial(kind, loop, train, epochs) for kind in after]
+    return [*before, partial(Labels, loop, train, epochs, "label"), *trials]

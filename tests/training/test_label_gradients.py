@@ -13,7 +13,7 @@ from torch import Tensor
 from fuxictr_miss import experiment
 from fuxictr_miss.training import fit, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.labels import AllTables
+from fuxictr_miss.training.labels import Labels
 
 pytestmark = pytest.mark.trained_number
 
@@ -132,14 +132,15 @@ def test_the_label_learning_rate_is_that_of_the_label_phase_only(params, monkeyp
         return step(self, *arguments)
 
     phases: list[str] = ["label"]
-    begin = AllTables.__init__
+    begin = Labels.__init__
 
-    def all_tables(self: Any, loop: Any, train: Any, epochs: int, name: str) -> None:
+    def labels(self: Any, loop: Any, train: Any, epochs: int, name: str, *patience: int,
+               **named: int) -> None:  # fmt: skip
         phases[0] = name
-        begin(self, loop, train, epochs, name)
+        begin(self, loop, train, epochs, name, *patience, **named)
 
     monkeypatch.setattr(FuxiCTRLoop, "step", spy)
-    monkeypatch.setattr(AllTables, "__init__", all_tables)
+    monkeypatch.setattr(Labels, "__init__", labels)
     fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
     assert seen == {"label": {0.5 * rate}, "thaw": {rate}, "restart": {rate}}
     assert {group["lr"] for group in model.optimizer.param_groups} == {rate}
@@ -162,17 +163,19 @@ def with_metrics(monkeypatch: pytest.MonkeyPatch, aucs: list[float]) -> None:
 
 
 TRIALS = {
-    "frozen": ([0.6, 0.7, 0.65, 0.66], ["label", "label", "thaw", "restart"], 1),
-    "thaw": ([0.6, 0.7, 0.8, 0.75, 0.78], ["label", "label", "thaw", "thaw", "restart"], 2),
-    "restart": ([0.6, 0.7, 0.65, 0.8, 0.9], ["label", "label", "thaw", "restart", "restart"], 4),
-}
+    "frozen": ([0.6, 0.7, 0.65, 0.66, 0.6, 0.5], [3, 1, 2], 1),
+    "thaw": ([0.6, 0.7, 0.65, 0.8, 0.75, 0.5, 0.78, 0.77], [3, 2, 3], 3),
+    "restart": ([0.6, 0.7, 0.65, 0.66, 0.5, 0.6, 0.9], [3, 1, 3], 6),
+}  # validation AUC of each epoch, epochs of each phase, the best epoch
 
 
-@pytest.mark.parametrize(("aucs", "phases", "best"), TRIALS.values(), ids=TRIALS)
+@pytest.mark.parametrize(("aucs", "epochs", "best"), TRIALS.values(), ids=TRIALS)
 def test_validation_keeps_the_best_of_frozen_thawed_and_restarted(params, monkeypatch, caplog,
-                                                                 aucs, phases, best):  # fmt: skip
-    """And an attempt ends with its first epoch that is no better."""
-    model, loaders = build(params, **THAWED, early_stop_patience=10)
+                                                                 aucs, epochs, best):  # fmt: skip
+    """A thaw ends with its first epoch that is no better, a restart by its own metrics."""
+    names = ("label", "thaw", "restart")
+    phases = [name for name, number in zip(names, epochs, strict=True) for _ in range(number)]
+    model, loaders = build(params, **THAWED, early_stop_patience=1)
     ends: list[dict[str, Tensor]] = []
     validate = FuxiCTRLoop.validate
 
@@ -183,18 +186,18 @@ def test_validation_keeps_the_best_of_frozen_thawed_and_restarted(params, monkey
     monkeypatch.setattr(FuxiCTRLoop, "validate", spy)
     with_metrics(monkeypatch, aucs)
     with caplog.at_level(logging.INFO):
-        rows = fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+        rows = fit(model, loaders["train"], epochs=3, validation_data=loaders["valid"])
     assert [row["phase"] for row in rows] == ["pretrain", *phases]
     for name, value in model.state_dict().items():
         assert torch.equal(value, ends[best][name]), name
     name = "embedding_layer.embedding_layers.item_id.weight"
     assert torch.equal(ends[1][name], ends[0][name])
-    assert not torch.equal(ends[2][name], ends[1][name])
+    assert not torch.equal(ends[3][name], ends[1][name])
     said = [m for r in caplog.records if (m := r.getMessage()).startswith(("thaw:", "restart:"))]
     kept = [line.split(":")[0] for line in said if line.endswith(": kept.")]
     assert len(said) == 2
-    assert kept == [phases[best]] if best > 1 else kept == []
-    assert model._early_stop_patience == 10
+    assert kept == [name for name in names[1:] if name == phases[best]]
+    assert model._early_stop_patience == 1
 
 
 def test_a_restart_has_the_pretrained_tables_and_a_new_tower(params, monkeypatch):
