@@ -75,7 +75,7 @@ def test_commands_and_snippets_run_as_written(copy):
 
 def test_plans_of_the_papers_tables_need_no_data(copy):
     commands = re.findall(r"^    python (run_benchmark\.py .*)$", README, re.MULTILINE)
-    assert len(commands) == 2
+    assert commands
     for command in commands:
         assert "experiments to run" in run([sys.executable, *command.split(), "--dry-run"], copy)
 
