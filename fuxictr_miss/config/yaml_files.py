@@ -82,6 +82,9 @@ def read_entries(path: Path) -> dict[str, Entry]:
         if root.tag != _MAPPING:
             raise InputError(f"{path} must have lines of the form `name: value`.")
         for key, _ in root.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise InputError(f"{path}, line {line}: a name must be text, no list or mapping.")
             if key.tag != _MERGE:
                 key.tag = _TEXT
         values = loader.construct_document(root)
