@@ -68,7 +68,7 @@ class SSLSettings:
     label_gradient: Share = 1.0
     other_gradient: Share = 1.0  # the same for all other tables, such as the user's
     label_learning_rate: Positive | None = None  # of the label phase; None: learning_rate
-    thaw: Switch = False  # train all tables at the end, and keep that if validation improves
+    thaw: Switch = False  # train all tables at the end; kept only if validation improves
     user: str | None = None  # column of the user; None: group_id, or user_id, userid, user
     # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
     sequences: Sequences | None = None

@@ -96,7 +96,21 @@ class Labels:
         self.loop.restore(state)
 
 
-class Thaw(Labels):
+class _AllTables(Labels):
+    """Label epochs in which all tables train."""
+
+    def _set_table_rates(self, settings: SSLSettings) -> None:
+        """Train everything."""
+
+    def _log(self, after: float, before: float) -> None:
+        log.info(
+            "%s: best validation %s %.6f, before %.6f: %s.",
+            self.name, self.loop.monitor, after, before,
+            "kept" if self.loop.best_metric != before else "not kept",
+        )  # fmt: skip
+
+
+class Thaw(_AllTables):
     """Label epochs in which all tables train, from the best weights of the frozen ones.
 
     They are kept only if validation improves, and end with the first epoch in which it does not: so
@@ -108,19 +122,9 @@ class Thaw(Labels):
         super().__init__(loop, train, epochs, "thaw", patience=1)
         self.before = loop.best_metric
 
-    def _set_table_rates(self, settings: SSLSettings) -> None:
-        """Train everything."""
-
     def end(self) -> None:
         """Log what validation keeps."""
-        after = self.loop.best_metric
-        self._log(after, self.before, kept=after != self.before)
-
-    def _log(self, after: float, before: float, kept: bool) -> None:
-        log.info(
-            "%s: best validation %s %.6f, before %.6f: %s.",
-            self.name, self.loop.monitor, after, before, "kept" if kept else "not kept",
-        )  # fmt: skip
+        self._log(self.loop.best_metric, self.before)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "before": self.before}
@@ -130,32 +134,30 @@ class Thaw(Labels):
         super().restore({k: v for k, v in state.items() if k != "before"})
 
 
-class Restart(Thaw):
-    """Label epochs in which everything trains, from the pretrained tables and a new tower.
+class Restart(_AllTables):
+    """Label epochs in which all tables train, from the pretrained tables and a new tower.
 
-    The tables have their own norms. What a user would get from the backbone with pretrained
-    embeddings is so among what validation chooses from. They stop by themselves, and are kept only
-    if they are better than all before.
+    The tables have their own norms, as a user of pretrained embeddings would start the backbone.
+    Early stopping looks at these epochs alone; they are kept only if better than all before.
     """
 
     def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
         loop.restart()
-        Labels.__init__(self, loop, train, epochs, "restart", min(loop.patience, RESTART_PATIENCE))
+        super().__init__(loop, train, epochs, "restart", min(loop.patience, RESTART_PATIENCE))
 
     def end(self) -> None:
         """Keep the better weights; log which they are."""
         after, rival = self.loop.best_metric, self.loop.rival
         assert rival is not None  # set at the start, or by a resume
         self.loop.keep_the_better()
-        kept = self.loop.best_metric != rival["metric"]
-        self._log(after, rival["metric"], kept)
+        self._log(after, rival["metric"])
 
     def state(self) -> dict[str, Any]:
-        return {**Labels.state(self), "rival": self.loop.rival}
+        return {**super().state(), "rival": self.loop.rival}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.loop.rival = state["rival"]
-        Labels.restore(self, {k: v for k, v in state.items() if k != "rival"})
+        super().restore({k: v for k, v in state.items() if k != "rival"})
 
 
 def set_table_rates(model: BaseModel, own: float, other: float) -> None:
