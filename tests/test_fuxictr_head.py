@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ import polars as pl
 import pytest
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Build, train, evaluate, and give the weights back to plain classes; prints what must be the same.
 SCRIPT = """
@@ -100,3 +103,16 @@ def test_both_encode_train_and_score_to_the_same_digits(params, splits, tmp_path
     assert len(package["digests"]) == 5  # three splits, the feature map and the vocabulary
     assert repository == package
     assert repository["DIN_MISS"]["test_AUC"] > 0.5
+
+
+def test_fuxictrs_own_demo_runs_beside_this_package(head, tmp_path):
+    """It appends its checkout to the path, where our model_zoo comes first."""
+    for folder in ("data", "demo", "model_zoo"):
+        shutil.copytree(head / folder, tmp_path / folder)
+    path = os.pathsep.join([str(ROOT), str(head)])
+    subprocess.run(
+        [sys.executable, "example6_DIN_with_sequence_feature.py"],
+        cwd=tmp_path / "demo",
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+    )
