@@ -9,7 +9,7 @@ import polars as pl
 from fuxictr.preprocess import FeatureProcessor
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.fuxictr_fixes.feature_processor import Processor as CountingProcessor
+from fuxictr_miss.fuxictr_fixes.feature_processor import CountingProcessor
 
 _RESERVED = ("__PAD__", "__OOV__")
 

@@ -22,7 +22,7 @@ from fuxictr.preprocess import FeatureProcessor
 FROM_PACKAGE = hasattr(FeatureProcessor, "_collect_statistics")  # else from the repository
 
 
-class CountedProcessor(FeatureProcessor):
+class RepositoryProcessor(FeatureProcessor):
     """The repository's processor with the methods, ids and encoded columns of the package's."""
 
     def preprocess(self, ddf: pl.LazyFrame) -> pl.LazyFrame:
@@ -59,12 +59,13 @@ class CountedProcessor(FeatureProcessor):
                     low, high = values.mean() - spread, values.mean() + spread
                 wanted[name] = rows.select(low.alias("low"), high.alias("high"))
             elif kind != "embedding":
-                wanted[name] = rows.select(values.drop_nulls()).group_by(name).len()
+                ids = values.drop_nulls().alias("id")
+                wanted[name] = rows.select(ids).group_by("id").len()
         tables = pl.collect_all(wanted.values(), engine="streaming")
         return {
-            name: {"two_numbers": table.row(0)}
-            if "low" in table.columns
-            else {"value_counts": dict(table.iter_rows())}
+            name: {"value_counts": dict(table.iter_rows())}
+            if "id" in table.columns
+            else {"two_numbers": table.row(0)}
             for name, table in zip(wanted, tables, strict=True)
         }
 
@@ -145,4 +146,4 @@ def _encode_sequences(tokenizer: Any, texts: np.ndarray) -> np.ndarray:
     return encoded
 
 
-Processor: Any = FeatureProcessor if FROM_PACKAGE else CountedProcessor
+CountingProcessor: Any = FeatureProcessor if FROM_PACKAGE else RepositoryProcessor

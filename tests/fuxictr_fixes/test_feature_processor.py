@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from fuxictr_miss.fuxictr_fixes.feature_processor import FROM_PACKAGE, CountedProcessor
+from fuxictr_miss.fuxictr_fixes.feature_processor import FROM_PACKAGE, RepositoryProcessor
 
 pytestmark = pytest.mark.skipif(not FROM_PACKAGE, reason="compares with FuxiCTR's package")
 
@@ -30,19 +30,19 @@ ROWS = st.lists(
 
 
 def pair(rows: list[tuple[Any, ...]], tmp_path: Any, padding: str) -> tuple[Any, Any, pl.LazyFrame]:
-    """Both processors of the same columns, and their rows."""
+    """Both processors of the same columns, two with names of polars' own, and their rows."""
     columns = [
-        {"name": "item", "type": "categorical", "dtype": "str", "active": True},
+        {"name": "len", "type": "categorical", "dtype": "str", "active": True},
         {"name": "past", "type": "sequence", "dtype": "str", "active": True, "max_len": 3,
-         "padding": padding, "share_embedding": "item"},
-        {"name": "user", "type": "meta", "dtype": "int", "active": True},
+         "padding": padding, "share_embedding": "len"},
+        {"name": "low", "type": "meta", "dtype": "int", "active": True},
         {"name": "price", "type": "numeric", "dtype": "float", "active": True,
          "normalizer": "StandardScaler"},
     ]  # fmt: skip
-    frame = pl.DataFrame(rows, ["item", "past", "user", "price"], orient="row")
+    frame = pl.DataFrame(rows, ["len", "past", "low", "price"], orient="row")
     frame = frame.with_columns(label=0.0)
     options = {"label_col": {"name": "label", "dtype": "float"}, "data_root": str(tmp_path)}
-    kinds = (FeatureProcessor, CountedProcessor)
+    kinds = (FeatureProcessor, RepositoryProcessor)
     theirs, ours = (kind(columns, dataset_id="pair", **options) for kind in kinds)
     return theirs, ours, frame.lazy()
 
@@ -53,9 +53,9 @@ def test_both_count_the_same_ids(rows, seen, tmp_path_factory):
     theirs, ours, frame = pair(rows, tmp_path_factory.getbasetemp(), "post")
     *_, everything = pair([*rows, *seen], tmp_path_factory.getbasetemp(), "post")
     expected, counted = (each._collect_statistics(frame, everything) for each in (theirs, ours))
-    for name in ("item", "past", "user"):
+    for name in ("len", "past", "low"):
         assert counted[name]["value_counts"] == expected[name]["value_counts"]
-    assert list(counted) == ["item", "past", "user", "price"]
+    assert list(counted) == ["len", "past", "low", "price"]
 
 
 @settings(max_examples=25, deadline=None)
