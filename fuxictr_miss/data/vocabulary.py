@@ -9,11 +9,12 @@ import polars as pl
 from fuxictr.preprocess import FeatureProcessor
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.fuxictr_fixes.feature_processor import CountingProcessor
 
 _RESERVED = ("__PAD__", "__OOV__")
 
 
-class Processor(FeatureProcessor):
+class Processor(CountingProcessor):
     """A `FeatureProcessor` that refuses tokens which cannot become a vocabulary."""
 
     def count(self, fitted_on: pl.LazyFrame, everything: pl.LazyFrame, least: int) -> None:
