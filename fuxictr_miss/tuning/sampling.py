@@ -15,6 +15,7 @@ from fuxictr_miss.tuning.space import Range, Space, Trial
 
 SEARCHES = ("random", "tpe")
 _ATTEMPTS = 100  # to draw a trial that is new
+_AT_RANDOM = 5  # trials before TPE begins; its default, 10, is the whole budget of a short search
 _DIGITS = 4  # of a real number that is drawn
 
 
@@ -61,7 +62,7 @@ def _draw(space: Space, search: str, seed: int, known: Iterable[Known]) -> dict[
     study = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed)
         if search == "random"
-        else optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+        else optuna.samplers.TPESampler(n_startup_trials=_AT_RANDOM, seed=seed),
         direction="maximize" if space.config.monitor_mode == "max" else "minimize",
     )
     states = optuna.trial.TrialState

@@ -72,7 +72,7 @@ class Search:
         self.left = 0  # the number of trials to run
         self._waiting: Iterator[Trial] = iter(())
         self._data: dict[str, str] = {}  # data set -> digest of its encoded data
-        if not space.data_keys & space.values.keys():
+        if space.has_one_data_set:
             build_dataset(space.config)  # fails before any trial does
 
     def plan_grid(self, tag: str | None = None) -> None:

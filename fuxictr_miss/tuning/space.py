@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 from typing_extensions import Self
 
-from fuxictr_miss.config import Config, load_config, read_experiment
+from fuxictr_miss.config import Config, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.values import Checked, Switch, described
@@ -29,9 +29,12 @@ _INSTEAD = {
     "dataset_id": "write it beside base_expid",
     "ssl_recipe": "search over its keys, or set ssl_recipe in the entry of base_expid",
 }
-# Keys that change the encoded data, even where the data set's entry does not have them.
-_OF_THE_DATA = frozenset(("min_categr_count", "num_buckets", "vocab_scope", "valid_size",
-                          "test_size", "split_type", "sep"))  # fmt: skip
+# Keys that the encoded data depends on.
+_OF_THE_DATA = frozenset((
+    "data_format", "feature_cols", "group_id", "label_col", "min_categr_count", "num_buckets",
+    "sep", "split_type", "test_data", "test_size", "train_data", "valid_data", "valid_size",
+    "vocab_data", "vocab_scope",
+))  # fmt: skip
 
 
 class Range(Checked):
@@ -80,8 +83,12 @@ class Space:
     place: str
     expid: str
     config: Config  # with the keys that have one value only
-    data_keys: frozenset[str]  # the keys of its data set
     values: Mapping[str, list[Any] | Range]
+
+    @property
+    def has_one_data_set(self) -> bool:
+        """Whether all trials train on the same encoded data."""
+        return not _OF_THE_DATA & self.values.keys()
 
     @property
     def size(self) -> float:
@@ -117,7 +124,7 @@ class Space:
             InputError: the combination is invalid.
         """
         params = self.config.replace(settings, f"{self.place}, tuner_space").params
-        of_data = sorted((k, params[k]) for k in self.data_keys & settings.keys())
+        of_data = sorted((k, params[k]) for k in _OF_THE_DATA & settings.keys())
         if of_data:
             digest = hashlib.md5(repr(of_data).encode()).hexdigest()[:8]
             params["dataset_id"] += f"_{digest}"
@@ -130,7 +137,7 @@ class Space:
         data: dict[str, Any] = {}
         for key, value in trial.params.items():
             if key not in ("model_id", "dataset_id"):
-                (data if key in self.data_keys else model)[key] = value
+                (data if key in (*_OF_THE_DATA, "data_root") else model)[key] = value
         return {**model, "dataset_id": trial.dataset}, data
 
 
@@ -157,8 +164,7 @@ def read_space(path: Path) -> Space:
         print(f"{path}: {beside[0]} is ignored: base_config has the data set.", file=sys.stderr)
         del content[beside[0]]
     tuner = _Tuner.read(content, {"": str(path)})
-    base = tuner.base_config, tuner.base_expid, tuner.dataset_id
-    config = load_config(*base)
+    config = load_config(tuner.base_config, tuner.base_expid, tuner.dataset_id)
     valid = {*config.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
     values: dict[str, list[Any] | Range] = {}
     for key, given in tuner.tuner_space.items():
@@ -175,8 +181,7 @@ def read_space(path: Path) -> Space:
         for value in [each.low, each.high] if isinstance(each, Range) else each:
             config.replace({key: value}, where)
     check_monitor(config, f"{path} compares trials")
-    _, data, _ = read_experiment(*base)
-    return Space(str(path), tuner.base_expid, config, _OF_THE_DATA | data.keys(), searched)
+    return Space(str(path), tuner.base_expid, config, searched)
 
 
 def _values(key: str, given: Any, config: Config, place: str) -> list[Any] | Range:

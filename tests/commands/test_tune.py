@@ -103,6 +103,22 @@ def test_failed_trials_stop_no_other_and_a_second_start_runs_only_them(breaking,
     assert "2 trials to run" in capsys.readouterr().out
 
 
+def test_if_all_trials_fail_there_is_no_best_one(place, monkeypatch, capsys):
+    def run_each(trials, number, results, *_):
+        for trial in trials:
+            results.add({**trial.row(), "status": "failed", "reason": "Out of memory."})
+            yield results.rows[trial.key]
+
+    monkeypatch.setattr("fuxictr_miss.tuning.search.run_each", run_each)
+    write("space.yaml", {"epochs": [1, 2, 3, 4]})
+    for arguments in ([], ["--search", "tpe", "--trials", "4"]):
+        with pytest.raises(SystemExit, match=r"4 of 4 trials have no result\."):
+            tune("space.yaml", *arguments)
+        said = capsys.readouterr().out
+        assert said.count("failed: Out of memory.") == 4
+        assert "Best" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

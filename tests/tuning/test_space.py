@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from fuxictr_miss.config import load_config
+from fuxictr_miss.data.build import _SETTINGS
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.tuning.space import read_space
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_trial_is_the_experiment_with_other_values_under_a_name_of_fuxictrs_form(space_of):
@@ -69,6 +73,12 @@ def test_only_trials_on_other_data_get_encoded_data_of_their_own(space_of):
     assert all(each.dataset == names[each.params["min_categr_count"]] for each in trials)
     same = space_of({"epochs": [1, 2]})
     assert {same.trial(1, each).dataset for each in same.combinations()} == {"small"}
+
+
+def test_every_setting_of_the_encoded_data_is_one_of_the_space_too(space_of):
+    for key in _SETTINGS:
+        space = dataclasses.replace(space_of({"epochs": [1, 2]}), values={key: [1, 2]})
+        assert not space.has_one_data_set
 
 
 def test_another_data_set_than_the_expids_may_be_named(space_of, place):
@@ -140,4 +150,11 @@ def test_a_file_that_is_no_tuner_yaml_is_one_sentence(tmp_path, text):
     path = tmp_path / "my space.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"my space\.yaml"):
-        read_space(Path(path))
+        read_space(path)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("config/tuner_config/*.yaml")), ids=str)
+def test_every_shipped_space_is_valid(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    space = read_space(path)
+    assert space.trial(1, next(space.combinations())).name.startswith(space.expid)
