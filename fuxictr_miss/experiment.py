@@ -54,6 +54,7 @@ def run(
     resume: bool = False,
     embeddings: str | Path | None = None,
     extra_metrics: Sequence[str] = (),
+    test: bool = True,
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
@@ -62,6 +63,7 @@ def run(
         resume: continue an interrupted run of the same `model_id`.
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
         extra_metrics: evaluated at the end beside the config's.
+        test: False for a trial of a search, which must not see the test split.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
@@ -85,7 +87,7 @@ def run(
     log_file = config.file(".log")
     with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
         set_logger(log_file, append=resume)
-        model, loaders = build(config)
+        model, loaders = build(config, test)
         rows = fit(
             model,
             loaders["train"],
@@ -128,14 +130,18 @@ def _run_lock(config: Config) -> Iterator[None]:
         yield
 
 
-def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
+def build(
+    config: Config | Mapping[str, Any], test: bool = True
+) -> tuple[BaseModel, dict[str, Any]]:
     """Build an experiment's untrained model and the loaders of its splits.
 
     Args:
         config: as for `run`.
+        test: whether to open the test split.
 
     Returns:
-        The model, and the loaders under "train", "valid" and "test"; None for a missing split.
+        The model, and the loaders under "train", "valid" and "test"; None for a
+        split that is missing or not opened.
 
     Raises:
         InputError: the config, the data or the machine does not allow the run.
@@ -148,7 +154,7 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     """
     config = Config.of_experiment(config)
     params = config.params
-    _check_device(config.gpu)
+    check_device(config.gpu)
     torch.set_num_threads(config.num_threads)
     check_method_keys(params)
     model_class = get_model(config.model, config.model_zoo_path)
@@ -173,7 +179,7 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
-        if path is None:
+        if path is None or (split == "test" and not test):
             continue
         rows = config.batch_size
         if split != "train":
@@ -285,7 +291,12 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
             table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
-def _check_device(gpu: int) -> None:
+def check_device(gpu: int) -> None:
+    """Refuse a GPU that this machine does not have.
+
+    Raises:
+        InputError: says how many there are.
+    """
     count = torch.cuda.device_count()
     if gpu >= count:
         have = f"has {count} CUDA device(s)" if count else "has no CUDA device"

@@ -151,6 +151,23 @@ def test_a_trained_model_comes_back_with_its_predictions(params):
     assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
 
 
+def test_a_trial_of_a_search_never_opens_the_test_split(params, monkeypatch):
+    opened = []
+    loader = experiment.TensorDataLoader
+
+    def opening(*arguments, split, **options):
+        opened.append(split)
+        return loader(*arguments, split=split, **options)
+
+    monkeypatch.setattr(experiment, "TensorDataLoader", opening)
+    trial = experiment.run({**params, "epochs": 1}, test=False)
+    assert opened == ["train", "valid"]
+    assert not [key for key in trial if key.startswith("test_")]
+    whole = experiment.run({**params, "epochs": 1})
+    assert trial["valid_AUC"] == whole["valid_AUC"]
+    assert "test_AUC" in whole
+
+
 def test_an_experiment_that_is_running_is_not_started_again(params):
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True)

@@ -53,6 +53,11 @@ class Experiment:
     def key(self) -> str:
         return f"{self.digest}-{self.seed}"
 
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.model}_{self.key}"
+
     def row(self) -> dict[str, Any]:
         """The columns of the results file that are known before the run."""
         row = {name: getattr(self, name) for name in ("key", "dataset", "model", "purpose", "seed")}
