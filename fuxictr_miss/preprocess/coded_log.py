@@ -42,8 +42,8 @@ class CodedLog:
     def __init__(
         self, attributes: Sequence[str] = (), shards: int = 1, folder: Path | None = None
     ) -> None:
-        self.users = _Codes()
-        self.items = _Codes()
+        self.users = Codes()
+        self.items = Codes()
         self._item_values = _ItemValues(attributes) if attributes else None
         self.rows = 0
         self.interactions = 0
@@ -154,7 +154,7 @@ class CodedLog:
             bar.set_postfix_str(f"{int(user_counts.sum()):,} interactions")
 
 
-class _Codes:
+class Codes:
     """Codes 0, 1, .. for ids, in order of first appearance: what polars numbers categories by."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class _ItemValues:
     """What the newest line about each item says of its attributes."""
 
     def __init__(self, attributes: Sequence[str]) -> None:
-        self.texts = {name: _Codes() for name in attributes}
+        self.texts = {name: Codes() for name in attributes}
         self._value_of = {name: np.empty(0, np.int32) for name in attributes}  # of each item
         self._time_of = np.empty(0)
 

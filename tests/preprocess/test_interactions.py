@@ -70,7 +70,7 @@ def plain_splits(rows: list[Row], protocol: Protocol) -> dict[str, list[dict]]:
     items = sorted(counts, key=lambda item: item_seen[item])
     users = sorted({u for u, _, _ in core}, key=lambda user: first_seen[user])
     lengths = [sum(u == user for u, _, _ in core) for user in users]
-    targets = [3 if protocol.protocol == "leave-last-three-out" else n - 1 for n in lengths]
+    targets = [3 if protocol.protocol == "leave-last-three" else n - 1 for n in lengths]
     all_draws = np.random.default_rng(protocol.seed).random((sum(targets), protocol.num_negatives))
     draws = iter(all_draws)
     splits: dict[str, list[dict]] = {"train": [], "valid": [], "test": []}
@@ -147,7 +147,7 @@ def test_any_log_keeps_the_promises_of_the_protocol(rows: list[Row], protocol: P
         times.setdefault((user, item), []).append(time)
     for name, rows_of_split in splits.items():
         positives = [row for row in rows_of_split if row["label"] == 1]
-        if name != "train" or protocol.protocol == "leave-last-three-out":
+        if name != "train" or protocol.protocol == "leave-last-three":
             assert len({row["user_id"] for row in positives}) == len(positives)
         assert len(rows_of_split) == len(positives) * (1 + protocol.num_negatives)
         for row in rows_of_split:
