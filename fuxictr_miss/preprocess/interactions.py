@@ -506,7 +506,7 @@ def main() -> None:
     columns = _columns(options, labels)
     form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
     times = EventTimes(options.time_format)
-    if not (options.output or options.name):
+    if options.output is None and options.name is None:
         raise InputError("Give --name, of the data set, or --output, the folder of its splits.")
     splits = options.output or Path("data", "splits", options.name)
     config = _own_config(options, splits)
