@@ -71,6 +71,8 @@ def main() -> None:
     winners = search.winners(tried, results)
     planner = plan.Planner(config, {place: each.overrides for place, each in winners.items()})
     experiments = planner.experiments(variants, datasets, arguments.seeds)
+    if absent := planner.left_out(variants, datasets):
+        print(absent)
     left += execute(experiments)
     if arguments.dry_run:
         _show([*trials, *experiments], left, results, arguments.workers)
