@@ -678,7 +678,8 @@ def _columns(options: argparse.Namespace, labels: EventLabels | None) -> dict[st
     if labels:
         columns["label"] = labels.column
     if len(set(columns.values())) < len(columns):
-        named = ", ".join(f"--{name.removesuffix('_id')}" for name in columns)
+        label = "--label" if options.label is not None else "--positive"
+        named = ", ".join(["--user", "--item", "--time", *([label] if labels else [])])
         raise InputError(f"{named} must name different columns.")
     taken = {"label", "user_id", "item_id", "time", "item_history"}
     options.attributes, options.context = _listed(options.attributes), _listed(options.context)
