@@ -63,8 +63,9 @@ class CodedLog:
                 may become decimals in a later block) and the attributes. An attribute belongs to
                 the item: the value at its newest time in the log holds for all of its interactions
                 (a later line wins a tie), so that no value tells a positive from a negative. A null
-                is `UNKNOWN`. A column `INTERACTS` is False where the user touched the item without an
-                interaction, such as a rating too low to count: never a negative, and nothing else.
+                is `UNKNOWN`. A column `INTERACTS` is False where the user touched the item without
+                an interaction, such as a rating too low to count: never a negative, and nothing
+                else.
         """
         user, item = self.users.encode(block["user_id"]), self.items.encode(block["item_id"])
         when = block["time"].to_numpy()
