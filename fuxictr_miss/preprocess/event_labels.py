@@ -76,7 +76,10 @@ class EventLabels:
         self.column = column
         self._positive = positive
         if positive is None:
-            self.wrong = "a label that is neither 0 nor 1 (--positive 'rating >= 4' compares)"
+            self.wrong = (
+                "a label that is neither 0 nor 1 (compare it: --positive 'rating >= 4', or "
+                "'clicked == true')"
+            )
         elif isinstance(positive.value, float):
             self.wrong = f"no finite number as {positive.column}, which --positive compares"
         else:

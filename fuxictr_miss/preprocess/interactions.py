@@ -553,6 +553,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         required=True,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help="CSV with a header (plain, .gz, .bz2, .xz, .zst or .zip) or Parquet; several, or a "
         "quoted glob, are read in order",
@@ -573,6 +574,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--attributes",
         nargs="+",
+        action="extend",
         default=[],
         metavar="COLUMN",
         help="of the item, such as cate_id,brand; each gets a history, such as cate_history",
@@ -592,6 +594,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--context",
         nargs="+",
+        action="extend",
         default=[],
         metavar="COLUMN",
         help="of a row, such as hour,device,price; numeric if all values are numbers",

@@ -257,7 +257,7 @@ def test_a_label_that_is_neither_0_nor_1_is_named_with_its_line(
     ended = run(interactions, *arguments)
     assert ended.code == 2
     assert f"{log}, line 22" in ended.err
-    assert "a label that is neither 0 nor 1 (--positive 'rating >= 4' compares)" in ended.err
+    assert "a label that is neither 0 nor 1 (compare it: --positive 'rating >= 4', or" in ended.err
     assert not (tmp_path / "out").exists()
     ended = run(interactions, *arguments, "--skip-malformed")
     assert ended.code == 0
@@ -296,6 +296,7 @@ def test_a_rating_that_is_no_number_is_named_with_its_line(tmp_path: Path, run, 
         ([*RATED, "--context", "stars"], "'stars' is the label"),
         ([*RATED, "--attributes", "stars"], "'stars' is the label"),
         ([*RATED, "--context", "device,device"], "--context device"),
+        ([*RATED, "--context", "device", "--context", "device"], "--context device"),
         ([*RATED, "--context", "item_history"], "--context item_history"),
         ([*RATED, "--attributes", "cate_id", "--context", "cate_history"], "cate_history"),
     ],
