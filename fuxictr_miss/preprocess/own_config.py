@@ -177,7 +177,8 @@ class OwnConfig:
         if last and _digest(last[2]) != last[1]:
             raise InputError(
                 f"{path}: the entries for {self.name} have been changed since they were written. "
-                "Name another --config-folder or --name, or remove them to have them written again."
+                "Name another --config-folder or --name, or for the splits alone give --output in "
+                "the place of --name."
             )
         if taken and not last:
             name, place = next(iter(taken.items()))
