@@ -66,9 +66,9 @@ PNN_MISS_{name}: {{<<: *PNN_{name}, model: PNN_MISS}}
 PNN_PPMI_{name}: {{<<: *PNN_{name}, model: PNN_PPMI}}
 """
 _BEGIN = (
-    "# >>> {name}, by fuxictr-miss preprocess, which replaces this if it is unchanged: {digest}\n"
+    "# --- {name}, by fuxictr-miss preprocess, which replaces this if it is unchanged: {digest}\n"
 )
-_END = "# <<< {name}\n"
+_END = "# --- end of {name}\n"
 
 
 @dataclass(frozen=True)

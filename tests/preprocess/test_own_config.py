@@ -117,7 +117,7 @@ def test_entries_of_others_stay_with_their_comments(write):
         assert ended.code == 0, ended.err
         for name, text in zip(FILES, theirs, strict=True):
             assert Path("mine", name).read_bytes().startswith(text.encode())
-            assert Path("mine", name).read_text().count("# >>> mine") == 1
+            assert Path("mine", name).read_text().count("# --- mine") == 1
         assert load_config("mine", "DIN_mine").feature_cols[-1]["max_len"] == max_len
     assert list_expids("mine") == sorted([*EXPIDS, "DIN_other"])
     once = texts("mine")
@@ -176,7 +176,7 @@ def test_entries_changed_by_hand_are_never_replaced(write):
     for name in FILES:
         before = texts("config_mine")
         path = Path("config_mine", name)
-        path.write_text(path.read_text().replace("# <<<", "  # mine\n# <<<"))
+        path.write_text(path.read_text().replace("# --- end", "  # mine\n# --- end"))
         changed = texts("config_mine")
         ended = write("--name", "mine", "--max-len", 3)
         assert ended.code == 2
