@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from fuxictr_miss.commands import benchmark
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import published
@@ -192,14 +193,16 @@ def test_an_expid_in_the_place_of_a_data_set_is_answered_with_its_data_set(small
         dataset_params(small_folder, "DIN_MISS_mine")
 
 
-def test_what_the_config_lacks_is_said_and_nothing_at_all_is_an_error(small_folder):
+def test_what_the_config_lacks_is_said_and_nothing_at_all_is_an_error(small_folder, monkeypatch):
     planner = Planner(small_folder)
     asked = [Variant("", name) for name in ("DIN", "SIM", "SIM_MISS")]
     assert len(planner.experiments(asked, ["mine"], 1)) == 1
     assert planner.left_out(asked, ["mine"]).endswith("no such expid: SIM_mine, SIM_MISS_mine.")
     assert planner.left_out(asked[:1], ["mine"]) == ""
-    with pytest.raises(InputError, match=r"^Nothing can run\. Left out, .* SIM_mine"):
-        planner.experiments(asked[1:], ["mine"], 1)
+    command = ["benchmark", "--table", "3", "--dataset", "mine", "--config", small_folder]
+    monkeypatch.setattr("sys.argv", [*command, "--dry-run", "--model", "SIM"])
+    with pytest.raises(InputError, match=r"^Left out, .* no such expid: SIM_mine\."):
+        benchmark.main()
 
 
 @pytest.mark.parametrize(("model", "dataset"), [("PNN", "mine"), ("FM", "theirs")])
