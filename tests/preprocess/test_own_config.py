@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +60,7 @@ def test_the_next_command_trains_as_printed(write):
     ended = write("--name", "mine")
     (command,) = [line for line in ended.out.splitlines() if "--expid" in line]
     command += " --set epochs=1 --set ssl_pretrain_epochs=1"
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, shell=True, capture_output=True, text=True, check=False, env=environment
     )
@@ -223,10 +226,17 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_config(write, monkeypatch):
     assert list(Path("config_mine").iterdir()) == []
 
 
-def test_the_command_is_the_one_that_was_used(write, monkeypatch, tmp_path):
-    name = "my config"
-    monkeypatch.setattr(own_config.sys, "argv", [str(ROOT / "data_preprocess/interactions.py")])
-    command = shlex.split(own_config._train())
-    assert command[1:] == [str(ROOT / "run_expid.py")]
-    ended = write("--name", "mine", "--config-folder", name)
+def test_training_is_started_as_preprocessing_was(monkeypatch):
+    here = Path(sys.executable).parent
+    monkeypatch.setattr(sys, "argv", ["data_preprocess/interactions.py"])
+    monkeypatch.setattr(shutil, "which", lambda name: str(here / name))
+    assert own_config._train() == "python run_expid.py"
+    monkeypatch.setattr(sys, "argv", ["fuxictr-miss preprocess interactions"])
+    assert own_config._train() == "fuxictr-miss train"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/another/bin/{name}")
+    assert own_config._train() == f"{shlex.quote(sys.executable)} -m fuxictr_miss train"
+
+
+def test_a_folder_with_a_space_is_quoted_in_the_command(write):
+    ended = write("--name", "mine", "--config-folder", "my config")
     assert "--config 'my config' --expid DIN_MISS_mine" in ended.out
