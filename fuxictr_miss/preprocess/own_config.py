@@ -195,7 +195,7 @@ class OwnConfig:
     def _check_reading(self, texts: Mapping[Path, str]) -> None:
         """Refuse texts with which the folder could not be read, or would say something else.
 
-        A file may be one mapping in braces, or end in the middle of a value.
+        A file may be one mapping in braces, end in the middle of a value, or use our anchors.
         """
         files = [*self._files("dataset_config"), *self._files("model_config"), *texts]
         with tempfile.TemporaryDirectory() as temporary:
@@ -203,26 +203,23 @@ class OwnConfig:
             for path, copy in copies.items():
                 copy.parent.mkdir(exist_ok=True)
                 copy.write_bytes(texts[path].encode() if path in texts else path.read_bytes())
-            for path in texts:
-                if self._others(path) != self._others(copies[path]):
-                    raise InputError(
-                        f"{path}: nothing can be added below its last line, as all of it is in "
-                        "braces, or the line begins a value. Mend that, or name another "
-                        "--config-folder."
-                    )
             try:
+                for path in texts:
+                    if self._others(path) != self._others(copies[path]):
+                        raise InputError(f"{path} ends in the middle of a value.")
                 for expid in self._expids:
                     load_config(temporary, expid)
             except InputError as error:
-                raise InputError(str(error).replace(temporary, str(self.folder))) from error
+                reason = str(error).replace(temporary, str(self.folder))
+                raise InputError(
+                    f"The entries for {self.name} cannot be added. With them, {reason} Mend that, "
+                    "or name another --config-folder."
+                ) from error
 
-    def _others(self, path: Path) -> dict[str, Any] | None:
-        """The entries that are not for this data set; None if the file cannot be read."""
+    def _others(self, path: Path) -> dict[str, Any]:
+        """The entries that are not for this data set."""
         ours = {self.name, f"_{self.name}", *self._expids}
-        try:
-            values = read_values(path) if path.exists() else {}
-        except InputError:
-            return None
+        values = read_values(path) if path.exists() else {}
         return {name: value for name, value in values.items() if name not in ours}
 
     def _data_set(self, context: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
