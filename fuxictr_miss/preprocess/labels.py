@@ -77,7 +77,8 @@ def read_impressions(
         log: blocks as `read_tables` yields them, with `label`; closed at the end.
 
     Raises:
-        InputError: a number is an id in two forms, 4 and 4.0; no row is of label 1.
+        InputError: a number is an id in two forms, 4 and 4.0; no row is of label 1; a context
+            column is empty.
     """
     coded = CodedLog(attributes)
     texts = {name: Codes() for name in context}
@@ -104,6 +105,8 @@ def read_impressions(
     for name, codes in texts.items():
         present, code = _present(np.concatenate(blocks.pop(name))[order], len(codes))
         about[name] = Context(_numbers_or_text(codes.names(present)), code)
+        if about[name].values.null_count() == len(present):
+            raise InputError(f"--context {name} has no value in any instance. Leave it out.")
     return Impressions(
         user=user,
         item=item,

@@ -331,6 +331,15 @@ def test_context_is_numeric_where_all_values_are_numbers(tmp_path: Path, run) ->
     assert "context mixed: categorical of 6 values, missing in 2 rows; 'x' is no num" in ended.out
 
 
+def test_an_empty_context_column_is_refused(tmp_path: Path, run) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join([HEADER, *(line[: line.rindex(",") + 1] for line in LINES)]))
+    ended = run(interactions, *command(log, tmp_path / "out", *RATED, "--context", "device"))
+    assert ended.code == 2
+    assert "--context device has no value in any instance" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_context_stays_missing_and_a_caret_is_escaped(tmp_path: Path, run) -> None:
     log = tmp_path / "log.csv"
     log.write_text("\n".join([HEADER, "u0,a^b,0,5,c,", *LINES]))
