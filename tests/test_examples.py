@@ -66,7 +66,7 @@ def test_examples_run_and_miss_gains(script, arms, tmp_path):
 def test_own_log_keeps_everything_in_the_folder_that_is_named(tmp_path):
     run("own_log.py", tmp_path, "mine")
     made = {path.name for path in (tmp_path / "mine").iterdir()}
-    assert made >= {"log.csv", "splits", "config", "encoded", "checkpoints", "config.csv"}
+    assert made >= {"log.csv", "data", "config_mylog", "checkpoints", "config_mylog.csv"}
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

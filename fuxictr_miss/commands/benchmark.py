@@ -71,6 +71,11 @@ def main() -> None:
     winners = search.winners(tried, results)
     planner = plan.Planner(config, {place: each.overrides for place, each in winners.items()})
     experiments = planner.experiments(variants, datasets, arguments.seeds)
+    if variants and not arguments.report_only:
+        absent = planner.left_out(variants, datasets)
+        if not experiments:
+            raise InputError(absent or planner.absence(variants[0], datasets[0]))
+        print(absent, end="\n" if absent else "")
     left += execute(experiments)
     if arguments.dry_run:
         _show([*trials, *experiments], left, results, arguments.workers)

@@ -130,5 +130,6 @@ def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
     close = " or ".join(repr(name) for name in closest(expid, valid, 3))
     hint = f" Did you mean {close}?" if close else ""
     return InputError(
-        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}: --list prints them."
+        f"Unknown expid {expid!r}.{hint} `train --config {config_dir} --list` prints all "
+        f"{len(valid)} of them."
     )

@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from fuxictr_miss.errors import InputError, closest, unknown
+from fuxictr_miss.feature_names import check_feature_name
 
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")
@@ -87,7 +86,7 @@ def _checked(column: dict[str, Any]) -> dict[str, Any]:
         raise unknown(f"type of feature {name!r}:", str(kind), TYPES)
     column = {"active": True, **column, "dtype": _dtype(column, f"Feature {name!r}")}
     if kind != "meta":
-        _check_name(name)
+        check_feature_name(name)
     if kind == "numeric":
         _check_numeric(column)
     elif kind == "sequence":
@@ -120,16 +119,6 @@ def _check_preprocess(column: Mapping[str, Any]) -> None:
         raise InputError(
             f"Feature {column['name']!r}: FuxiCTR's processor has no preprocess function "
             f"{function!r}, only copy_from(COLUMN); put the column into the data."
-        )
-
-
-def _check_name(name: str) -> None:
-    """PyTorch keeps a feature's table as an attribute of a module."""
-    if "." in name or hasattr(nn.ModuleDict(), name):
-        why = "has a dot in its name" if "." in name else "has the name of a part of nn.ModuleDict"
-        raise InputError(
-            f"Feature {name!r} {why}, so PyTorch cannot hold its embedding: rename the column, in "
-            "the data and in the config."
         )
 
 

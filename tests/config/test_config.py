@@ -118,7 +118,7 @@ def test_a_mistyped_expid_names_the_three_closest_and_not_all():
         load_config(CONFIG, "DIN_MIS_demo")
     said = str(error.value)
     assert said.count("' or '") == 2
-    assert "--list" in said
+    assert "--config config --list` prints all" in said
     assert len(said) < 300
 
 
