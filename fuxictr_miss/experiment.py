@@ -28,6 +28,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
+from fuxictr_miss.data.column_files import column_files
+from fuxictr_miss.data.encoded import FEATURE_MAP, check_encoded, encoded_folder, is_encoded
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
@@ -155,9 +157,13 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     for sentence in config.misspelled_keys(_arguments(model_class)):
         log.warning(sentence)
     paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
-    folder = os.path.dirname(str(paths["train"]))
-    feature_map = FeatureMap(config.dataset_id, folder)
-    feature_map.load(os.path.join(folder, "feature_map.json"), params)
+    log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
+    used_as_it_is = is_encoded(config)
+    folder = encoded_folder(config)
+    feature_map = FeatureMap(config.dataset_id, str(folder))
+    feature_map.load(str(folder / FEATURE_MAP), params)
+    if used_as_it_is:  # its files may be anywhere
+        feature_map.files = {split: column_files(path) for split, path in paths.items() if path}
     adapted = adapt(model_class, feature_map, params)
     seed_everything(config.seed)
     kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
@@ -192,6 +198,8 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
             device=model.device,
             arrange=arrange,
         )
+        if used_as_it_is:
+            check_encoded(loaders[split].columns, adapted.feature_map, params, path)
         if split != "train":
             check_defined(model, loaders[split], config.metrics)
     with _as_input_error(config.model), torch.no_grad():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -123,7 +123,7 @@ class Config(Checked):
     gpu: int = described("-1 for the CPU, or the index of a GPU", ge=-1, default=-1)
     seed: int = described("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
     # data
-    data_format: Literal["csv", "npz", "parquet"] = "csv"
+    data_format: Literal["csv", "h5", "npz", "parquet"] = "csv"
     train_data: str | None = None
     valid_data: str | None = None
     test_data: str | None = None
@@ -330,17 +330,26 @@ class Config(Checked):
                 f"use_features leaves out {self.group_id!r}, by which group_id groups the rows: "
                 "add it there, or set group_id: null."
             )
+        columns = _names_of(self.feature_cols)
+        if columns:
+            self.check_names(columns)
+        return self
+
+    def check_names(self, columns: Collection[str]) -> None:
+        """Check the keys that name columns of the data.
+
+        Raises:
+            InputError: one names a column that is not there; suggests the closest.
+        """
         named = {
             "group_id": [self.group_id] if self.group_id else [],
             "feature in use_features:": self.use_features or [],
             "feature in feature_specs:": _names_of(self.feature_specs or []),
         }
-        columns = _names_of(self.feature_cols)
         for key, names in named.items():
-            for name in names if columns else ():
+            for name in names:
                 if name not in columns:
                     raise unknown(key, name, columns)
-        return self
 
 
 def _names_of(columns: Columns) -> list[str]:

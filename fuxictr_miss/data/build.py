@@ -22,7 +22,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.data import folder
 from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
-from fuxictr_miss.data.files import file_digest, files_at
+from fuxictr_miss.data.encoded import encoded_folder, encoded_splits, is_encoded
+from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import SPLITS
 from fuxictr_miss.data.pretrained import (
     check_overlap,
@@ -34,6 +35,9 @@ from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import files_at
+
+log = logging.getLogger(__name__)
 
 _FORMATS = ("csv", "parquet")
 _ENCODER = 2  # data that an earlier encoder wrote is built again
@@ -71,15 +75,18 @@ class _Inputs(NamedTuple):
 
 
 def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, str | None]:
-    """Encode the splits of a data set, unless that has been done for the same input.
+    """Encode the splits of a data set, unless that has been done.
 
-    Writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
+    Data that is encoded already (npz, h5, or a feature map that is not ours) is used as it is and
+    nothing is written.
+
+    Otherwise it writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
     `feature_processor.pkl` and `<split>.parquet`, all readable by FuxiCTR, and `build.json`, which
     lists them. Files that it does not list stay as they are. Runs in this process.
 
     Args:
-        params: a FuxiCTR dataset config: `dataset_id`, `data_root`, `data_format` (csv or
-            parquet), `train_data`, `valid_data`, `test_data`, `feature_cols`, `label_col`; and
+        params: a FuxiCTR dataset config: `dataset_id`, `data_root`, `data_format`, `train_data`,
+            `valid_data`, `test_data`, and for raw csv or parquet `feature_cols`, `label_col` and
             `vocab_scope`: "all" (default: ids for every token of all splits and, as Table II
             counts features, of the item table in `vocab_data` if one is named) or "train".
 
@@ -101,8 +108,12 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
     for key in ("data_root", "dataset_id"):
         if not getattr(config, key):
             raise InputError(f"The data set's config names no {key}.")
+    final = encoded_folder(config)
+    if is_encoded(config):
+        splits = encoded_splits(config)
+        log.info("%s is used as it is: data that this program did not encode.", final)
+        return splits["train"], splits.get("valid"), splits.get("test")
     inputs = _inputs(config)
-    final = Path(config.data_root) / config.dataset_id
     home = final.resolve()  # a linked folder is built where it is
     folder.refuse_inputs_among(home, inputs.written(), inputs.files())
     folder.refuse_strangers(home, inputs.written())
@@ -114,7 +125,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
         last = folder.read_stamp(home)
         building = home.with_name(f".{home.name}.building")
         if _is_current(home, last, stamp):
-            logging.info("Encoded data in %s is up to date.", final)
+            log.info("Encoded data in %s is up to date.", final)
             _remember(building, home, {**last, "files": stamp["files"]})
         else:
             folder.refuse_changed(home, last)
@@ -138,8 +149,6 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
 
 def _inputs(config: Config) -> _Inputs:
     form = config.data_format
-    if form not in _FORMATS:
-        raise InputError(f"data_format must be csv or parquet to be encoded, got {form!r}.")
     columns, labels = feature_columns(config.params), label_columns(config.params)
     paths = {s: path for s in SPLITS if (path := getattr(config, f"{s}_data"))}
     if "train" not in paths:
@@ -163,7 +172,10 @@ def _source_files(config: Config, split: str, path: str, ending: str) -> list[st
     if not files:
         hint = config.preprocess_command
         how = f" Make it with: {hint}" if hint else " See data_preprocess/README.md."
-        raise InputError(f"The {split} split is not there: {path} ({ending}).{how}")
+        raise InputError(
+            f"The {split} split is not there: {path} ({ending}), seen from {os.getcwd()} and from "
+            f"the config's folder and the two above it.{how}"
+        )
     wrong = next((file for file in files if not file.endswith(f".{ending}")), None)
     if wrong:
         raise InputError(f"{wrong} does not end in .{ending}: rename it or set data_format.")

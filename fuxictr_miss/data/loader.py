@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fuxictr_miss.config import Config
-from fuxictr_miss.data.files import files_at
+from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.tensors import open_columns
 from fuxictr_miss.errors import InputError
 
@@ -28,7 +28,8 @@ class TensorDataLoader:
 
     Args:
         feature_map: FuxiCTR's FeatureMap; its features and labels are the columns read.
-        data_path: a parquet file, or a folder of them, as `build_dataset` or FuxiCTR wrote it.
+        data_path: a parquet, npz or h5 file, or a folder of them, as `build_dataset` or FuxiCTR
+            wrote it.
         split: "train", "valid" or "test"; only "train" shuffles.
         batch_size: rows a batch; the last one may be smaller.
         shuffle: a new order each epoch, from `seed` alone.
@@ -82,9 +83,9 @@ class TensorDataLoader:
             "batch_size": batch_size, "seed": seed, "memory_budget_gb": memory_budget_gb,
             "train_sample_rate": train_sample_rate, "label_noise_rate": label_noise_rate,
         })  # fmt: skip
-        files = files_at(data_path, "parquet")
+        files = column_files(data_path)
         if not files:
-            raise InputError(f"No parquet file at {data_path}. Build the data set first.")
+            raise InputError(f"No file of encoded data at {data_path}. Build the data set first.")
         names = [*feature_map.features, *feature_map.labels]
         self.columns, mapped = open_columns(files, names, memory_budget_gb)
         self._sequences: dict[int, list[str]] = {}  # by their length, L
