@@ -150,7 +150,7 @@ class Config(Checked):
     split_type: Literal["random", "sequential"] = "sequential"
     rebuild_dataset: Switch = True
     pickle_feature_encoder: Switch = True
-    data_block_size: Natural = 0
+    data_block_size: int = described("a whole number from 0, or -1 as 0", ge=-1, default=0)
     data_loader: Any = None
     # the run
     batch_size: Count = 1
@@ -185,7 +185,7 @@ class Config(Checked):
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 1e-3
     max_gradient_norm: Positive = 10.0
-    embedding_dim: Count = 10
+    embedding_dim: Count | Annotated[list[Count], _SEVERAL] = 10  # several: of HOFM, by order
     embedding_regularizer: Regularizer = None
     net_regularizer: Regularizer = None
     regularizer: Regularizer = None  # of LR and FM
@@ -204,7 +204,8 @@ class Config(Checked):
         """
         if isinstance(params, Config):
             return params
-        params = with_recipe(with_new_names(params))
+        params = {key: _groups(key, value) for key, value in with_new_names(params).items()}
+        params = with_recipe(params)
         config = cls.read(params, places)
         others = config.model_extra or {}
         _keys_of_models(tuple(others)).read(others, places)
@@ -269,11 +270,12 @@ class Config(Checked):
         changes: dict[str, Any] = {}
         valid = {*self.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
         valid.update(RENAMED)
+        method = f"{self.model.rpartition('_')[2].lower()}_"  # whose keys it checks by itself
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set takes key=value, got {assignment!r}.")
-            if key not in valid:
+            if key not in valid and not key.startswith(method):
                 raise unknown("key in --set", key, valid)
             if key in changes:
                 raise InputError(f"--set gives {key} twice: remove one of them.")
@@ -350,6 +352,14 @@ class Config(Checked):
             for name in names:
                 if name not in columns:
                     raise unknown(key, name, columns)
+
+
+def _groups(key: str, value: Any) -> Any:
+    """A group of fields as YAML without tuples has it: (a, b) is one group, as [[a, b]] is."""
+    if not key.endswith("_field") or not isinstance(value, list | tuple):
+        return value
+    fields = [value] if isinstance(value, tuple) else value
+    return [list(each) if isinstance(each, tuple) else each for each in fields]
 
 
 def _names_of(columns: Columns) -> list[str]:
