@@ -39,6 +39,7 @@ from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 from fuxictr_miss.logs import set_logger
+from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
@@ -154,8 +155,12 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     torch.set_num_threads(config.num_threads)
     check_method_keys(params)
     model_class = get_model(config.model, config.model_zoo_path)
-    for sentence in config.misspelled_keys(_arguments(model_class)):
+    arguments = _arguments(model_class)
+    for sentence in config.misspelled_keys(arguments):
         log.warning(sentence)
+    of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
+    if unread := config.unread_keys(arguments, of_methods):
+        log.info("%s does not read %s.", config.model, ", ".join(unread))
     paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
     log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
     used_as_it_is = is_encoded(config)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from fuxictr_miss.config.recipes import read_recipe, with_recipe
+from fuxictr_miss.config.recipes import default_recipe, read_recipe, with_recipe
 from fuxictr_miss.config.renamed import RENAMED, with_new_names
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.config.values import (
@@ -140,6 +140,7 @@ class Config(Checked):
     use_features: Annotated[list[str], described("a list of features")] | None = None
     feature_specs: Columns | None = described("a list of {name: ..., ...}, or null", default=None)
     feature_config: Any = None
+    feature_processor: str | None = None
     min_categr_count: Natural = 1
     num_buckets: Natural = 10
     sep: str = described("one character", min_length=1, max_length=1, default=",")
@@ -259,7 +260,10 @@ class Config(Checked):
             InputError: as in `of`.
         """
         recipe = read_recipe(changes["ssl_recipe"]) if "ssl_recipe" in changes else {}
-        return Config.of({**self.params, **recipe, **changes}, {"": place})
+        params = {**self.params, **recipe, **changes}
+        if "model" in changes:  # another one may have a method, and with it a recipe
+            params.setdefault("ssl_recipe", default_recipe(str(changes["model"])))
+        return Config.of(params, {"": place})
 
     def override(self, assignments: Sequence[str], seed: int | None) -> Config:
         """Apply `--set key=value` and `--seed`, and extend model_id: the run gets files of its own.
@@ -270,12 +274,12 @@ class Config(Checked):
         changes: dict[str, Any] = {}
         valid = {*self.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
         valid.update(RENAMED)
-        method = f"{self.model.rpartition('_')[2].lower()}_"  # whose keys it checks by itself
+        model = dict(each.partition("=")[::2] for each in assignments).get("model", self.model)
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set takes key=value, got {assignment!r}.")
-            if key not in valid and not key.startswith(method):
+            if key not in valid and not key.startswith(_prefixes(model)):
                 raise unknown("key in --set", key, valid)
             if key in changes:
                 raise InputError(f"--set gives {key} twice: remove one of them.")
@@ -311,6 +315,16 @@ class Config(Checked):
                     sentences.append(f"Key {key!r} is ignored. Did you mean {close[0]!r}?")
         return sentences
 
+    def unread_keys(self, arguments: set[str], prefixes: tuple[str, ...]) -> list[str]:
+        """The keys that neither FuxiCTR nor the model's class reads.
+
+        Args:
+            arguments: of the class.
+            prefixes: of keys that are not its own, such as those of a method.
+        """
+        others = set(self.model_extra or {}) - arguments
+        return sorted(k for k in others if not k.startswith(prefixes) and k[-6:] != "_field")
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Check keys against one another, as far as they are given."""
@@ -327,6 +341,12 @@ class Config(Checked):
                 f"{grouped[0]} is a mean over groups of rows: set group_id to the column of the "
                 "group, for example user_id, or remove it from metrics and monitor."
             )
+        for split in ("valid", "test"):
+            if getattr(self, f"{split}_data") and getattr(self, f"{split}_size"):
+                raise InputError(
+                    f"{split}_data names a split that {split}_size would take from the training "
+                    "rows: remove one of them."
+                )
         if self.group_id and self.use_features and self.group_id not in self.use_features:
             raise InputError(
                 f"use_features leaves out {self.group_id!r}, by which group_id groups the rows: "
@@ -354,9 +374,15 @@ class Config(Checked):
                     raise unknown(key, name, columns)
 
 
+def _prefixes(model: str) -> tuple[str, ...]:
+    """What the keys of a model's method begin with; the method itself checks them."""
+    method = model.rpartition("_")[2].lower()
+    return (f"{method}_",) if "_" in model or method == "miss" else ()
+
+
 def _groups(key: str, value: Any) -> Any:
     """A group of fields as YAML without tuples has it: (a, b) is one group, as [[a, b]] is."""
-    if not key.endswith("_field") or not isinstance(value, list | tuple):
+    if not str(key).endswith("_field") or not isinstance(value, list | tuple):
         return value
     fields = [value] if isinstance(value, tuple) else value
     return [list(each) if isinstance(each, tuple) else each for each in fields]

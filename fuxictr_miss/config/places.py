@@ -10,7 +10,7 @@ from typing import Any
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import matching_files
 
-_SPLITS = ("train_data", "valid_data", "test_data", "vocab_data")
+_READ = ("train_data", "valid_data", "test_data", "vocab_data")
 _OF_A_FEATURE = "pretrained_emb"
 _LEVELS = 3  # the config's folder, FuxiCTR's model folder around it, and that of FuxiCTR's demo
 
@@ -57,7 +57,10 @@ def _moved(params: Mapping[str, Any], start: Path) -> dict[str, Any]:
     def moved(path: Any) -> Any:
         return os.path.normpath(start / path) if _exists(start, path) else path
 
-    new = {**params, **{key: moved(params[key]) for key in _SPLITS if key in params}}
+    new = {**params, **{key: moved(params[key]) for key in _READ if key in params}}
+    file, colon, kind = str(params.get("feature_processor")).rpartition(":")
+    if colon:
+        new["feature_processor"] = f"{moved(file)}:{kind}"
     if isinstance(params.get("data_root"), str):  # may be written first by us
         new["data_root"] = os.path.normpath(start / params["data_root"])
     if isinstance(params.get("feature_cols"), list):

@@ -31,6 +31,7 @@ from fuxictr_miss.data.pretrained import (
     pretrained_files,
     written_name,
 )
+from fuxictr_miss.data.processors import check_functions, own_processor, source_of
 from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
@@ -52,6 +53,7 @@ _SETTINGS = (
     "group_id",
 )
 _ROWS_AT_ONCE = 50_000
+_PART = "_part_of_the_split"
 
 
 class _Inputs(NamedTuple):
@@ -63,6 +65,8 @@ class _Inputs(NamedTuple):
     splits: dict[str, list[str]]
     items: list[str]  # of vocab_data
     pretrained: dict[str, str]  # of a feature, its file
+    processor: type[FeatureProcessor]  # the user's, or FuxiCTR's
+    sizes: dict[str, float]  # of splits that are taken from the training rows
 
     def files(self) -> set[str]:
         splits = {file for files in self.splits.values() for file in files}
@@ -71,7 +75,11 @@ class _Inputs(NamedTuple):
     def written(self) -> list[str]:
         """The names of the files to write."""
         vectors = [written_name(*each) for each in self.pretrained.items()]
-        return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.splits), *vectors]
+        return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.names), *vectors]
+
+    @property
+    def names(self) -> list[str]:
+        return [split for split in SPLITS if split in self.splits or split in self.sizes]
 
 
 def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, str | None]:
@@ -140,7 +148,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
                 folder.clear(building)
             for split in SPLITS:
                 discard_mapped(home / f"{split}.parquet")
-    files = {split: str(final / f"{split}.parquet") for split in inputs.splits}
+    files = {split: str(final / f"{split}.parquet") for split in inputs.names}
     return files["train"], files.get("valid"), files.get("test")
 
 
@@ -164,7 +172,10 @@ def _inputs(config: Config) -> _Inputs:
         if column["name"] in pretrained:
             check_pretrained(column, config.params.get("embedding_dim"))
     binary = [is_binary(config.params, place) for place in range(len(labels))]
-    return _Inputs(columns, labels, binary, splits, items, pretrained)
+    processor = own_processor(config.feature_processor)
+    check_functions(columns, processor)
+    sizes = {split: size for split in SPLITS[1:] if (size := getattr(config, f"{split}_size"))}
+    return _Inputs(columns, labels, binary, splits, items, pretrained, processor, sizes)
 
 
 def _source_files(config: Config, split: str, path: str, ending: str) -> list[str]:
@@ -195,15 +206,19 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     """Every row of every input, checked; nothing is written."""
     columns = [dict(column) for column in inputs.columns]
     options = {**config.params, "feature_cols": columns, "label_col": inputs.labels}
-    processor = Processor(**options)
-    splits, rows = {}, 0
+    processor = Processor.of(inputs.processor)(**options)
+    frames, counts = {}, {}
     for split, files in inputs.splits.items():
         tables = [_open(config, inputs, file) for file in files]
-        count = sum(check(tables))
-        if not count:
+        counts[split] = sum(check(tables))
+        if not counts[split]:
             raise InputError(f"The {split} split holds no rows: {', '.join(files)}.")
-        rows += count
-        frame = processor.preprocess(pl.concat([table.frame for table in tables]))
+        frames[split] = pl.concat([table.frame for table in tables])
+    if inputs.sizes:
+        frames |= _divided(frames["train"], counts["train"], inputs.sizes, config.split_type)
+    splits = {}
+    for split in inputs.names:
+        frame = _preprocessed(processor, frames[split], inputs.processor.__name__)
         splits[split] = check_computed(f"the {split} split", frame, columns)
     for column in columns:
         if column["type"] == "sequence" and not column.get("max_len"):
@@ -216,7 +231,49 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     what = f"The splits of {config.dataset_id} cannot be read"
     with explained(pl.exceptions.PolarsError, what, "write their files again"):
         processor.count(fitted_on, everything, config.min_categr_count)
-    return _Raw(processor, splits, fitted_on, rows)
+    return _Raw(processor, splits, fitted_on, sum(counts.values()))
+
+
+def _divided(
+    frame: pl.LazyFrame, rows: int, sizes: Mapping[str, float], split_type: str
+) -> dict[str, pl.LazyFrame]:
+    """Take validation and test rows from the training rows as FuxiCTR means to.
+
+    It takes the test rows first, from the end of the file or of a random order, which does not
+    depend on `seed`: runs with several seeds share their data.
+    """
+    part = np.zeros(rows, np.uint8)  # the place of a row's split in SPLITS
+    order = np.arange(rows)
+    if split_type == "random":
+        np.random.RandomState(0).shuffle(order)
+    left = rows
+    for place in (2, 1):
+        size = sizes.get(SPLITS[place], 0)
+        count = int(rows * size) if size < 1 else int(size)
+        if size and not 0 < count < left:
+            raise InputError(
+                f"{SPLITS[place]}_size {size} is {count} of {left} training rows: give every split "
+                "at least one."
+            )
+        part[order[left - count : left]] = place
+        left -= count
+    numbered = pl.concat([frame, pl.LazyFrame({_PART: part})], how="horizontal")
+    return {
+        split: numbered.filter(pl.col(_PART) == place).drop(_PART)
+        for place, split in enumerate(SPLITS)
+        if split == "train" or split in sizes
+    }
+
+
+def _preprocessed(processor: Processor, frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    try:
+        return processor.preprocess(frame)
+    except Exception as error:  # a user's function may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"A preprocess function of {name} fails ({reason}): in FuxiCTR 2.3 it takes the name "
+            "of a column and returns a polars expression."
+        ) from error
 
 
 def _open(config: Config, inputs: _Inputs, file: str) -> Table:
@@ -339,6 +396,10 @@ def _stamp(config: Config, inputs: _Inputs, known: Mapping[str, Any]) -> dict[st
     sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
     settings: dict[str, Any] = {key: config.params.get(key) for key in _SETTINGS}
     settings["binary"] = inputs.binary
+    if inputs.sizes:
+        settings["divided"] = [inputs.sizes, config.split_type]
+    if config.feature_processor:
+        settings["processor"] = [config.feature_processor, file_digest(source_of(inputs.processor))]
     return {
         "encoder": _ENCODER,
         "fuxictr": fuxictr_version,

@@ -71,7 +71,7 @@ def opened(path: str) -> Iterator[ColumnFile]:
     then = "write the data again" if ending in ENDINGS else f"name a file in {', '.join(ENDINGS)}"
     with explained(_UNREADABLE, f"{path} cannot be read as {ending}", then):
         if ending == "npz":
-            with np.load(path) as arrays, zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(path) as archive, np.load(path) as arrays:
                 yield _Arrays(path, arrays, {n: _npz_form(archive, n) for n in arrays.files})
         elif ending == "h5":
             with h5py.File(path, "r") as file:

@@ -100,7 +100,6 @@ def _checked(column: dict[str, Any]) -> dict[str, Any]:
             f"Feature {name!r}: category_processor does not run in FuxiCTR 2.3.10; put the buckets "
             "into the data and remove the key."
         )
-    _check_preprocess(column)
     if column.get("min_categr_count") is not None:
         _check_whole(column, "min_categr_count", least=1)
     return column
@@ -112,15 +111,6 @@ def _dtype(column: Mapping[str, Any], who: str) -> str:
     if name not in _DTYPES and column.get("type") != "embedding":
         raise InputError(f"{who} must have dtype {', '.join(_DTYPES)}; got {dtype!r}.")
     return str(name)
-
-
-def _check_preprocess(column: Mapping[str, Any]) -> None:
-    function = str(column.get("preprocess") or "copy_from").partition("(")[0]
-    if function != "copy_from":
-        raise InputError(
-            f"Feature {column['name']!r}: FuxiCTR's processor has no preprocess function "
-            f"{function!r}, only copy_from(COLUMN); put the column into the data."
-        )
 
 
 def _check_name(name: str) -> None:
