@@ -60,7 +60,7 @@ def test_data_is_found_from_the_folder_of_the_model(tmp_path, start):
 def test_the_working_folder_comes_first(tmp_path, start):
     data = {**DATA, "train_data": "../../own/train.csv"}
     put(tmp_path / "some" / "own")
-    (tmp_path / "x" / "own").mkdir(parents=True)
+    put(tmp_path / "x" / "own")
     assert load_config(str(zoo(tmp_path / "x", data)), "DIN_test").params.items() >= data.items()
 
 
@@ -79,7 +79,7 @@ def test_a_config_may_lie_in_the_starting_folder_or_one_or_two_below(tmp_path, s
 def test_two_places_that_both_have_the_data_are_named(tmp_path, start):
     config = zoo(tmp_path)
     put(tmp_path / "zoo" / "data" / "tiny")
-    with pytest.raises(InputError, match=r"data of tiny is in .*zoo/DIN and in .*zoo/DIN/config"):
+    with pytest.raises(InputError, match=r"data of tiny is in .*zoo/DIN/config and in .*zoo/DIN:"):
         load_config(str(config), "DIN_test")
 
 
