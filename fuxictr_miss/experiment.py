@@ -202,6 +202,7 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
             memory_budget_gb=config.memory_budget_gb,
             device=model.device,
             arrange=arrange,
+            mapped_file=str(config.file(f".{split}.columns")) if used_as_it_is else None,
         )
         if used_as_it_is:
             check_encoded(loaders[split].columns, adapted.feature_map, params, path)

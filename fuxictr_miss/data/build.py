@@ -119,7 +119,12 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
     final = encoded_folder(config)
     if is_encoded(config):
         splits = encoded_splits(config)
-        log.info("%s is used as it is: data that this program did not encode.", final)
+        log.info("%s is used as it is: this program did not encode it.", final)
+        if config.feature_cols and splits["train"] != config.train_data:
+            log.warning(
+                "%s is not read, as %s is encoded already: set another dataset_id to encode it.",
+                config.train_data, final,
+            )  # fmt: skip
         return splits["train"], splits.get("valid"), splits.get("test")
     inputs = _inputs(config)
     home = final.resolve()  # a linked folder is built where it is

@@ -43,6 +43,7 @@ class TensorDataLoader:
         device: where batches are wanted. The columns move there if they take up at most half of
             its free memory, else batches do, one at a time. The group id stays on the CPU, where
             FuxiCTR's `evaluate` reads it.
+        mapped_file: where a larger split is kept on disk; None: beside its file.
         arrange: replaces sequences in a dict of columns, row by row, as `Adapted.pad`.
 
     Raises:
@@ -76,6 +77,7 @@ class TensorDataLoader:
         memory_budget_gb: float | None = None,
         device: torch.device | str = "cpu",
         arrange: Callable[[dict[str, Tensor]], None] | None = None,
+        mapped_file: str | None = None,
         **_: Any,
     ) -> None:
         seed = seed or 0
@@ -87,7 +89,7 @@ class TensorDataLoader:
         if not files:
             raise InputError(f"No file of encoded data at {data_path}. Build the data set first.")
         names = [*feature_map.features, *feature_map.labels]
-        self.columns, mapped = open_columns(files, names, memory_budget_gb)
+        self.columns, mapped = open_columns(files, names, memory_budget_gb, mapped_file)
         self._sequences: dict[int, list[str]] = {}  # by their length, L
         for name, spec in feature_map.features.items():
             if spec["type"] == "sequence":

@@ -27,7 +27,10 @@ _ALIGNMENT = 64  # bytes
 
 
 def open_columns(
-    files: list[str], names: list[str], budget_gb: float | None = None
+    files: list[str],
+    names: list[str],
+    budget_gb: float | None = None,
+    mapped: str | Path | None = None,
 ) -> tuple[dict[str, Tensor], bool]:
     """Columns of encoded files, whose rows follow each other.
 
@@ -38,6 +41,7 @@ def open_columns(
         files: parquet, npz or h5, as `build_dataset` or FuxiCTR wrote them.
         names: of the columns.
         budget_gb: for the decoded columns, in 10^9 bytes; None: half of the available memory.
+        mapped: the file to map, ending in .columns; None: beside the first of the files.
 
     Returns:
         {name: (rows,) or (rows, L)}, and whether they are mapped: writing to a mapped tensor ends
@@ -53,7 +57,7 @@ def open_columns(
     budget = _available_memory() / 2 if budget_gb is None else budget_gb * _GB
     if size <= budget:
         return {name: _read(files, name, form) for name, form in forms.items()}, False
-    path = Path(files[0]).with_suffix(".columns")
+    path = Path(mapped or Path(files[0]).with_suffix(".columns"))
     if os.path.lexists(path) and not _starts_with(path, _FIRST_WORDS):
         raise InputError(
             f"{path} was not written by this program, which needs the name for mapped columns: "
@@ -64,8 +68,10 @@ def open_columns(
         "read from %s, mapped into memory.",
         files[0], size / _GB, budget / _GB, path,
     )  # fmt: skip
-    first_line = _first_line(files, forms)
+    first_line = _first_line(files, forms, path.parent)
     then = f"make its folder writable, or raise memory_budget_gb above {size / _GB:.2f}"
+    with explained(OSError, f"{path} cannot be written", then):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with (
         explained(OSError, f"{path} cannot be written", then),
         FileLock(path.with_name(f".{path.name}.lock")),  # one of several processes writes
@@ -132,9 +138,10 @@ def _map(path: Path, forms: dict[str, Form], start: int) -> dict[str, Tensor]:
     return columns
 
 
-def _first_line(files: list[str], forms: dict[str, Form]) -> bytes:
-    """What a mapped file is made from."""
-    sources = [[os.path.basename(f), os.stat(f).st_size, os.stat(f).st_mtime_ns] for f in files]
+def _first_line(files: list[str], forms: dict[str, Form], home: Path) -> bytes:
+    """What a mapped file in a folder is made from."""
+    seen = [(os.path.relpath(file, home), os.stat(file)) for file in files]
+    sources = [[name, status.st_size, status.st_mtime_ns] for name, status in seen]
     columns = {name: [dtype.str, shape] for name, (dtype, shape) in forms.items()}
     return _FIRST_WORDS + json.dumps([sources, columns]).encode() + b"\n"
 

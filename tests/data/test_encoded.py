@@ -78,6 +78,17 @@ def test_every_format_gives_the_digits_of_the_same_rows_and_nothing_is_written(
     assert content(home(foreign)) == before
 
 
+def test_a_split_that_is_mapped_is_kept_beside_the_checkpoint(foreign):
+    before = content(home(foreign))
+    given = {**foreign, "epochs": 1, "memory_budget_gb": 0.0}
+    assert experiment.run(given)["test_AUC"] == experiment.run({**foreign, "epochs": 1})["test_AUC"]
+    assert content(home(foreign)) == before
+    kept = sorted(Path(foreign["model_root"], "small").glob("*.columns"))
+    assert [file.name for file in kept] == [
+        f"DIN_small.{split}.columns" for split in ("test", "train", "valid")
+    ]
+
+
 def test_one_word_pretrains_on_foreign_data(foreign):
     result = experiment.run({
         **foreign, "model": "DIN_MISS", "ssl_recipe": "recommended", "ssl_pretrain_epochs": 1,
@@ -103,12 +114,13 @@ def test_fuxictr_leaves_the_ending_of_npz_away(foreign):
     assert build_dataset(config)[0] == f"{config['train_data']}.npz"
 
 
-def test_raw_data_leads_to_what_fuxictr_encoded_of_it(params, foreign, splits):
+def test_raw_data_leads_to_what_fuxictr_encoded_of_it(params, foreign, splits, caplog):
     raw = {**params, **{f"{s}_data": str(splits / f"{s}.parquet") for s in ("train", "valid")}}
     before = content(home(params))
     paths = build_dataset({**raw, "test_data": None})
     assert paths == (*(str(home(params) / f"{s}.parquet") for s in ("train", "valid")), None)
     assert content(home(params)) == before
+    assert f"{raw['train_data']} is not read, as {home(params)} is encoded already" in caplog.text
 
 
 def test_raw_data_beside_a_feature_map_of_other_columns_is_refused(params, foreign):
