@@ -271,6 +271,8 @@ def _divided(
 
 
 def _preprocessed(processor: Processor, frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    columns = processor.feature_cols
+    processor.feature_cols = [{**each, **each.get("declared", {})} for each in columns]
     try:
         return processor.preprocess(frame)
     except Exception as error:  # a user's function may raise anything
@@ -279,6 +281,8 @@ def _preprocessed(processor: Processor, frame: pl.LazyFrame, name: str) -> pl.La
             f"A preprocess function of {name} fails ({reason}): in FuxiCTR 2.3 it takes the name "
             "of a column and returns a polars expression."
         ) from error
+    finally:
+        processor.feature_cols = columns
 
 
 def _open(config: Config, inputs: _Inputs, file: str) -> Table:

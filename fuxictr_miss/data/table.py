@@ -252,7 +252,7 @@ def _with_kind(labels: list[dict[str, Any]], binary: list[bool]) -> list[dict[st
 
 def _declared(column: Mapping[str, Any]) -> pl.Expr:
     types = {"int": pl.Int64, "float": pl.Float64}
-    return pl.col(column["name"]).cast(types.get(column["dtype"], pl.String))
+    return pl.col(column["name"]).cast(types.get(column["declared"]["dtype"], pl.String))
 
 
 def _typed(

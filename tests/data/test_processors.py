@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 from fuxictr.preprocess import FeatureProcessor
 
+from fuxictr_miss.config import Config
 from fuxictr_miss.data import build_dataset
 from fuxictr_miss.data.processors import own_processor
 from fuxictr_miss.errors import InputError
@@ -142,3 +144,58 @@ def test_a_class_may_be_of_a_module():
     name = "fuxictr.datasets.avazu.CustomizedFeatureProcessor"
     assert hasattr(own_processor(name), "convert_weekend")
     assert own_processor(None) is FeatureProcessor
+
+
+CRITEO = {
+    "label_col": {"name": "Label", "dtype": "float"},
+    "feature_cols": [
+        {"name": ["I1", "I2"], "active": True, "dtype": "float", "type": "categorical",
+         "na_value": 0, "preprocess": "convert_to_bucket"},
+        {"name": "C1", "active": True, "dtype": "str", "type": "categorical", "na_value": ""},
+    ],
+    "feature_processor": "fuxictr.datasets.criteo.CustomizedFeatureProcessor",
+}  # fmt: skip
+AVAZU = {
+    "label_col": {"name": "click", "dtype": "float"},
+    "feature_cols": [
+        {"name": "hour", "active": True, "dtype": "str", "type": "categorical",
+         "preprocess": "convert_hour"},
+        *({"name": name, "active": True, "dtype": "str", "type": "categorical",
+           "preprocess": f"convert_{name}"} for name in ("weekday", "weekend")),
+    ],
+    "feature_processor": "fuxictr.datasets.avazu.CustomizedFeatureProcessor",
+}  # fmt: skip
+
+
+def log_of(name: str) -> str:
+    draw = random.Random(5)
+    numbers = ["", "0", "1", "2", "3", "7", "50", "-1", "12345"]
+    lines = ["Label,I1,I2,C1" if name == "criteo" else "click,hour"]
+    for _ in range(300):
+        values = [draw.choice(numbers), draw.choice(numbers), draw.choice("ab")]
+        if name == "avazu":
+            values = [f"1410{draw.randint(10, 30)}{draw.randint(0, 23):02}"]
+        lines.append(",".join(["01"[draw.random() < 0.5], *values]))
+    return "\n".join([*lines, ""])
+
+
+@pytest.mark.parametrize(("name", "entry"), [("criteo", CRITEO), ("avazu", AVAZU)])
+def test_the_configs_of_bars_part_the_rows_as_fuxictrs_own_processor_does(tmp_path, name, entry):
+    file = tmp_path / "train.csv"
+    file.write_text(log_of(name))
+    params = Config.of({
+        "dataset_id": name, "data_root": str(tmp_path / "encoded"), "data_format": "csv",
+        "train_data": str(file), "min_categr_count": 10, **entry,
+    }).params  # fmt: skip
+    ours = pl.read_parquet(build_dataset(params)[0])
+    (tmp_path / "theirs" / name).mkdir(parents=True)
+    theirs = own_processor(entry["feature_processor"])(
+        **{**params, "data_root": str(tmp_path / "theirs")}
+    )
+    rows = theirs.preprocess(theirs.read_data(str(file)))
+    theirs.fit(rows, rows, min_categr_count=10)
+    encoded = theirs.transform({c.name: c.to_numpy() for c in rows.collect()})
+    for feature in theirs.feature_map.features:
+        pairs = set(zip(ours[feature].to_list(), list(encoded[feature]), strict=True))
+        assert len(pairs) == len(set(ours[feature])) == len(set(encoded[feature])), feature
+        assert {pair for pair in pairs if 0 in pair} <= {(0, 0)}
