@@ -99,7 +99,8 @@ def _checked(column: dict[str, Any]) -> dict[str, Any]:
             f"Feature {name!r}: category_processor does not run in FuxiCTR 2.3.10; put the buckets "
             "into the data and remove the key."
         )
-    _check_preprocess(column)
+    if column.get("preprocess"):  # its function expects what the config declares
+        column["declared"] = {key: column[key] for key in ("dtype", "fill_na") if key in column}
     if column.get("min_categr_count") is not None:
         _check_whole(column, "min_categr_count", least=1)
     return column
@@ -111,15 +112,6 @@ def _dtype(column: Mapping[str, Any], who: str) -> str:
     if name not in _DTYPES and column.get("type") != "embedding":
         raise InputError(f"{who} must have dtype {', '.join(_DTYPES)}; got {dtype!r}.")
     return str(name)
-
-
-def _check_preprocess(column: Mapping[str, Any]) -> None:
-    function = str(column.get("preprocess") or "copy_from").partition("(")[0]
-    if function != "copy_from":
-        raise InputError(
-            f"Feature {column['name']!r}: FuxiCTR's processor has no preprocess function "
-            f"{function!r}, only copy_from(COLUMN); put the column into the data."
-        )
 
 
 def _check_numeric(column: Mapping[str, Any]) -> None:
@@ -214,7 +206,9 @@ def _one_type_a_table(columns: list[dict[str, Any]]) -> None:
         elif column["type"] in IDS and first(column["name"]) in text:
             column["dtype"] = "str"
             if "fill_na" in column:
-                column["fill_na"] = str(column["fill_na"])
+                fill = column["fill_na"]
+                whole = isinstance(fill, float) and fill.is_integer()
+                column["fill_na"] = str(int(fill) if whole else fill)
         fill = column.get("fill_na", 0)
         if column["type"] in IDS and column["dtype"] == "int" and not isinstance(fill, int):
             raise InputError(f"Feature {column['name']!r}: fill_na must be an int; got {fill!r}.")
