@@ -241,6 +241,24 @@ def _without_time(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+def test_a_resumed_pretraining_knows_its_best_weights(params, monkeypatch):
+    changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 3}
+    monkeypatch.setattr(Pretraining, "_held_out_loss", lambda self: next(losses))
+    ends, save = [], run.Run._save
+    for kill in (False, True):
+        losses = iter([1.0, 2.0, 3.0])  # the first epoch is the best
+        model, loaders = build(params, **changes)
+        if kill:
+            with monkeypatch.context() as patch:
+                patch.setattr(run.Run, "_save", lambda self: save(self) or 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    fit(model, loaders, epochs=1)
+            model, loaders = build(params, **changes)
+        fit(model, loaders, epochs=1, resume=kill)
+        ends.append(model.state_dict())
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_early_stopping_waits_for_patience_epochs_also_across_a_resume(params, monkeypatch, killed):
     metrics = iter([0.6, 0.5, 0.5, 0.5])
@@ -254,10 +272,10 @@ def test_early_stopping_waits_for_patience_epochs_also_across_a_resume(params, m
     if killed:
         save = run.Run._save
         with monkeypatch.context() as patch:
-            patch.setattr(run.Run, "_save", lambda self: save(self) if self.epoch == 1 else 1 / 0)
+            patch.setattr(run.Run, "_save", lambda self: save(self) if self.epoch else 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 fit(model, loaders, epochs=9)
-        metrics = iter([0.5, 0.5, 0.5])
+        metrics = iter([0.5, 0.5])
         model, loaders = build(settings)
     rows = fit(model, loaders, epochs=9, resume=killed)
     assert [row["AUC"] for row in rows] == [0.6, 0.5, 0.5]
@@ -447,6 +465,20 @@ def test_each_behavior_has_a_method_of_its_own_and_the_losses_are_their_mean(par
 
 
 # ----------------------------------------------------------------- files of a run
+
+
+def test_after_a_validation_inside_an_epoch_the_training_goes_on_with_dropout(params, monkeypatch):
+    model, loaders = build(params, eval_steps=5, early_stop_patience=9)
+    modes, step = [], FuxiCTRLoop.step
+
+    def spy(self: Any, *arguments: Any) -> torch.Tensor:
+        modes.append(self.model.training)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(FuxiCTRLoop, "step", spy)
+    fit(model, loaders, epochs=1)
+    assert modes == [True] * len(loaders["train"])
+    assert len(modes) > 5
 
 
 def test_eval_steps_beyond_the_run_still_validate_at_its_end(params):
