@@ -69,6 +69,7 @@ def test_users_that_are_held_out_are_trained_on_under_no_prefix(params, sampling
     )
     pl.concat([frame, shorter]).write_parquet(tmp_path / "train.parquet")
     params = {**params, "train_data": str(tmp_path / "train.parquet")}
+    monkeypatch.setattr(pretraining, "MIN_DRAWS", 300)
     model, loaders = build(params, ssl_pretrain_sampling=sampling)
     phase = pretraining_of(model, loaders)
     losses, seen = type(model._self_supervision).losses, []
@@ -78,7 +79,6 @@ def test_users_that_are_held_out_are_trained_on_under_no_prefix(params, sampling
         return losses(self, model, inputs)
 
     monkeypatch.setattr(type(model._self_supervision), "losses", spy)
-    monkeypatch.setattr(pretraining, "MIN_DRAWS", 300)
     monkeypatch.setattr(phase, "_held_out_loss", lambda: 1.0)
     with phase.loop.during_fit(10.0):
         for epoch in range(3):
