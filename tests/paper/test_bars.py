@@ -134,6 +134,15 @@ def test_our_own_classes_take_a_step_with_the_published_hyper_parameters(place, 
         assert torch.isfinite(built.train_step(next(iter(loaders["train"]))))
 
 
+def test_a_closed_form_of_pretrained_vectors_is_refused_in_one_sentence(place):
+    name = f"microvideo1.7m_x1{SAMPLE}"
+    config = load_config(CONFIG, "DIN_microvideo1.7m_x1", name).replace({"model": "DIN_PPMI"}, "")
+    with pytest.raises(InputError, match="clicked_items is embedded by pretrained vectors: leave"):
+        experiment.run(config)
+    alone = config.replace({"ssl_sequences": ["clicked_categories"]}, "")
+    assert 0 < experiment.run(alone)["test_AUC"] < 1
+
+
 def test_a_failed_run_is_a_footnote(place):
     suite = Suite("config/bars", DATASETS[:1], ("DIN",), 1, sample=True)
     results, (job, _) = Results("results"), suite.experiments()
@@ -178,8 +187,10 @@ def test_a_plan_needs_no_data(place, capsys):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_fuxictrs_classes_run_on_every_sample(place, dataset, monkeypatch, capsys):
     monkeypatch.setattr("fuxictr_miss.paper.run.run_all", in_this_process)
-    command("--sample", "--seeds", "1", "--dataset", dataset, "--zoo", str(ZOO))
-    assert "24 experiments: 24 ok." in capsys.readouterr().out
+    models = ["DIN", *(f"{backbone}_MISS" for backbone in BACKBONES)]
+    asked = ["--sample", "--seeds", "1", "--dataset", dataset, "--zoo", str(ZOO)]
+    command(*asked, "--model", *models)
+    assert "14 experiments: 14 ok." in capsys.readouterr().out
     page = (place / "results" / "bars_sample.md").read_text()
     assert f"Classes of {ZOO}." in page
     assert "–" not in page
