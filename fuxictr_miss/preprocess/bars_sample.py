@@ -65,7 +65,7 @@ class World:
         """(n, DIM) of items given by their numbers."""
         of_interest = np.random.default_rng(0).standard_normal((INTERESTS, DIM))
         noise = self.rng.standard_normal((len(item), DIM))
-        return (of_interest[self.interest[item]] + noise).astype(np.float32)
+        return ((of_interest[self.interest[item]] + noise) / DIM**0.5).astype(np.float32)
 
 
 def _joined(values: list[object]) -> str:
