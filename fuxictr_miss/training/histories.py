@@ -42,8 +42,9 @@ class Histories:
         different, place = users.unique(return_inverse=True)  # ids of a meta column may be large
         longest = length.new_zeros(len(different)).scatter_reduce(0, place, length, "amax")
         kept = (length > 0) & ((length == longest[place]) | (users == unknown))
-        distinct = torch.cat([users[kept, None], rows[kept]], dim=1).unique(dim=0)  # sorted by user
-        self.ids, self.rows = distinct[:, 0], distinct[:, 1:]
+        owned = torch.cat([place[kept, None].int(), rows[kept]], dim=1)  # int64 is twice the memory
+        distinct = owned.unique(dim=0)  # sorted by user
+        self.ids, self.rows = different[distinct[:, 0].long()], distinct[:, 1:]
         new = self.ids.diff(prepend=self.ids[:1] - 1) != 0
         self.first = (new | (self.ids == unknown)).nonzero().squeeze(1)  # (users,) row of each user
         self.count = self.first.diff(append=torch.tensor([len(self.ids)]))  # (users,) their rows
