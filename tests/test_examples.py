@@ -59,6 +59,19 @@ def test_examples_run_and_miss_gains(script, tmp_path):
 
 
 @pytest.mark.trained_number
+def test_the_behavior_that_carries_the_signal_is_learned_beside_one_that_does_not(tmp_path):
+    printed = run("two_behaviors.py", tmp_path)
+    plain, both, clicks, seen, zipped = (
+        float(a) for a in re.findall(r"test AUC ([\d.]+)", printed)
+    )
+    assert both > plain + 0.2
+    assert both > clicks - 0.12
+    assert max(plain, seen) < 0.6  # there is nothing to learn from what was seen
+    assert zipped < both - 0.1  # a click and what was seen at its place are no pair of attributes
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.trained_number
 def test_own_log_gains_and_keeps_everything_in_the_folder_that_is_named(tmp_path):
     plain, with_miss = aucs(run("own_log.py", tmp_path, "mine"))
     assert with_miss > plain + 0.1

@@ -11,6 +11,8 @@ SOURCES = {
     "amazon": "Amazon product data of 2014: demo, amazonbeauty, amazoncds, amazonbooks",
     "alipay": "the Alipay log of the IJCAI-16 contest",
     "interactions": "your own log, CSV or Parquet; also without this word",
+    "bars": "the four sequence data sets of FuxiCTR's benchmark",
+    "bars_sample": "made-up rows in their form (then: bars --sample --dataset NAME)",
 }
 HELP = "\n".join(
     [

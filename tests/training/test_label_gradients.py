@@ -6,12 +6,13 @@ import copy
 import logging
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
 
 from fuxictr_miss import experiment
-from fuxictr_miss.training import fit, run
+from fuxictr_miss.training import fit, labels, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.labels import Labels, Thaw
 from fuxictr_miss.training.pretraining import Pretraining
@@ -54,9 +55,27 @@ def in_float64(model: Any, batch: dict[str, Tensor]) -> tuple[Any, dict[str, Ten
     return model, {k: c.double() if c.is_floating_point() else c for k, c in batch.items()}
 
 
-@pytest.mark.parametrize("backbone", ["DIN", "PNN", "DeepFM"])
+LINEAR, POOLING = "nn.Linear(4, 4, bias=False)", "layers.MaskedAveragePooling()"
+ENCODERS: dict[str, Any] = {
+    "tables alone": None,
+    "projected": [LINEAR, "nn.Tanh()", "nn.Linear(4, 4)"],
+    "pooled, projected": [POOLING, LINEAR],
+}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "encoder"),
+    [("DIN", "tables alone"), ("PNN", "tables alone"), ("DeepFM", "tables alone"),
+     ("DIN", "projected"), ("PNN", "pooled, projected")],
+)  # fmt: skip
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(params, backbone, share):
+def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(
+    params, backbone, encoder, share
+):
+    """Also of the weights of a projection behind them."""
+    if ENCODERS[encoder] is not None:
+        specs = [{"name": "item_history", "feature_encoder": ENCODERS[encoder]}]
+        params.update(feature_specs=specs, embedding_regularizer=0)
     found = []
     for each in (1.0, share):
         model, loaders = build(params, model=f"{backbone}_MISS", ssl_label_gradient=each)
@@ -66,6 +85,7 @@ def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(params, back
     own = {id(p) for p in model._self_supervision.table_parameters(model)}
     names = [name for name, p in model.named_parameters() if id(p) in own]
     assert len(names) >= 2
+    assert any("feature_encoders" in name for name in names) == (encoder != "tables alone")
     for name, full in label.items():
         factor = share if name in names else 1.0
         assert torch.allclose(scaled_label[name], factor * full, rtol=1e-10, atol=1e-14)
@@ -92,6 +112,27 @@ def test_no_hook_outlives_a_step(params):
     before = [len(module._forward_hooks) for module in model.modules()]
     model.forward(next(iter(loaders["train"])))
     assert [len(module._forward_hooks) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("key", ["ssl_label_gradient", "ssl_other_gradient"])
+def test_only_tables_and_what_the_contrastive_loss_trains_are_ever_frozen(params, key):
+    """The projection of a feature that no history shares, and numeric weights, need labels."""
+    price = {"name": "price", "active": True, "dtype": "float", "type": "numeric"}
+    for split in ("train", "valid", "test"):
+        frame = pl.read_parquet(params[f"{split}_data"]).with_columns(price=pl.lit(1.5))
+        params[f"{split}_data"] = f"{params['data_root']}_{split}.parquet"
+        frame.write_parquet(params[f"{split}_data"])
+    columns = [*params["feature_cols"], price]
+    specs = [{"name": n, "feature_encoder": [LINEAR]} for n in ("user_id", "item_history")]
+    model, _ = build(params, feature_cols=columns, feature_specs=specs)
+    own, other = {"ssl_label_gradient": (0.0, 1.0), "ssl_other_gradient": (1.0, 0.0)}[key]
+    labels.set_table_rates(model, own, other)
+    frozen = {id(p) for p in model.parameters() if not p.requires_grad}
+    layer = model.embedding_layer
+    expected = tables(model, OTHER)
+    if key == "ssl_label_gradient":
+        expected = [*tables(model, OWN), layer.feature_encoders["item_history"][0].weight]
+    assert frozen == {id(p) for p in expected}
 
 
 @pytest.mark.parametrize("strategy", ["joint", "pretrain"])
