@@ -31,9 +31,9 @@ _INSTEAD = {
 }
 # Keys that the encoded data depends on.
 _OF_THE_DATA = frozenset((
-    "data_format", "feature_cols", "group_id", "label_col", "min_categr_count", "num_buckets",
-    "sep", "split_type", "test_data", "test_size", "train_data", "valid_data", "valid_size",
-    "vocab_data", "vocab_scope",
+    "data_format", "feature_cols", "feature_processor", "group_id", "label_col",
+    "min_categr_count", "num_buckets", "sep", "split_type", "test_data", "test_size", "train_data",
+    "valid_data", "valid_size", "vocab_data", "vocab_scope",
 ))  # fmt: skip
 
 
