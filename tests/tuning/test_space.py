@@ -158,3 +158,11 @@ def test_every_shipped_space_is_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     space = read_space(path)
     assert space.trial(1, next(space.combinations())).name.startswith(space.expid)
+
+
+def test_the_space_of_the_documentation_is_valid(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    values = read_space(tmp_path / "space.yaml").values
+    assert list(values) == ["net_dropout", "dnn_hidden_units", "ssl_temperature", "miss_max_width"]
