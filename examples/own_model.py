@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.torch_utils import seed_everything
 from made_up_log import parameters
 from mean_pool import MeanPool
@@ -30,13 +29,9 @@ def main(folder: Path) -> None:
     feature_map.load(str(Path(train).parent / "feature_map.json"), params)
     for model_class in (MeanPool, fm.enhance(MeanPool)):  # the second is MeanPool_MISS
         seed_everything(params["seed"])
-        train_rows, valid_rows, test_rows = RankDataLoader(
-            feature_map,
-            train_data=train,
-            valid_data=valid,
-            test_data=test,
-            batch_size=params["batch_size"],
-            data_loader=fm.data.TensorDataLoader,
+        train_rows, valid_rows, test_rows = (
+            fm.data.TensorDataLoader(feature_map, path, split, params["batch_size"], shuffle=True)
+            for split, path in (("train", train), ("valid", valid), ("test", test))
         )
         # The ssl_ and miss_ keys in `params` say how it is trained; the plain class ignores them.
         model = model_class(feature_map, **params, model_id=model_class.__name__)

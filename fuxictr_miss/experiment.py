@@ -28,6 +28,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
+from fuxictr_miss.data.column_files import column_files
+from fuxictr_miss.data.encoded import FEATURE_MAP, check_encoded, encoded_folder, is_encoded
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
@@ -37,6 +39,7 @@ from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 from fuxictr_miss.logs import set_logger
+from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
@@ -158,12 +161,20 @@ def build(
     torch.set_num_threads(config.num_threads)
     check_method_keys(params)
     model_class = get_model(config.model, config.model_zoo_path)
-    for sentence in config.misspelled_keys(_arguments(model_class)):
+    arguments = _arguments(model_class)
+    for sentence in config.misspelled_keys(arguments):
         log.warning(sentence)
+    of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
+    if unread := config.unread_keys(arguments, of_methods):
+        log.info("%s does not read %s.", config.model, ", ".join(unread))
     paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
-    folder = os.path.dirname(str(paths["train"]))
-    feature_map = FeatureMap(config.dataset_id, folder)
-    feature_map.load(os.path.join(folder, "feature_map.json"), params)
+    log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
+    used_as_it_is = is_encoded(config)
+    folder = encoded_folder(config)
+    feature_map = FeatureMap(config.dataset_id, str(folder))
+    feature_map.load(str(folder / FEATURE_MAP), params)
+    if used_as_it_is:  # its files may be anywhere
+        feature_map.files = {split: column_files(path) for split, path in paths.items() if path}
     adapted = adapt(model_class, feature_map, params)
     seed_everything(config.seed)
     kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
@@ -197,7 +208,10 @@ def build(
             memory_budget_gb=config.memory_budget_gb,
             device=model.device,
             arrange=arrange,
+            mapped_file=str(config.file(f".{split}.columns")) if used_as_it_is else None,
         )
+        if used_as_it_is:
+            check_encoded(loaders[split].columns, adapted.feature_map, params, path)
         if split != "train":
             check_defined(model, loaders[split], config.metrics)
     with _as_input_error(config.model), torch.no_grad():

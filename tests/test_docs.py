@@ -15,7 +15,15 @@ from fuxictr_miss.methods.base import get_method
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = ("docs", "examples", "benchmarks", "data_preprocess", "results", "model_zoo/*")
+FOLDERS = (
+    "docs",
+    "examples",
+    "benchmarks",
+    "data_preprocess",
+    "results",
+    "model_zoo/*",
+    "examples/fuxictr_zoo/*",
+)
 PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in ROOT.glob(f"{f}/*.md"))])
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 SHIPPED = ("CL4SRec", "IRSSL", "MISS", "PPMI", "Rule", "S3Rec")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -17,6 +18,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
+from fuxictr_miss.fuxictr_fixes.feature_processor import FROM_PACKAGE
 
 CATEGORICAL = {"active": True, "dtype": "str", "type": "categorical"}
 
@@ -72,8 +74,9 @@ def started_by_fuxictr(folder: Path, tokens: list[str], file: Path) -> list[list
     feature_map = FeatureMap("theirs", str(folder / "theirs"))
     feature_map.load(str(folder / "theirs" / "feature_map.json"), {"embedding_dim": 4})
     layer = FeatureEmbedding(feature_map, 4, required_feature_columns=["item"])
-    ids = processor.transform({"item": tokens})["item"]
-    return layer({"item": torch.tensor(ids)}, flatten_emb=True).tolist()
+    rows = {"item": tokens}
+    ids = processor.transform(rows if FROM_PACKAGE else pd.DataFrame(rows))["item"]
+    return layer({"item": torch.tensor(list(ids))}, flatten_emb=True).tolist()
 
 
 def test_plain_fuxictr_starts_with_the_same_vectors_for_the_same_tokens(params, tmp_path):

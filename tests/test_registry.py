@@ -101,7 +101,7 @@ def test_a_zoo_that_is_not_there_is_named():
 
 
 def test_our_zoo_is_found_beside_another_and_the_other_stays(tmp_path):
-    """FuxiCTR's checkout and its wheel have a folder model_zoo without an __init__."""
+    """FuxiCTR's wheel has a folder model_zoo without an __init__."""
     (tmp_path / "model_zoo" / "DIN" / "src").mkdir(parents=True)
     code = f"""import pickle, sys
 import model_zoo
@@ -121,6 +121,32 @@ sys.stdout.buffer.write(pickle.dumps(classes))"""
     assert pickle.loads(done.stdout) == [
         fm.get_model(name) for name in ("DIN", "DIN_MISS", "DIN_MISS")
     ]
+
+
+@pytest.mark.parametrize("with_checkout", [False, True])
+def test_fuxictrs_scripts_get_classes_from_our_zoo_and_theirs_if_a_checkout_is_on_the_path(
+    tmp_path, with_checkout
+):
+    """As its demo: sys.path.append("../"), and then from model_zoo import DIN."""
+    folder = tmp_path / "model_zoo" / "DIN" / "src"
+    if with_checkout:
+        folder.mkdir(parents=True)
+        (tmp_path / "model_zoo" / "__init__.py").write_text("from .DIN.src import DIN\n")
+        source = "from fuxictr.pytorch.models import BaseModel\nclass DIN(BaseModel): ...\n"
+        (folder / "DIN.py").write_text(source)
+    code = f"""import sys
+sys.path.insert(0, {str(Path(fm.__file__).resolve().parents[1])!r})
+sys.path.append({str(tmp_path)!r})
+from model_zoo import DIN, fields
+from model_zoo.DIN import DIN as ours
+try:
+    from model_zoo import DINN
+except ImportError:
+    print(DIN is ours)"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == f"{not with_checkout}\n"
 
 
 @pytest.mark.parametrize("name", sorted({*registry._own_names(), "MISS"}))

@@ -20,7 +20,7 @@ FILES = {  # model_zoo/ is imported as fuxictr_miss.model_zoo
 # From top to bottom; a room that stands in no line only has to be in no cycle.
 ORDER = """
     commands paper experiment registry model_zoo serving adapt traits mixin training
-    self_supervision methods losses embeddings behavior fuxictr_fixes data preprocess config
+    self_supervision methods losses embeddings behavior data fuxictr_fixes preprocess config
     settings errors
 """.split()  # noqa: SIM905
 SLOW = {"matplotlib", "optuna", "ray", "scipy", "torch"}  # packages that only some calls need

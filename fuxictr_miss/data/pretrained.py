@@ -11,10 +11,11 @@ import numpy as np
 from fuxictr.preprocess.tokenizer import load_pretrain_emb
 
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.fuxictr_fixes.feature_processor import FROM_PACKAGE
 
 log = logging.getLogger(__name__)
 
-_ENDINGS = (".h5", ".npz", ".parquet")
+_ENDINGS = (".h5", ".npz", *([".parquet"] if FROM_PACKAGE else []))  # that FuxiCTR reads
 _FEW = 0.05  # of the vocabulary's tokens: below it a warning
 
 

@@ -62,7 +62,7 @@ def estimate(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> float
 def run_all(
     experiments: Sequence[Experiment],
     results: Results,
-    workers: int,
+    gpus: Sequence[int],
     address: str | None = None,
     keep_checkpoints: bool = False,
 ) -> None:
@@ -71,7 +71,7 @@ def run_all(
     Args:
         experiments: the experiments to run.
         results: the results file to add to.
-        workers: number of processes, with one CPU each.
+        gpus: one worker each, -1 for the CPU; on a cluster any other number is any GPU of it.
         address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
             None runs on this machine.
         keep_checkpoints: keep the checkpoint of a run after its end.
@@ -82,7 +82,6 @@ def run_all(
     known = list(results.rows.values())
     # stable sort; unknown durations first, as they might be long
     queue = sorted(experiments, key=lambda e: -(estimate(e, known) or float("inf")))
-    gpus = [-1] * workers
     for _ in run_each(queue, len(queue), results, gpus, address, MODEL_ROOT, keep_checkpoints):
         pass
 
@@ -102,7 +101,7 @@ def run_each(
         experiments: the next is asked for when a worker is free and all rows so far are yielded.
         number: how many there will be, for the progress bar; 0 starts nothing.
         results: the results file to add to.
-        gpus: one worker each, -1 for the CPU; on a cluster any other number is any GPU of it.
+        gpus: as in `run_all`.
         address: as in `run_all`.
         model_root: folder for checkpoints, states, logs and curves.
         keep_checkpoints: as in `run_all`.

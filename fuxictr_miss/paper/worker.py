@@ -52,7 +52,7 @@ def run(
     started = time.perf_counter()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
-    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host()}
+    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host(params["gpu"])}
     try:
         if job.model in yardsticks.YARDSTICKS:
             result = yardsticks.run(params)
@@ -117,8 +117,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _host() -> str:
-    """The processor, and one thread."""
+def _host(gpu: int) -> str:
+    """The processor and one thread, or the GPU."""
+    if 0 <= gpu < torch.cuda.device_count():
+        return torch.cuda.get_device_name(gpu)
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return f"{model[1] if model else platform.machine()}, 1 thread"

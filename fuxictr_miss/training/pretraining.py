@@ -50,9 +50,7 @@ class ClosedForm:
         model = loop.model
         self.loop, self.histories = loop, histories
         self.tables = ssl.plain_tables(model)
-        named = {name for _, names in self.tables for name in names}
-        others = [n for source in ssl.sources for n in source.sequences if n not in named]
-        if others:
+        if others := ssl.not_in(self.tables):
             raise InputError(
                 f"{type(model).__name__}: a closed form can only fill trainable tables, but "
                 f"{others[0]} is embedded by pretrained vectors: leave it out of ssl_sequences."
@@ -219,7 +217,14 @@ class Pretraining:
                 parameter.copy_(best)
         self.loop.remember_tables(self.parameters)
         if self.ssl.settings.row_norm == "log_count":
-            for parts, names in self.ssl.plain_tables(self.model):
+            tables = self.ssl.plain_tables(self.model)
+            for name in self.ssl.not_in(tables):
+                log.info(
+                    "ssl_row_norm leaves %s as trained: its rows are pretrained vectors, and only "
+                    "the layer behind them has learned.",
+                    name,
+                )
+            for parts, names in tables:
                 ids = torch.cat([self.histories.column(name) for name in names])
                 count = ids.flatten().long().bincount(minlength=parts[0].num_embeddings)
                 count[0] = 0  # padding
