@@ -16,12 +16,12 @@ from typing_extensions import Self
 
 from fuxictr_miss.config import Config, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
-from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.values import Checked, Switch, described
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.paper.plan import Experiment
 from fuxictr_miss.paper.search import check_monitor
+from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 
 # Keys by which trials are named, compared or placed: all trials have the same.
 _OF_ALL = {"metrics", "model_id", "monitor", "monitor_mode", *OF_THE_MACHINE}
@@ -31,9 +31,9 @@ _INSTEAD = {
 }
 # Keys that the encoded data depends on.
 _OF_THE_DATA = frozenset((
-    "data_format", "feature_cols", "group_id", "label_col", "min_categr_count", "num_buckets",
-    "sep", "split_type", "test_data", "test_size", "train_data", "valid_data", "valid_size",
-    "vocab_data", "vocab_scope",
+    "data_format", "feature_cols", "feature_processor", "group_id", "label_col",
+    "min_categr_count", "num_buckets", "sep", "split_type", "test_data", "test_size", "train_data",
+    "valid_data", "valid_size", "vocab_data", "vocab_scope",
 ))  # fmt: skip
 
 
@@ -169,7 +169,9 @@ def read_space(path: Path) -> Space:
         del content[beside[0]]
     tuner = _Tuner.read(content, {"": str(path)})
     config = load_config(tuner.base_config, tuner.base_expid, tuner.dataset_id)
-    valid = {*config.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
+    own = ("ssl_", f"{config.model.rpartition('_')[2].lower()}_")
+    valid = {*config.params, *Config.model_fields}
+    valid.update(key for key in method_defaults() if key.startswith(own))
     fixed: dict[str, Any] = {}
     searched: dict[str, list[Any] | Range] = {}
     for key, given in tuner.tuner_space.items():
@@ -181,14 +183,23 @@ def read_space(path: Path) -> Space:
         else:
             searched[key] = values
     where = f"{path}, tuner_space"
-    config = config.replace(fixed, where)
+    config = _with(fixed, config, where)
     for key, each in searched.items():
         if key in _OF_ALL:
             raise InputError(f"{where}: {key} must have one value, the same for all trials.")
         for value in [each.low, each.high] if isinstance(each, Range) else each:
-            config.replace({key: value}, where)
+            _with({key: value}, config, where)
     check_monitor(config, f"{path} compares trials")
     return Space(str(path), tuner.base_expid, config, searched)
+
+
+def _with(changes: Mapping[str, Any], config: Config, where: str) -> Config:
+    changed = config.replace(changes, where)
+    try:
+        check_method_keys(changed.params)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return changed
 
 
 def _values(key: str, given: Any, config: Config, place: str) -> list[Any] | Range:
