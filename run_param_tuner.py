@@ -1,4 +1,4 @@
-"""Every combination of a search space (`fuxictr-miss tune`)."""
+"""Search hyper-parameters by validation (`fuxictr-miss tune`)."""
 
 from fuxictr_miss.commands import tune
 from fuxictr_miss.errors import run_command

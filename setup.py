@@ -35,6 +35,7 @@ setup(
         "filelock>=3.12",
         "tqdm>=4.60",
         "matplotlib>=3.7",
+        "optuna>=5",
         "scipy>=1.10",
         "ray>=2.9",
     ],

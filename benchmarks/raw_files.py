@@ -2,6 +2,8 @@
 
     python benchmarks/raw_files.py cds --output /tmp/raw
 
+`impressions` is no data set of the paper: a CSV of 20 million impressions with context.
+
 The numbers of reviews, users, items and lines of metadata are those of the real files; their
 content is random. Lengths of texts follow the real reviews_Digital_Music_5.json.gz (log-normal,
 mean 1,141 and median 823 characters), and so do the parts of a line of metadata (on average 43
@@ -44,6 +46,7 @@ AMAZON = {
 }
 ALIPAY_ROWS, ALIPAY_CLICKS = 44_528_127, 35_179_371
 ALIPAY_USERS, ALIPAY_ITEMS, ALIPAY_CATEGORIES, ALIPAY_SELLERS = 500_000, 2_200_000, 72, 9_900
+IMPRESSIONS, IMPRESSION_USERS, IMPRESSION_ITEMS = 20_000_000, 500_000, 200_000
 _USER_TAIL, _ITEM_TAIL = (
     1.6,
     2.1,
@@ -98,6 +101,35 @@ def write_alipay(output: Path, seed: int, rows: int = ALIPAY_ROWS) -> None:
             text = io.BytesIO()
             frame.write_csv(text, include_header=False)
             file.write(text.getvalue())
+
+
+def write_impressions(output: Path, seed: int, rows: int = IMPRESSIONS) -> None:
+    """Write `impressions.csv`: 30 days in the order of time, one line in ten a click."""
+    rng = np.random.default_rng(seed)
+    users = _shares(rng, IMPRESSION_USERS, _USER_TAIL)
+    items = _shares(rng, IMPRESSION_ITEMS, _ITEM_TAIL)
+    category_of = rng.integers(0, 500, IMPRESSION_ITEMS)
+    with (output / "impressions.csv").open("wb") as file:
+        file.write(b"user,item,cate_id,time,click,hour,device,price\n")
+        for start in tqdm(range(0, rows, 1 << 20), desc="log", unit=" Mi rows"):
+            size = min(1 << 20, rows - start)
+            item = np.searchsorted(items, rng.random(size))
+            second = (start + np.arange(size)) * (30 * 86_400) // rows
+            frame = pl.DataFrame(
+                {
+                    "user": pl.Series(np.searchsorted(users, rng.random(size))),
+                    "item": pl.Series(item),
+                    "cate_id": category_of[item],
+                    "time": 1_700_000_000 + second,
+                    "click": (rng.random(size) < 0.1).astype(np.int8),
+                    "hour": second // 3_600 % 24,
+                    "device": rng.integers(0, 4, size),
+                    "price": np.round(rng.lognormal(3, 1, size), 2),
+                }
+            ).with_columns(
+                pl.format(f"{name[0]}{{}}", name).alias(name) for name in ("user", "item", "device")
+            )
+            frame.write_csv(file, include_header=False)
 
 
 def _reviews(rng: np.random.Generator, shape: Amazon, items: list[str], pool: str) -> Iterator[str]:
@@ -202,13 +234,15 @@ def main() -> None:
         "--reviews /tmp/raw/reviews_CDs_and_Vinyl_5.json.gz "
         "--meta /tmp/raw/meta_CDs_and_Vinyl.json.gz --output /tmp/splits",
     )
-    parser.add_argument("dataset", choices=[*AMAZON, "alipay"])
+    parser.add_argument("dataset", choices=[*AMAZON, "alipay", "impressions"])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=int, default=1, help="default 1")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.dataset == "alipay":
         write_alipay(options.output, options.seed)
+    elif options.dataset == "impressions":
+        write_impressions(options.output, options.seed)
     else:
         write_amazon(AMAZON[options.dataset], options.output, options.seed)
 

@@ -41,15 +41,22 @@ error that names the file and line.
 Below all of them stands a recipe, a named set of `ssl_` and method keys (`config/recipes.yaml`):
 `recommended` for the names that end in `_MISS` and `_PPMI`, in every config folder, unless
 `ssl_recipe` names another. `--set ssl_recipe=paper` sets all keys of that recipe. The log says
-which one a run uses, and what it adds.
+which one a run uses, and what it adds. `--set` takes every `ssl_` key and every key of the model's
+method, in every config folder, and `--set model=DIN_MISS` brings the recipe along.
+
+Relative paths of the data begin in the working folder. If it does not have the training split, they
+begin in the config's folder or one of the two above it, whichever has it, as FuxiCTR's configs are
+written; the log names the file. What a run writes besides encoded data goes to the working folder.
 
 "base.yaml" is what `config/model_config/base.yaml` sets, "–" that it leaves the key out. Keys of a
 model's class, such as `dnn_hidden_units` and `din_sequence_field`, are in `model_zoo/*/README.md`.
 """
 FUXICTR = """
-All keys here except `vocab_scope`, `vocab_data`, `preprocess_command`, `num_threads`,
-`train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast` and `model_zoo_path` are
-FuxiCTR's.
+All keys here except `vocab_scope`, `vocab_data`, `preprocess_command`, `feature_processor`,
+`num_threads`, `train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast` and
+`model_zoo_path` are FuxiCTR's. Of FuxiCTR 1 and 2.0, as the BARS configs have them, `patience`,
+`workers`, `debug`, `ordered_features`, and a column's `na_value` and `encoder` are read under their
+new names, with a warning. The log names the keys that neither FuxiCTR nor the model's class reads.
 """
 METHOD = """
 The default is the code's, the paper's where it names one: it holds without a recipe, as for the
@@ -66,7 +73,8 @@ MEANING = {
     "model_zoo_path": "a FuxiCTR checkout, or a folder or package of your classes (`--zoo`)",
     "gpu": "the device; set by `--gpu`",
     "seed": "of weights, batches and pairs; `--seed` sets it and names the run after it",
-    "data_format": "form of the splits; npz is already encoded and cannot be read here",
+    "data_format": "form of the splits; npz and h5, and parquet without `feature_cols`, are "
+    "encoded already and read as they are ([Data](data.md))",
     "train_data": "the split: a file, a folder of files or a glob",
     "valid_data": "the same, always needed: it decides when training stops and which epoch is kept",
     "test_data": "the same; without it there are no test metrics",
@@ -81,11 +89,13 @@ MEANING = {
     "feature_specs": "changes of features, such as the `source` that DSSM and FLEN need",
     "feature_config": "not used; in FuxiCTR's own configs",
     "min_categr_count": "ids seen less often share one embedding; a feature may have its own",
+    "feature_processor": "the class whose functions `preprocess:` names, derived from FuxiCTR's "
+    "`FeatureProcessor`: `package.module.Class`, or `file.py:Class`",
     "num_buckets": "of bucketed numeric features",
     "sep": "between the columns of a CSV split",
-    "valid_size": "for FuxiCTR's own scripts; here splits are made by preprocessing",
-    "test_size": "the same",
-    "split_type": "the same",
+    "valid_size": "how much of the training rows becomes the validation split; not with valid_data",
+    "test_size": "the same for the test split, which is taken first",
+    "split_type": "from the end of the training rows, or at random: the same rows under every seed",
     "rebuild_dataset": "for FuxiCTR's own scripts; here data is encoded again when it changed",
     "pickle_feature_encoder": "not used; in FuxiCTR's own configs",
     "data_block_size": "for FuxiCTR's own scripts",

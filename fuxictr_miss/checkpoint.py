@@ -22,7 +22,7 @@ def data_of(model: BaseModel) -> str:
     folder = getattr(model.feature_map, "data_dir", "")
     if not folder or not os.path.exists(os.path.join(folder, "feature_map.json")):
         return ""
-    return data_digest(folder)
+    return data_digest(folder, getattr(model.feature_map, "files", None))
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -8,7 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.layers import (
+    FeatureEmbeddingDict,
+    MaskedAveragePooling,
+    MaskedSumPooling,
+)
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
@@ -19,9 +23,9 @@ from fuxictr_miss.errors import InputError
 class BehaviorSource:
     """One kind of behavior: its sequences, and the tables of a backbone that embed them.
 
-    The tables are those that `main_tables` finds. Where the backbone's encoder of a sequence
-    transforms each behavior before it pools them, as a projection behind a pretrained table does,
-    the transformation is part of the table.
+    The tables are those that `main_tables` finds. Where the backbone's encoder of a sequence has
+    layers beside its pooling, as the projection behind a pretrained table, they are part of the
+    table: a behavior is what the encoder makes of a history of it alone.
 
     Args:
         model: any FuxiCTR model, already built.
@@ -74,8 +78,14 @@ class BehaviorSource:
         return ", ".join(parts)
 
     def modules(self, model: BaseModel) -> list[nn.Module]:
-        """What the backbone calls to embed the sequences; shared modules appear repeatedly."""
+        """What the backbone calls to look up the sequences; shared modules appear repeatedly."""
         return [part for name in self.sequences for part in self.parts(model, name)]
+
+    def projections(self, model: BaseModel) -> list[list[nn.Module]]:
+        """The layers between a look-up and its embedding, in order; none where there are none."""
+        layers = [model.get_submodule(place) for place in self.places]
+        found = [_projection(layer, name) for name in self.sequences for layer in layers]
+        return [steps for steps in found if steps]
 
     def parts(self, model: BaseModel, name: str) -> list[nn.Module]:
         """The tables of a sequence, side by side."""
@@ -95,21 +105,27 @@ class BehaviorSource:
         return Behavior([columns[name] for name in self.sequences], self.tables(model), users)
 
 
-# Layers of a sequence's encoder that transform each behavior by itself, before the pooling
+# Layers of a sequence's encoder that transform a single behavior
 _OF_ONE_BEHAVIOR = (
     nn.Linear, nn.Identity, nn.LayerNorm, nn.Dropout, nn.ReLU, nn.GELU, nn.Tanh, nn.Sigmoid,
 )  # fmt: skip
+_POOLINGS = (MaskedAveragePooling, MaskedSumPooling)  # they leave a single behavior as it is
 
 
 def _table(layer: Any, name: str) -> nn.Module:
-    """The module that embeds a single behavior: the table, and the encoder up to its pooling."""
-    table = layer.embedding_layers[name]
+    """The module that embeds a single behavior: the table, and its projection."""
+    table, steps = layer.embedding_layers[name], _projection(layer, name)
+    return nn.Sequential(table, *steps) if steps else table
+
+
+def _projection(layer: Any, name: str) -> list[nn.Module]:
+    """The layers of a sequence's encoder that a single behavior goes through."""
     if name not in layer.feature_encoders:
-        return table
+        return []
     encoder = layer.feature_encoders[name]
     steps = list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]
-    alone = list(itertools.takewhile(lambda step: isinstance(step, _OF_ONE_BEHAVIOR), steps))
-    return nn.Sequential(table, *alone) if alone else table
+    known = itertools.takewhile(lambda s: isinstance(s, _OF_ONE_BEHAVIOR + _POOLINGS), steps)
+    return [step for step in known if not isinstance(step, _POOLINGS)]
 
 
 def main_tables(model: BaseModel, features: Iterable[str]) -> list[str]:

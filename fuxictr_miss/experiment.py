@@ -28,6 +28,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
+from fuxictr_miss.data.column_files import column_files
+from fuxictr_miss.data.encoded import FEATURE_MAP, check_encoded, encoded_folder, is_encoded
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
@@ -37,6 +39,7 @@ from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 from fuxictr_miss.logs import set_logger
+from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
@@ -54,6 +57,7 @@ def run(
     resume: bool = False,
     embeddings: str | Path | None = None,
     extra_metrics: Sequence[str] = (),
+    test: bool = True,
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
@@ -62,6 +66,7 @@ def run(
         resume: continue an interrupted run of the same `model_id`.
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
         extra_metrics: evaluated at the end beside the config's.
+        test: False for a trial of a search, which must not see the test split.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
@@ -85,7 +90,7 @@ def run(
     log_file = config.file(".log")
     with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
         set_logger(log_file, append=resume)
-        model, loaders = build(config)
+        model, loaders = build(config, test)
         rows = fit(
             model,
             loaders["train"],
@@ -128,14 +133,18 @@ def _run_lock(config: Config) -> Iterator[None]:
         yield
 
 
-def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
+def build(
+    config: Config | Mapping[str, Any], test: bool = True
+) -> tuple[BaseModel, dict[str, Any]]:
     """Build an experiment's untrained model and the loaders of its splits.
 
     Args:
         config: as for `run`.
+        test: whether to open the test split.
 
     Returns:
-        The model, and the loaders under "train", "valid" and "test"; None for a missing split.
+        The model, and the loaders under "train", "valid" and "test"; None for a
+        split that is missing or not opened.
 
     Raises:
         InputError: the config, the data or the machine does not allow the run.
@@ -148,16 +157,24 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     """
     config = Config.of_experiment(config)
     params = config.params
-    _check_device(config.gpu)
+    check_device(config.gpu)
     torch.set_num_threads(config.num_threads)
     check_method_keys(params)
     model_class = get_model(config.model, config.model_zoo_path)
-    for sentence in config.misspelled_keys(_arguments(model_class)):
+    arguments = _arguments(model_class)
+    for sentence in config.misspelled_keys(arguments):
         log.warning(sentence)
+    of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
+    if unread := config.unread_keys(arguments, of_methods):
+        log.info("%s does not read %s.", config.model, ", ".join(unread))
     paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
-    folder = os.path.dirname(str(paths["train"]))
-    feature_map = FeatureMap(config.dataset_id, folder)
-    feature_map.load(os.path.join(folder, "feature_map.json"), params)
+    log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
+    used_as_it_is = is_encoded(config)
+    folder = encoded_folder(config)
+    feature_map = FeatureMap(config.dataset_id, str(folder))
+    feature_map.load(str(folder / FEATURE_MAP), params)
+    if used_as_it_is:  # its files may be anywhere
+        feature_map.files = {split: column_files(path) for split, path in paths.items() if path}
     adapted = adapt(model_class, feature_map, params)
     seed_everything(config.seed)
     kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
@@ -173,7 +190,7 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
     loaders: dict[str, Any] = {}
     for split, path in paths.items():
         loaders[split] = None
-        if path is None:
+        if path is None or (split == "test" and not test):
             continue
         rows = config.batch_size
         if split != "train":
@@ -191,7 +208,10 @@ def build(config: Config | Mapping[str, Any]) -> tuple[BaseModel, dict[str, Any]
             memory_budget_gb=config.memory_budget_gb,
             device=model.device,
             arrange=arrange,
+            mapped_file=str(config.file(f".{split}.columns")) if used_as_it_is else None,
         )
+        if used_as_it_is:
+            check_encoded(loaders[split].columns, adapted.feature_map, params, path)
         if split != "train":
             check_defined(model, loaders[split], config.metrics)
     with _as_input_error(config.model), torch.no_grad():
@@ -285,7 +305,12 @@ def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Pa
             table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
-def _check_device(gpu: int) -> None:
+def check_device(gpu: int) -> None:
+    """Refuse a GPU that this machine does not have.
+
+    Raises:
+        InputError: says how many there are.
+    """
     count = torch.cuda.device_count()
     if gpu >= count:
         have = f"has {count} CUDA device(s)" if count else "has no CUDA device"

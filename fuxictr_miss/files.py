@@ -54,6 +54,28 @@ def matching_files(pattern: str | Path) -> list[Path]:
     return [known / name for name in sorted(found) if (known / name).is_file()]
 
 
+def files_at(path: str | Path, ending: str) -> list[str]:
+    """The files that a path names: itself, those in a folder, or those that a pattern matches.
+
+    A name that is there is taken as it is: "exp [1]" is a folder, not a pattern.
+
+    Args:
+        path: as FuxiCTR's configs have it.
+        ending: of the files in a folder, without the dot.
+
+    Returns:
+        Sorted by name; none if there is nothing.
+    """
+    place = Path(path)
+    if place.is_file():
+        return [str(path)]
+    if place.is_dir():
+        found = (each for each in place.iterdir() if each.name[:1] != "." and each.is_file())
+        return sorted(os.path.join(path, f.name) for f in found if f.name.endswith(f".{ending}"))
+    pattern = place if place.name.endswith(ending) else place / f"*.{ending}"
+    return [str(file) for file in matching_files(pattern)]
+
+
 def hash_of(path: str | Path, hasher: Any) -> str:
     """The digest of a file's bytes by a new hash object of hashlib's."""
     with open(path, "rb") as file:

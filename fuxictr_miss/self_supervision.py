@@ -62,7 +62,8 @@ class SelfSupervision(nn.Module):
         self.user = _user_column(self.settings.user, model.feature_map)
         self.unknown_user = -1  # the id of users out of the vocabulary
         if self.user is not None:
-            self.unknown_user = model.feature_map.features[self.user]["vocab_size"] - 1
+            spec = model.feature_map.features[self.user]
+            self.unknown_user = spec.get("vocab_size", 0) - 1  # a meta column knows all of them
         if not self.on:
             return
         kind = get_method(method)
@@ -111,7 +112,7 @@ class SelfSupervision(nn.Module):
         """
         users = None
         if self.user is not None:
-            users = model.get_inputs({self.user: inputs[self.user]})[self.user].long()
+            users = inputs[self.user].to(model.device).long()
             nobody = -1 - torch.arange(len(users), device=users.device)
             users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
@@ -128,11 +129,19 @@ class SelfSupervision(nn.Module):
 
     @contextmanager
     def scaled_label_gradient(self, model: BaseModel) -> Iterator[None]:
-        """Let a share of the gradient of what the backbone looks up reach the behaviors' tables."""
+        """Let a share of the gradient of what the backbone looks up reach the behaviors' tables.
+
+        Of a projection only the weights get a share: the table before it is scaled by itself.
+        """
         share = self.settings.label_gradient
-        tables = [t for source in self.sources for t in source.modules(model)] if share < 1 else []
-        scale = partial(_with_scaled_gradient, share=share)
-        hooks = [table.register_forward_hook(scale) for table in dict.fromkeys(tables)]
+        sources = self.sources if share < 1 else []
+        tables = [table for source in sources for table in source.modules(model)]
+        scaled = partial(_output_with_scaled_gradient, share=share)
+        hooks = [table.register_forward_hook(scaled) for table in dict.fromkeys(tables)]
+        for first, *rest in (steps for source in sources for steps in source.projections(model)):
+            unscaled = partial(_input_with_scaled_gradient, share=1 / share if share else 0)
+            hooks.append(first.register_forward_pre_hook(unscaled))
+            hooks.append([first, *rest][-1].register_forward_hook(scaled))
         try:
             yield
         finally:
@@ -163,21 +172,34 @@ class SelfSupervision(nn.Module):
                     found.setdefault(id(parts[0]), (parts, []))[1].append(name)
         return list(found.values())
 
+    def not_in(self, tables: list[tuple[list[nn.Embedding], list[str]]]) -> list[str]:
+        """The sequences that none of these tables embeds."""
+        named = {name for _, names in tables for name in names}
+        return [n for source in self.sources for n in source.sequences if n not in named]
 
-def _with_scaled_gradient(module: nn.Module, inputs: Any, output: Tensor, share: float) -> Tensor:
+
+def _with_scaled_gradient(values: Tensor, share: float) -> Tensor:
     """The same values; `share` of the gradient."""
-    constant = output.detach()
-    return constant if share == 0 else constant + share * (output - constant)
+    constant = values.detach()
+    return constant if share == 0 else constant + share * (values - constant)
+
+
+def _output_with_scaled_gradient(_: Any, inputs: Any, output: Tensor, share: float) -> Tensor:
+    return _with_scaled_gradient(output, share)
+
+
+def _input_with_scaled_gradient(_: Any, inputs: tuple[Tensor], share: float) -> Tensor:
+    return _with_scaled_gradient(inputs[0], share)
 
 
 def _user_column(name: str | None, feature_map: Any) -> str | None:
     """The feature that tells users apart: the given one, the group of gAUC, or one of its names.
 
     Raises:
-        InputError: the given one is no categorical feature.
+        InputError: the given one is no id.
     """
     features = feature_map.features
-    ids = [each for each, spec in features.items() if spec["type"] == "categorical"]
+    ids = [each for each, spec in features.items() if spec["type"] in ("categorical", "meta")]
     if name is not None and name not in ids:
         raise unknown("ssl_user", name, ids)
     usual = (name, getattr(feature_map, "group_id", None), *_USER_COLUMNS)

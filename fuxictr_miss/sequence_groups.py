@@ -12,7 +12,11 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_miss.errors import unknown
 
-_NEGATIVE = {"neg", "negative", "negatives"}  # words in a key or a name
+# words in a key or a name: what was shown and passed over, or refused
+_NEGATIVE = {
+    "neg", "negative", "negatives", "skip", "skips", "skipped", "dislike", "dislikes", "disliked",
+    "unclicked", "noclk", "noclick", "nonclick", "not",
+}  # fmt: skip
 
 
 def field_arguments(backbone: type, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,9 +54,9 @@ def behavior_groups(
 
     They come from the first of these that names a sequence: the backbone's own `*_field` arguments;
     the first such `*_field` key of the config; the feature map, where a new behavior begins at each
-    change of `max_len` and at each second sequence of the same table. Keys and sequences with "neg"
-    or "negative" in their names are skipped. A class that reads all of its groups as attributes of
-    one behavior sets the class attribute `reads_one_behavior = True`.
+    change of `max_len` and at each second sequence of the same table. Keys and sequences with a
+    word like "neg", "skipped" or "disliked" in their names are left out. A class that reads all of
+    its groups as attributes of one behavior sets the class attribute `reads_one_behavior = True`.
     """
     own = sequence_groups(field_arguments(backbone, params), feature_map)
     others = {key: value for key, value in params.items() if key.endswith("_field")}

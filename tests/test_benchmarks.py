@@ -8,7 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from fuxictr_miss.paper.results import Results
+from fuxictr_miss.tuning.space import read_space
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_searches_in_the_results_of_a_grid_print_their_table(tmp_path, monkeypatch, capsys):
+    file = "config/tuner_config/DIN_MISS_demo_grid.yaml"
+    space, results = read_space(Path(file)), Results(tmp_path)
+    for number, settings in enumerate(space.combinations()):
+        results.add({**space.trial(number, settings).row(), "status": "ok", "valid_AUC": number})
+    options = ["--config", file, "--results", str(tmp_path), "--trials", "3", "--searches", "2"]
+    monkeypatch.setattr(sys, "argv", ["tuning.py", *options])
+    runpy.run_path(str(FOLDER / "tuning.py"), run_name="__main__")
+    assert len([line for line in capsys.readouterr().out.splitlines() if line[0] == "|"]) == 4
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,11 @@ def test_a_pretrained_table_has_the_width_it_answers_with_and_no_padding(
     assert table.pretrain_embedding.weight.grad[4].any()
 
 
-def projected(make_feature_map: Maker, tmp_path: Path, freeze: bool = True) -> Tables:
-    """MicroVideo's form: frozen pretrained items behind a trainable projection, then pooled."""
+PROJECTION, POOLING = "nn.Linear(5, 3, bias=False)", "layers.MaskedAveragePooling()"
+
+
+def projected(make_feature_map: Maker, tmp_path: Path, encoder: list[str] | str) -> Tables:
+    """MicroVideo's form: frozen pretrained items behind a trainable projection."""
     vocabulary = {f"i{n}": n for n in range(1, 6)}
     vectors = np.arange(25.0).reshape(5, 5)
     np.savez(tmp_path / "vectors.npz", key=list(vocabulary), value=vectors)
@@ -218,21 +221,29 @@ def projected(make_feature_map: Maker, tmp_path: Path, freeze: bool = True) -> T
                 "pretrained_emb": "vectors.npz",
                 "pretrain_dim": 5,
                 "embedding_dim": 5,
-                "freeze_emb": freeze,
+                "freeze_emb": True,
                 "oov_idx": 6,
-                "feature_encoder": ["nn.Linear(5, 3, bias=False)", "layers.MaskedAveragePooling()"],
+                "feature_encoder": encoder,
             }
         }
     )
     return Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [[PROJECTION, POOLING], [POOLING, PROJECTION], [PROJECTION], PROJECTION],
+    ids=["projected, pooled", "pooled, projected", "in a list", "alone"],
+)
 def test_a_projection_behind_a_frozen_table_is_what_is_seen(
-    make_feature_map: Maker, tmp_path: Path
+    encoder: list[str] | str, make_feature_map: Maker, tmp_path: Path
 ) -> None:
-    model = projected(make_feature_map, tmp_path)
+    """FuxiCTR's benchmark has it before the pooling, behind it, and without any."""
+    model = projected(make_feature_map, tmp_path, encoder)
     source = BehaviorSource(model, ["item_history"])
-    projection = model.embedding_layer.feature_encoders["item_history"][0]
+    layers = model.embedding_layer.feature_encoders["item_history"].modules()
+    projection = next(layer for layer in layers if isinstance(layer, nn.Linear))
+    assert source.projections(model) == [[projection]]
     assert source.dim == 3
     assert source.parameters(model) == [projection.weight]
     c = source.read(model, {"item_history": torch.tensor([[4, 2, 0, 0]])}).tensor
@@ -242,6 +253,16 @@ def test_a_projection_behind_a_frozen_table_is_what_is_seen(
     c.sum().backward()
     assert projection.weight.grad.any()
     assert "frozen" not in source.described(model)
+
+
+def test_a_behavior_is_what_the_encoder_makes_of_a_history_of_it_alone(
+    make_feature_map: Maker, tmp_path: Path
+) -> None:
+    model = projected(make_feature_map, tmp_path, [POOLING, "nn.Linear(5, 3)", "nn.ReLU()"])
+    source = BehaviorSource(model, ["item_history"])
+    c = source.read(model, {"item_history": torch.tensor([[4, 2, 0, 0]])}).tensor
+    alone = {"item_history": torch.tensor([[4, 0, 0, 0], [2, 0, 0, 0]])}
+    torch.testing.assert_close(c[0, :2, 0], model.embedding_layer(alone)["item_history"])
 
 
 @pytest.mark.parametrize("width", [None, 1], ids=["no table", "linear part only"])

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.config import list_expids, load_config
+from fuxictr_miss.config import list_datasets, list_expids, load_config
 
 CONFIG = "config"
-DATASETS = sorted({load_config(CONFIG, expid).dataset_id for expid in list_expids(CONFIG)})
+DATASETS = sorted(list_datasets(CONFIG), key=len, reverse=True)  # an expid ends with its data set
+EXPIDS: dict[str, list[str]] = {}
+for expid in list_expids(CONFIG):
+    EXPIDS.setdefault(next(d for d in DATASETS if expid.endswith(f"_{d}")), []).append(expid)
 
 
 MADE_UP = ("seller_id", "product_category", "department", "manufacturer_id", "brand")
@@ -37,11 +40,11 @@ def splits_with_attributes(splits: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-@pytest.mark.parametrize("dataset_id", DATASETS)
+@pytest.mark.parametrize("dataset_id", sorted(EXPIDS))
 def test_every_expid_of_a_data_set_builds_and_learns(dataset_id, splits_with_attributes, tmp_path):
-    expids = [e for e in list_expids(CONFIG) if load_config(CONFIG, e).dataset_id == dataset_id]
-    for expid in expids:
+    for expid in EXPIDS[dataset_id]:
         params = load_config(CONFIG, expid).params
+        assert params["dataset_id"] == dataset_id
         params.update(
             {f"{s}_data": f"{splits_with_attributes}/{s}.parquet" for s in ("train", "valid")}
         )

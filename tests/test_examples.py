@@ -43,30 +43,40 @@ def run(script: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.trained_number
-@pytest.mark.parametrize(
-    ("script", "arms"),
-    [
-        ("own_log.py", 2),  # DIN, DIN_MISS
-        ("own_model.py", 3),  # MeanPool, MeanPool_MISS, its backbone
-        ("own_method.py", 3),  # DIN, DIN_MISS, DIN_Halves
-    ],
-)
-def test_examples_run_and_miss_gains(script, arms, tmp_path):
-    printed = run(script, tmp_path)
+def aucs(printed: str) -> list[float]:
     pattern = r"^\[test\] AUC: ([\d.]+)|: test AUC ([\d.]+)"
-    aucs = [float(a or b) for a, b in re.findall(pattern, printed, re.MULTILINE)]
-    assert len(aucs) == arms
-    assert aucs[1] > aucs[0] + 0.1
+    return [float(a or b) for a, b in re.findall(pattern, printed, re.MULTILINE)]
+
+
+@pytest.mark.trained_number
+@pytest.mark.parametrize("script", ["own_model.py", "own_method.py"])
+def test_examples_run_and_miss_gains(script, tmp_path):
+    plain, with_miss, third = aucs(run(script, tmp_path))
+    assert with_miss > plain + 0.1
     assert not list(tmp_path.iterdir())  # all of it was in a folder of its own
     if script == "own_model.py":
-        assert aucs[2] == aucs[1]
+        assert third == with_miss  # the backbone
 
 
-def test_own_log_keeps_everything_in_the_folder_that_is_named(tmp_path):
-    run("own_log.py", tmp_path, "mine")
+@pytest.mark.trained_number
+def test_the_behavior_that_carries_the_signal_is_learned_beside_one_that_does_not(tmp_path):
+    printed = run("two_behaviors.py", tmp_path)
+    plain, both, clicks, seen, zipped = (
+        float(a) for a in re.findall(r"test AUC ([\d.]+)", printed)
+    )
+    assert both > plain + 0.2
+    assert both > clicks - 0.12
+    assert max(plain, seen) < 0.6  # there is nothing to learn from what was seen
+    assert zipped < both - 0.1  # a click and what was seen at its place are no pair of attributes
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.trained_number
+def test_own_log_gains_and_keeps_everything_in_the_folder_that_is_named(tmp_path):
+    plain, with_miss = aucs(run("own_log.py", tmp_path, "mine"))
+    assert with_miss > plain + 0.1
     made = {path.name for path in (tmp_path / "mine").iterdir()}
-    assert made >= {"log.csv", "splits", "config", "encoded", "checkpoints", "config.csv"}
+    assert made >= {"log.csv", "data", "config_mylog", "checkpoints", "config_mylog.csv"}
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

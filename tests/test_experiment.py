@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import yaml
 from filelock import FileLock
 
 from fuxictr_miss import checkpoint, experiment
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.commands import train
+from fuxictr_miss.errors import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,12 +37,28 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
+def failing(workplace, monkeypatch, capsys) -> Callable[..., tuple[str, str]]:
+    """(arguments) -> stdout and stderr of the command, in this process; its exit code is 2."""
+
+    def run(*arguments: str) -> tuple[str, str]:
+        monkeypatch.chdir(workplace)
+        monkeypatch.setattr(sys, "argv", ["run_expid.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            run_command(train.main)
+        assert end.value.code == 2
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def workplace(params, tmp_path) -> Path:
     """A folder with a config of one experiment, DIN_MISS_small, on the small data set."""
     data_keys = {"data_root", "data_format", "train_data", "valid_data", "test_data",
                  "feature_cols", "label_col"}  # fmt: skip
     dataset = {key: params.pop(key) for key in data_keys}
     params.update(model="DIN_MISS", epochs=2, dataset_id="small")
+    params.update(ssl_pretrain_epochs=1, ssl_pretrain_sampling="users")  # the recipe's are many
     del params["model_id"], params["gpu"]
     (tmp_path / "config").mkdir()
     config = {"Base": {}, "DIN_MISS_small": params}
@@ -83,11 +101,12 @@ def test_one_command_leaves_metrics_log_curves_checkpoint_and_a_row(workplace):
         (["--expid", "DIN_MISS_small", "--set", "train_data=gone.parquet"], ["gone.parquet"]),
     ],
 )
-def test_wrong_input_is_one_sentence_exit_code_2_and_no_half_file(workplace, arguments, words):
-    done = command(*arguments, cwd=workplace)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    message = done.stderr.strip().splitlines()[-1]
+def test_wrong_input_is_one_sentence_exit_code_2_and_no_half_file(
+    workplace, failing, arguments, words
+):
+    _, errors = failing(*arguments)
+    assert "Traceback" not in errors
+    message = errors.strip().splitlines()[-1]
     assert message.startswith("error: ")
     assert all(word in message for word in words)
     assert not (workplace / "config.csv").exists()
@@ -151,6 +170,23 @@ def test_a_trained_model_comes_back_with_its_predictions(params):
     assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
 
 
+def test_a_trial_of_a_search_never_opens_the_test_split(params, monkeypatch):
+    opened = []
+    loader = experiment.TensorDataLoader
+
+    def opening(*arguments, split, **options):
+        opened.append(split)
+        return loader(*arguments, split=split, **options)
+
+    monkeypatch.setattr(experiment, "TensorDataLoader", opening)
+    trial = experiment.run({**params, "epochs": 1}, test=False)
+    assert opened == ["train", "valid"]
+    assert not [key for key in trial if key.startswith("test_")]
+    whole = experiment.run({**params, "epochs": 1})
+    assert trial["valid_AUC"] == whole["valid_AUC"]
+    assert "test_AUC" in whole
+
+
 def test_an_experiment_that_is_running_is_not_started_again(params):
     folder = Path(params["model_root"]) / params["dataset_id"]
     folder.mkdir(parents=True)
@@ -162,34 +198,27 @@ def test_an_experiment_that_is_running_is_not_started_again(params):
     assert experiment.run(params)["epochs"]
 
 
-def test_a_strangers_table_is_refused_before_the_run(workplace):
+def test_a_strangers_table_is_refused_before_the_run(workplace, failing):
     (workplace / "config.csv").write_text("user,item\nu1,i1\n")
-    done = command("--expid", "DIN_MISS_small", cwd=workplace)
-    assert done.returncode == 2
-    assert "no table of run_expid.py" in done.stderr
+    _, errors = failing("--expid", "DIN_MISS_small")
+    assert "no table of run_expid.py" in errors
     assert not (workplace / "checkpoints").exists()
     assert (workplace / "config.csv").read_text() == "user,item\nu1,i1\n"
 
 
-def test_the_metrics_of_a_run_are_said_before_its_row_is_written(workplace):
+def test_the_metrics_of_a_run_are_said_before_its_row_is_written(workplace, failing, monkeypatch):
     """The table turns into a stranger's during the run."""
-    program = f"""import runpy, sys
-from fuxictr_miss import experiment
-run = experiment.run
-def and_then(*arguments):
-    result = run(*arguments)
-    open("config.csv", "w").write("user,item\\n")
-    return result
-experiment.run = and_then
-runpy.run_path({str(ROOT / "run_expid.py")!r}, run_name="__main__")"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, "--expid", "DIN_MISS_small"],
-        cwd=workplace, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "[test] AUC: 0." in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("error: ")
+    run = experiment.run
+
+    def and_then(*arguments: Any) -> dict[str, Any]:
+        result = run(*arguments)
+        (workplace / "config.csv").write_text("user,item\n")
+        return result
+
+    monkeypatch.setattr(experiment, "run", and_then)
+    printed, errors = failing("--expid", "DIN_MISS_small")
+    assert "[test] AUC: 0." in printed
+    assert errors.splitlines()[-1].startswith("error: ")
     assert (workplace / "config.csv").read_text() == "user,item\n"
 
 

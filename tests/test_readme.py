@@ -13,6 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OWN_LOG = re.findall(r"^    (fuxictr-miss .*)$", README, re.MULTILINE)
+SHORT = "--set epochs=1 --set ssl_pretrain_epochs=1 --set ssl_thaw=False"
+WRITE_LOG = """
+import sys; from pathlib import Path
+sys.path.insert(0, "{}")
+from made_up_log import write_log
+write_log(Path("{}", "log.csv"))
+"""
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
@@ -38,11 +46,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path, cwd: Path | None = None) -> str:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=cwd or folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -56,9 +64,9 @@ def test_commands_and_snippets_run_as_written(copy):
         if language == "bash":
             printed += run(["bash", "-ec", block], copy)
         elif "MeanPool" in block:  # to be added to the config of the block before
-            with open(copy / "my_log" / "config" / "model_config.yaml", "a") as config:
+            with open(copy / "my_log" / "config_mylog" / "model_config.yaml", "a") as config:
                 config.write(f"\n{block}")
-    for command in re.findall(r"^    (fuxictr-miss .*)$", README, re.MULTILINE):
+    for command in OWN_LOG:
         assert f"$ {command}\n" in printed  # own_log.py has run it
     auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
     mean, deviation = re.search(r"([\d.]+) ± ([\d.]+) with MISS", README).groups()
@@ -80,11 +88,14 @@ def test_plans_of_the_papers_tables_need_no_data(copy):
         assert "experiments to run" in run([sys.executable, *command.split(), "--dry-run"], copy)
 
 
-def test_the_configs_in_the_readme_are_those_of_the_example():
-    example = (ROOT / "examples" / "own_log.py").read_text(encoding="utf-8")
-    dataset, model, _ = blocks("yaml", README)
-    assert f'DATASET = """\n{dataset}"""' in example
-    assert f'MODEL = """\n{model}"""' in example
+def test_ones_own_log_is_one_line_and_the_next_line_is_printed_by_it(copy, tmp_path):
+    """The three lines as written, in a folder that has only a log."""
+    run([sys.executable, "-c", WRITE_LOG.format(copy / "examples", tmp_path)], copy)
+    preprocess, *train = OWN_LOG
+    printed = run(["bash", "-ec", preprocess], copy, tmp_path)
+    assert printed.rstrip().endswith(train[-1].removeprefix("fuxictr-miss"))
+    for command in train:
+        assert "[test] AUC" in run(["bash", "-ec", f"{command} {SHORT}"], copy, tmp_path)
 
 
 def test_every_key_in_the_table_exists_with_that_default():

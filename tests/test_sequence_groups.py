@@ -91,6 +91,14 @@ def test_negatives_are_no_behavior_by_their_name(fields: Any) -> None:
     assert behavior_groups(Pooled, feature_map, fields) == [["pos_items"]]
 
 
+@pytest.mark.parametrize("name", ["skipped_items", "not_clicked", "noclk_his", "disliked"])
+def test_what_a_user_passed_over_is_no_behavior(name: str) -> None:
+    feature_map = Map(CLICKS, (name, 9, "item_id"))
+    assert behavior_groups(Attentive, feature_map, {"din_sequence_field": ["clicks", name]}) == [
+        ["clicks"]
+    ]
+
+
 def test_negatives_are_no_behavior_by_their_key() -> None:
     fields = {"din_sequence_field": ["clicks"], "neg_seq_field": [("buys",)]}
     assert behavior_groups(Attentive, BOTH, fields) == [["clicks"]]

@@ -1,4 +1,4 @@
-"""Plan, run and report the tables and figures of the paper on data sets of `config/`."""
+"""Plan, run and report the tables and figures of the paper, or FuxiCTR's benchmark."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ EXAMPLES = """examples:
   python run_benchmark.py --figure 6 7 --dataset amazonbeauty --seeds 3
   python run_benchmark.py --report-only --dataset amazonbeauty            only rewrite the reports
   python run_benchmark.py --table 3 --dataset alipay --workers 64 --ray-address HOST:6379
+  python run_benchmark.py --suite bars --zoo ../FuxiCTR --gpu 0 --seeds 1
+  python run_benchmark.py --suite bars --sample --seeds 1           on made-up rows
 
 tables:  2 statistics, 3 overall, 4 compatibility, 5 self-supervised methods, 6 ablations,
          7 extractors, 8 training strategies, 9 sampling rates, 10 label noise
 figures: 5 similarity over steps, 6 loss weight, 7 temperature
+suites:  bars, FuxiCTR's benchmark on its four sequence data sets, beside the published results
 
 Every finished experiment is a row of results/experiments.csv. The command runs only experiments
 without a row, so it can be stopped and started again at any time. The exit code is 1 if an
@@ -38,8 +41,13 @@ experiment failed. On a cluster every machine must see this folder under the sam
 
 def main() -> None:
     arguments = _parse()
+    if arguments.suite:
+        _run_suite(arguments)
+        return
     from fuxictr_miss.paper.tables import REPORTS  # late: --help must be fast
 
+    if not arguments.dataset:
+        raise InputError("Name the data sets by --dataset, for example --dataset amazonbeauty.")
     names = _names("table", arguments.table, REPORTS) + _names("figure", arguments.figure, REPORTS)
     if not names and not arguments.report_only:
         raise InputError("Nothing to run: give --table 3 (or 2 to 10, or all) or --figure 6.")
@@ -63,7 +71,7 @@ def main() -> None:
         """Run those without a row if this command runs any, and return them."""
         left = run.missing(experiments, results, data, arguments.retry_failed)
         if runs:
-            options = arguments.workers, arguments.ray_address, arguments.keep_checkpoints
+            options = _gpus(arguments), arguments.ray_address, arguments.keep_checkpoints
             run.run_all(left, results, *options)
         return left
 
@@ -71,6 +79,11 @@ def main() -> None:
     winners = search.winners(tried, results)
     planner = plan.Planner(config, {place: each.overrides for place, each in winners.items()})
     experiments = planner.experiments(variants, datasets, arguments.seeds)
+    if variants and not arguments.report_only:
+        absent = planner.left_out(variants, datasets)
+        if not experiments:
+            raise InputError(absent or planner.absence(variants[0], datasets[0]))
+        print(absent, end="\n" if absent else "")
     left += execute(experiments)
     if arguments.dry_run:
         _show([*trials, *experiments], left, results, arguments.workers)
@@ -80,13 +93,59 @@ def main() -> None:
     names = names or [name for name in REPORTS if source.has_results(REPORTS[name])]
     for name in names:
         report.write_report(name, source, _command(name, arguments))
+    _end(names, results, experiments, [*trials, *experiments] if runs else [])
+
+
+def _run_suite(arguments: argparse.Namespace) -> None:
+    """FuxiCTR's benchmark: plan, run, and write one table."""
+    from fuxictr_miss.paper import bars, report, run
+    from fuxictr_miss.paper.results import Results
+
+    if arguments.table or arguments.figure or arguments.search:
+        raise InputError("--suite has a table of its own: leave out --table, --figure, --search.")
+    config = arguments.config
+    suite = bars.Suite(
+        config if config != default_config() else f"{config}/bars",
+        arguments.dataset or bars.DATASETS,
+        arguments.model or bars.MODELS,
+        arguments.seeds,
+        arguments.zoo,
+        arguments.sample,
+    )
+    experiments, results = suite.experiments(), Results(arguments.results)
+    if suite.left_out:
+        print(suite.why_left_out())
+    report.check_folder(results.path.parent, [suite.name])
+    runs = not (arguments.dry_run or arguments.report_only)
+    params = {each.dataset: dict(each.params) for each in experiments} if runs else {}
+    data = {name: _build(each) for name, each in params.items()}
+    left = run.missing(experiments, results, data, arguments.retry_failed)
+    if arguments.dry_run:
+        _show(experiments, left, results, arguments.workers)
+        return
+    if runs:
+        options = _gpus(arguments), arguments.ray_address, arguments.keep_checkpoints
+        run.run_all(left, results, *options)
+    page = results.path.with_name(f"{suite.name}.md")
+    report.write_sheet(page, suite.sheet(results), _suite_command(arguments))
+    _end([suite.name], results, experiments, experiments if runs else [])
+
+
+def _end(
+    names: Sequence[str],
+    results: Results,
+    experiments: Sequence[Experiment],
+    ran: Sequence[Experiment],
+) -> None:
+    """Write the index, print a summary, and exit with 1 if one of those that ran has failed."""
+    from fuxictr_miss.paper import report
+
     report.write_index(results.path.parent)
     counts = Counter(row["status"] for e in experiments if (row := results.rows.get(e.key)))
     states = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "none run"
     written = ", ".join(str(results.path.with_name(f"{name}.md")) for name in names)
     print(f"{len(experiments)} experiments: {states}. Reports: {written}")
-    rows = [results.rows.get(each.key, {}) for each in (*trials, *experiments)]
-    if runs and any(row.get("status") == "failed" for row in rows):
+    if any(results.rows.get(each.key, {}).get("status") == "failed" for each in ran):
         sys.exit(1)
 
 
@@ -97,7 +156,8 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--table", nargs="+", default=[], metavar="N", help="tables of the paper: 2 to 10, or all")
     add("--figure", nargs="+", default=[], metavar="N", help="figures: 5, 6, 7, or all")
-    add("--dataset", nargs="+", required=True, metavar="NAME", help="data sets, shown side by side")
+    add("--suite", choices=["bars"], help="FuxiCTR's benchmark instead, on all of its data sets")
+    add("--dataset", nargs="+", default=[], metavar="NAME", help="data sets, shown side by side")
     add("--model", nargs="+", default=[], metavar="NAME",
         help="run only these models, e.g. DIN DIN_MISS; the reports show all results")  # fmt: skip
     add("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N (default: 5)")
@@ -110,6 +170,9 @@ def _parse() -> argparse.Namespace:
     add("--report-only", action="store_true", help="rewrite the reports without running anything")
     add("--retry-failed", action="store_true", help="rerun experiments that failed or diverged")
     add("--keep-checkpoints", action="store_true", help="keep them in checkpoints/benchmark")
+    add("--zoo", metavar="PATH", help="for --suite: a checkout of FuxiCTR, for its classes")
+    add("--sample", action="store_true", help="for --suite: made-up rows (bars_sample.py)")
+    add("--gpu", type=int, default=-1, metavar="N", help="GPU index of each worker, -1 for the CPU")
     add("--results", default="./results", metavar="FOLDER", help="default: %(default)s")
     add("--config", default=default_config(), metavar="FOLDER", help="default: ./config/, or if it "
         "does not exist the one that comes with the package")  # fmt: skip
@@ -183,13 +246,29 @@ def _duration(seconds: float | None) -> str:
     return "time unknown" if seconds is None else f"about {timedelta(seconds=round(seconds))}"
 
 
+def _gpus(arguments: argparse.Namespace) -> list[int]:
+    return [arguments.gpu] * arguments.workers
+
+
+def _suite_command(arguments: argparse.Namespace) -> str:
+    parts = ["python run_benchmark.py --suite bars", *(["--sample"] if arguments.sample else [])]
+    for option in ("dataset", "model"):
+        names = getattr(arguments, option)
+        parts += [f"--{option} {' '.join(names)}"] if names else []
+    parts += [f"--zoo {arguments.zoo}"] if arguments.zoo else []
+    return " ".join([*parts, f"--seeds {arguments.seeds}", *_folders(arguments)])
+
+
 def _command(name: str, arguments: argparse.Namespace) -> str:
     """The command that makes this one report."""
     kind, _, number = name.partition("_")
     parts = ["python run_benchmark.py", f"--{kind} {number}"]
     parts += [f"--dataset {' '.join(arguments.dataset)}", f"--seeds {arguments.seeds}"]
     parts += [f"--search {arguments.search}"] if arguments.search else []
-    for option, default in (("config", default_config()), ("results", "./results")):
-        value = getattr(arguments, option)
-        parts += [f"--{option} {value}"] if value != default else []
-    return " ".join(parts)
+    return " ".join([*parts, *_folders(arguments)])
+
+
+def _folders(arguments: argparse.Namespace) -> list[str]:
+    defaults = {"config": default_config(), "results": "./results"}
+    values = {option: getattr(arguments, option) for option in defaults}
+    return [f"--{name} {value}" for name, value in values.items() if value != defaults[name]]

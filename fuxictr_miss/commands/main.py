@@ -10,7 +10,7 @@ from fuxictr_miss.errors import run_command, unknown
 COMMANDS = {
     "train": "run one experiment: data, training, test metrics",
     "benchmark": "reproduce the tables and figures of the paper",
-    "tune": "run every combination of a search space",
+    "tune": "search hyper-parameters by validation",
     "preprocess": "turn a raw log into train, validation and test splits",
     "export": "write the plain backbone or the embeddings of a trained experiment",
 }

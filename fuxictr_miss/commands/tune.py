@@ -1,162 +1,112 @@
-"""Run every combination of a search space, enumerated by FuxiCTR's tuner, with run_expid.py."""
+"""Search hyper-parameters by validation: every combination, or trials that Optuna draws."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
-import queue
-import subprocess
+import shlex
 import sys
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import yaml
-from pydantic import ConfigDict
-
-from fuxictr_miss.config import Config, load_config, read_experiment
-from fuxictr_miss.config.values import Checked, described
-from fuxictr_miss.config.yaml_files import read_entries, read_values
-from fuxictr_miss.errors import InputError, unknown
-from fuxictr_miss.files import atomic_write
+from fuxictr_miss.config import Config
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.result_table import check_result_table
+
+if TYPE_CHECKING:
+    from fuxictr_miss.tuning.search import Search
 
 EXAMPLES = """examples:
   python run_param_tuner.py --config config/tuner_config/DIN_MISS_demo.yaml
-  python run_param_tuner.py --config config/tuner_config/DIN_MISS_amazoncds.yaml --gpu 0 1
+  python run_param_tuner.py --config config/tuner_config/DIN_MISS_amazoncds.yaml --gpu 0 1 \\
+      --search tpe --trials 50
 
-A tuner YAML has base_config, base_expid, dataset_id and tuner_space, a list of values per key. The
-combinations are written to checkpoints/tuner/<name>/ and run one at a time on each of --gpu (-1 -1:
-two on the CPU). Each adds a row with its metrics to <name>.csv; choose by the valid_ columns. The
-exit code is 1 if a run failed."""
+A tuner YAML has base_config, base_expid, dataset_id and tuner_space: for each key a value, a list
+of values, or for random and tpe also {low: 1.0e-4, high: 1.0e-2, log: True}. Trials never see the
+test split, and run one at a time on each of --gpu (-1 -1: two on the CPU). They and their results
+are in checkpoints/tuner/<name>/, or <name>_random, <name>_tpe: ranking.csv, the best first, and in
+full experiments.csv. A second start runs only what is missing or failed. At the end stand the best
+trial and the command that trains it; the exit code is 1 if a trial has no result."""
 FOLDER = Path("checkpoints") / "tuner"
-FIRST_LINE = "# Written by run_param_tuner.py, and written again when it is started again.\n"
 
 
 def main() -> None:
+    arguments = _parse()
+    from fuxictr_miss import experiment  # late: --help must not wait for torch
+    from fuxictr_miss.tuning.search import Search, own_folder
+    from fuxictr_miss.tuning.space import read_space
+
+    for gpu in arguments.gpu:
+        Config.of({"gpu": gpu}, {"": "--gpu"})
+        if not arguments.ray_address:
+            experiment.check_device(gpu)
+    config, kind = Path(arguments.config), arguments.search
+    folder = FOLDER / (config.stem if kind == "grid" else f"{config.stem}_{kind}")
+    check_result_table(Path(f"{folder.name}.csv"))  # to which the command at the end adds a row
+    space = read_space(config)
+    with own_folder(folder):
+        search = Search(space, folder)
+        if kind == "grid":
+            search.plan_grid(arguments.tag)
+        else:
+            search.plan_samples(kind, arguments.trials)
+        print(f"{search.left} trials to run in {folder}.", flush=True)
+        search.run(arguments.gpu, arguments.ray_address)
+        search.write_ranking()
+        _report(search, arguments.gpu[0])
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, metavar="FILE.yaml", help="the tuner's config")
-    parser.add_argument("--tag", help="run only expids that contain this text, e.g. 001")
-    parser.add_argument(
-        "--gpu", nargs="+", type=int, default=[-1], help="GPU indices, -1 for the CPU (default)"
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE.yaml", help="the tuner's config")
+    add("--search", choices=("grid", "random", "tpe"), default="grid",
+        help="every combination (default), or trials drawn at random or by TPE")  # fmt: skip
+    add("--trials", type=int, metavar="N", help="the number of trials of a random or TPE search")
+    add("--tag", help="run only trials of the grid whose names contain this text, e.g. 001")
+    add("--gpu", nargs="+", type=int, default=[-1],
+        help="one trial at a time on each of these GPUs; -1 is the CPU (default)")  # fmt: skip
+    add(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a Ray cluster instead of this machine: --gpu "
+        "0 0 uses two of its GPUs; all machines must see this folder under the same path",
     )
     arguments = parser.parse_args()
-    for gpu in arguments.gpu:
-        Config.of({"gpu": gpu}, {"": "--gpu"})
-    config = Path(arguments.config)
-    folder = FOLDER / config.stem
-    check_result_table(Path(f"{config.stem}.csv"))
-    _write_trials(folder, _read(config))
-    expids = sorted(read_entries(folder / "model_config.yaml"))
-    chosen = [expid for expid in expids if arguments.tag is None or arguments.tag in expid]
-    if not chosen:
-        raise unknown("tag", arguments.tag, expids)
-    failed = _run_all(folder, chosen, arguments.gpu)
-    if failed:
-        sys.exit(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(failed)}.")
-
-
-class _Tuner(Checked):
-    """The keys of a tuner config."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    base_config: str
-    base_expid: str
-    dataset_id: str | None = None
-    tuner_space: dict[str, Any] = described("lines of the form key: [value, value]", min_length=1)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a tuner config and check every combination.
-
-    Returns:
-        The content that FuxiCTR's tuner expects.
-
-    Raises:
-        InputError: a key is missing or unknown, or a combination is invalid.
-    """
-    content = read_values(path)
-    beside = [key for key in content if key not in _Tuner.model_fields]
-    if beside and beside == [content.get("dataset_id")]:  # as in FuxiCTR's own files
-        print(f"{path}: {beside[0]} is ignored: base_config has the data set.", file=sys.stderr)
-        del content[beside[0]]
-    tuner = _Tuner.read(content, {"": str(path)})
-    place = tuner.base_config, tuner.base_expid, tuner.dataset_id
-    config = load_config(*place)
-    space = {k: v if isinstance(v, list) else [v] for k, v in tuner.tuner_space.items()}
-    if "ssl_recipe" in space:
+    if arguments.search == "grid" and arguments.trials is not None:
         raise InputError(
-            f"{path}: ssl_recipe cannot be in tuner_space, as it stands for many keys: search over "
-            "those, or set ssl_recipe in the entry of base_expid."
+            "--trials goes with --search random or tpe: a grid tries all combinations."
         )
-    for key, values in space.items():
-        if key not in config.params:
-            raise unknown(f"key in the tuner_space of {path}:", key, config.params)
-        if not values:
-            raise InputError(f"{path}: {key} in tuner_space has no value to try.")
-    for trial in itertools.product(*space.values()):
-        config.replace(dict(zip(space, trial, strict=True)), f"{path}, tuner_space")
-    model, data, _ = read_experiment(*place)  # FuxiCTR's tuner merges them itself
-    return {
-        "base_expid": tuner.base_expid,
-        "dataset_id": data["dataset_id"],
-        "tuner_space": space,
-        "model_config": {tuner.base_expid: {"debug_mode": False, **model}},
-        "dataset_config": {data["dataset_id"]: data},
-    }
+    if arguments.search != "grid" and arguments.tag is not None:
+        raise InputError("--tag chooses trials of a grid: leave it out, or --search.")
+    if arguments.search != "grid" and (arguments.trials or 0) < 1:
+        raise InputError(f"--search {arguments.search} needs --trials N, the number of trials.")
+    return arguments
 
 
-def _write_trials(folder: Path, content: dict[str, Any]) -> None:
-    """Let FuxiCTR's tuner enumerate the combinations, and save its configs in `folder`.
+def _report(search: Search, gpu: int) -> None:
+    """Print the ranking, the trials without a result, and the command that trains the best.
 
     Raises:
-        InputError: `folder` has files of these names that this command did not write.
+        SystemExit: a trial has no result.
     """
-    from fuxictr import autotuner
-
-    names = ("model_config.yaml", "dataset_config.yaml")
-    for name in names:
-        path = folder / name
-        if path.exists() and not path.read_bytes().startswith(FIRST_LINE.encode()):
-            raise InputError(f"{path} was not written by run_param_tuner.py: move it away.")
-    with tempfile.TemporaryDirectory() as temporary:
-        space = Path(temporary) / "space.yaml"
-        space.write_text(yaml.safe_dump(content), encoding="utf-8")
-        made = Path(autotuner.enumerate_params(str(space)))
-        for name in names:
-            with atomic_write(folder / name) as unfinished:
-                unfinished.write_text(FIRST_LINE + (made / name).read_text(), encoding="utf-8")
-
-
-def _run_all(folder: Path, expids: Sequence[str], gpus: Sequence[int]) -> list[str]:
-    """Run each expid on the next free GPU; return those that failed."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for gpu in gpus:
-        free.put(gpu)
-
-    def run(expid: str) -> int:
-        gpu = free.get()
-        command = [sys.executable, "-m", "fuxictr_miss", "train"]
-        command += ["--config", str(folder), "--expid", expid]
-        try:
-            return subprocess.run(
-                [*command, "--gpu", str(gpu)], env={**os.environ, "PYTHONPATH": path}, check=False
-            ).returncode
-        finally:
-            free.put(gpu)
-
-    with ThreadPoolExecutor(len(gpus)) as pool:
-        try:
-            codes = list(pool.map(run, expids))
-        except KeyboardInterrupt:  # Ctrl-C also reaches the running trials
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [expid for expid, code in zip(expids, codes, strict=True) if code]
+    ranked = search.ranked()
+    done = [(trial, row) for trial, row in ranked if row["status"] == "ok"]
+    if done:
+        print(search.ranking().head(min(len(done), 10)).to_string(index=False))
+    for trial, row in ranked[len(done) :]:
+        print(f"{trial.name} {row['status']}: {row['reason']}")
+    print(f"Tables: {search.ranking_file}, in full {search.results.path}")
+    if done:
+        best, row = done[0]
+        metrics = [f"{name}: {row[f'valid_{name}']:.6f}" for name in search.space.config.metrics]
+        print(f"Best: {best.name} [valid] {' - '.join(metrics)}. To train it, and test it once:")
+        script = Path(sys.argv[0])
+        start = [str(script.with_name("run_expid.py"))]
+        if script.name != "run_param_tuner.py":
+            start = ["-m", "fuxictr_miss", "train"]
+        place = ["--config", str(search.folder), "--expid", best.name, "--gpu", str(gpu)]
+        print(f"  {shlex.join([sys.executable, *start, *place])}")
+    if len(done) < len(ranked):
+        sys.exit(f"{len(ranked) - len(done)} of {len(ranked)} trials have no result.")

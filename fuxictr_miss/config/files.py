@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_miss.config.keys import Config
+from fuxictr_miss.config.places import with_found_paths
 from fuxictr_miss.config.recipes import default_recipe, with_recipe
 from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, closest, unknown
@@ -40,6 +41,9 @@ def list_datasets(config_dir: str) -> list[str]:
 
 def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> Config:
     """Load an experiment, its parameters merged like in FuxiCTR's `load_config`.
+
+    Relative paths to the data begin in the working folder; if that does not have it, in
+    `config_dir` or one of the two folders above it, as FuxiCTR's own configs are written.
 
     Args:
         config_dir: contains `model_config` and `dataset_config`, as files or as folders of files.
@@ -86,10 +90,13 @@ def read_experiment(
         raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
     data: dict[str, Any] = {}
     _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
-    recipe = {**model, **data}.get("ssl_recipe", default_recipe(str(model.get("model"))))
+    data["dataset_id"] = str(dataset_id)
+    found = with_found_paths(config_dir, {**model, **data})
+    model, data = ({key: found[key] for key in each} for each in (model, data))
+    recipe = found.get("ssl_recipe", default_recipe(str(model.get("model"))))
     if recipe is not None:
         model = with_recipe({**model, "ssl_recipe": recipe})
-    return {**model, "model_id": expid}, {**data, "dataset_id": str(dataset_id)}, places
+    return {**model, "model_id": expid}, data, places
 
 
 def _entries(config_dir: str, name: str) -> dict[str, Entry]:
@@ -130,5 +137,6 @@ def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
     close = " or ".join(repr(name) for name in closest(expid, valid, 3))
     hint = f" Did you mean {close}?" if close else ""
     return InputError(
-        f"Unknown expid {expid!r}.{hint} {config_dir} has {len(valid)}: --list prints them."
+        f"Unknown expid {expid!r}.{hint} `train --config {config_dir} --list` prints all "
+        f"{len(valid)} of them."
     )

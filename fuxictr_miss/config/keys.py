@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from fuxictr_miss.config.recipes import read_recipe, with_recipe
+from fuxictr_miss.config.recipes import default_recipe, read_recipe, with_recipe
 from fuxictr_miss.config.renamed import RENAMED, with_new_names
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.config.values import (
@@ -123,7 +123,7 @@ class Config(Checked):
     gpu: int = described("-1 for the CPU, or the index of a GPU", ge=-1, default=-1)
     seed: int = described("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
     # data
-    data_format: Literal["csv", "npz", "parquet"] = "csv"
+    data_format: Literal["csv", "h5", "npz", "parquet"] = "csv"
     train_data: str | None = None
     valid_data: str | None = None
     test_data: str | None = None
@@ -140,6 +140,7 @@ class Config(Checked):
     use_features: Annotated[list[str], described("a list of features")] | None = None
     feature_specs: Columns | None = described("a list of {name: ..., ...}, or null", default=None)
     feature_config: Any = None
+    feature_processor: str | None = None
     min_categr_count: Natural = 1
     num_buckets: Natural = 10
     sep: str = described("one character", min_length=1, max_length=1, default=",")
@@ -150,7 +151,7 @@ class Config(Checked):
     split_type: Literal["random", "sequential"] = "sequential"
     rebuild_dataset: Switch = True
     pickle_feature_encoder: Switch = True
-    data_block_size: Natural = 0
+    data_block_size: int = described("a whole number from 0, or -1 as 0", ge=-1, default=0)
     data_loader: Any = None
     # the run
     batch_size: Count = 1
@@ -185,7 +186,7 @@ class Config(Checked):
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 1e-3
     max_gradient_norm: Positive = 10.0
-    embedding_dim: Count = 10
+    embedding_dim: Count | Annotated[list[Count], _SEVERAL] = 10  # several: of HOFM, by order
     embedding_regularizer: Regularizer = None
     net_regularizer: Regularizer = None
     regularizer: Regularizer = None  # of LR and FM
@@ -204,7 +205,8 @@ class Config(Checked):
         """
         if isinstance(params, Config):
             return params
-        params = with_recipe(with_new_names(params))
+        params = {key: _groups(key, value) for key, value in with_new_names(params).items()}
+        params = with_recipe(params)
         config = cls.read(params, places)
         others = config.model_extra or {}
         _keys_of_models(tuple(others)).read(others, places)
@@ -258,7 +260,10 @@ class Config(Checked):
             InputError: as in `of`.
         """
         recipe = read_recipe(changes["ssl_recipe"]) if "ssl_recipe" in changes else {}
-        return Config.of({**self.params, **recipe, **changes}, {"": place})
+        params = {**self.params, **recipe, **changes}
+        if "model" in changes:  # another one may have a method, and with it a recipe
+            params.setdefault("ssl_recipe", default_recipe(str(changes["model"])))
+        return Config.of(params, {"": place})
 
     def override(self, assignments: Sequence[str], seed: int | None) -> Config:
         """Apply `--set key=value` and `--seed`, and extend model_id: the run gets files of its own.
@@ -269,11 +274,12 @@ class Config(Checked):
         changes: dict[str, Any] = {}
         valid = {*self.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
         valid.update(RENAMED)
+        model = dict(each.partition("=")[::2] for each in assignments).get("model", self.model)
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set takes key=value, got {assignment!r}.")
-            if key not in valid:
+            if key not in valid and not key.startswith(_prefixes(model)):
                 raise unknown("key in --set", key, valid)
             if key in changes:
                 raise InputError(f"--set gives {key} twice: remove one of them.")
@@ -309,6 +315,16 @@ class Config(Checked):
                     sentences.append(f"Key {key!r} is ignored. Did you mean {close[0]!r}?")
         return sentences
 
+    def unread_keys(self, arguments: set[str], prefixes: tuple[str, ...]) -> list[str]:
+        """The keys that neither FuxiCTR nor the model's class reads.
+
+        Args:
+            arguments: of the class.
+            prefixes: of keys that are not its own, such as those of a method.
+        """
+        others = set(self.model_extra or {}) - arguments
+        return sorted(k for k in others if not k.startswith(prefixes) and k[-6:] != "_field")
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Check keys against one another, as far as they are given."""
@@ -325,22 +341,51 @@ class Config(Checked):
                 f"{grouped[0]} is a mean over groups of rows: set group_id to the column of the "
                 "group, for example user_id, or remove it from metrics and monitor."
             )
+        for split in ("valid", "test"):
+            if getattr(self, f"{split}_data") and getattr(self, f"{split}_size"):
+                raise InputError(
+                    f"{split}_data names a split that {split}_size would take from the training "
+                    "rows: remove one of them."
+                )
         if self.group_id and self.use_features and self.group_id not in self.use_features:
             raise InputError(
                 f"use_features leaves out {self.group_id!r}, by which group_id groups the rows: "
                 "add it there, or set group_id: null."
             )
+        columns = _names_of(self.feature_cols)
+        if columns:
+            self.check_names(columns)
+        return self
+
+    def check_names(self, columns: Collection[str]) -> None:
+        """Check the keys that name columns of the data.
+
+        Raises:
+            InputError: one names a column that is not there; suggests the closest.
+        """
         named = {
             "group_id": [self.group_id] if self.group_id else [],
             "feature in use_features:": self.use_features or [],
             "feature in feature_specs:": _names_of(self.feature_specs or []),
         }
-        columns = _names_of(self.feature_cols)
         for key, names in named.items():
-            for name in names if columns else ():
+            for name in names:
                 if name not in columns:
                     raise unknown(key, name, columns)
-        return self
+
+
+def _prefixes(model: str) -> tuple[str, ...]:
+    """What the keys of a model's method begin with; the method itself checks them."""
+    method = model.rpartition("_")[2].lower()
+    return (f"{method}_",) if "_" in model or method == "miss" else ()
+
+
+def _groups(key: str, value: Any) -> Any:
+    """A group of fields as YAML without tuples has it: (a, b) is one group, as [[a, b]] is."""
+    if not str(key).endswith("_field") or not isinstance(value, list | tuple):
+        return value
+    fields = [value] if isinstance(value, tuple) else value
+    return [list(each) if isinstance(each, tuple) else each for each in fields]
 
 
 def _names_of(columns: Columns) -> list[str]:

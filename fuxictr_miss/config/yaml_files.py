@@ -10,16 +10,16 @@ import yaml
 
 from fuxictr_miss.errors import InputError
 
-_MAPPING, _MERGE, _NULL, _TEXT = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str")
+_MAPPING, _MERGE, _NULL, _TEXT, _TUPLE = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str", "python/tuple")
 )
 # Names are kept as text: YAML would read 2024_01 as the number 202401, and no as False.
 _NAMES = {"base_expid", "dataset_id", "group_id", "model", "model_id"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's loader, except that it keeps names as text and refuses duplicate keys, and that 1e-3
-    is a number, as in YAML 1.2.
+    """PyYAML's loader, except that it keeps names as text and refuses duplicate keys, that 1e-3 is
+    a number, as in YAML 1.2, and that `!!python/tuple`, which FuxiCTR's configs have, is a tuple.
     """
 
     def __init__(self, text: str, path: Path | str = "") -> None:
@@ -57,6 +57,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+_Loader.add_constructor(_TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, True)))
 
 
 class Entry(NamedTuple):
@@ -139,7 +140,7 @@ def _syntax_error(path: Path, text: str, error: yaml.YAMLError) -> InputError:
     parts = (getattr(error, "context", None), getattr(error, "problem", None))
     problem = ", ".join(part for part in parts if part)
     if "python/" in problem:
-        problem = "a Python object; write !!python/tuple [a, b] as [a, b]"
+        problem = "a Python object; only !!python/tuple [a, b] is read"
     if "\t" in line[: len(line) - len(line.lstrip())] or "\\t" in problem:
         problem = "there is a tab; YAML indents with spaces"
     return InputError(f"{path}, line {mark.line + 1}, is not valid YAML: {problem}.")

@@ -22,7 +22,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.data import folder
 from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
-from fuxictr_miss.data.files import file_digest, files_at
+from fuxictr_miss.data.encoded import encoded_folder, encoded_splits, is_encoded
+from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import SPLITS
 from fuxictr_miss.data.pretrained import (
     check_overlap,
@@ -30,10 +31,14 @@ from fuxictr_miss.data.pretrained import (
     pretrained_files,
     written_name,
 )
+from fuxictr_miss.data.processors import check_functions, own_processor, source_of
 from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import files_at
+
+log = logging.getLogger(__name__)
 
 _FORMATS = ("csv", "parquet")
 _ENCODER = 2  # data that an earlier encoder wrote is built again
@@ -48,6 +53,7 @@ _SETTINGS = (
     "group_id",
 )
 _ROWS_AT_ONCE = 50_000
+_PART = "_part_of_the_split"
 
 
 class _Inputs(NamedTuple):
@@ -59,6 +65,8 @@ class _Inputs(NamedTuple):
     splits: dict[str, list[str]]
     items: list[str]  # of vocab_data
     pretrained: dict[str, str]  # of a feature, its file
+    processor: type[FeatureProcessor]  # the user's, or FuxiCTR's
+    sizes: dict[str, float]  # of splits that are taken from the training rows
 
     def files(self) -> set[str]:
         splits = {file for files in self.splits.values() for file in files}
@@ -67,19 +75,26 @@ class _Inputs(NamedTuple):
     def written(self) -> list[str]:
         """The names of the files to write."""
         vectors = [written_name(*each) for each in self.pretrained.items()]
-        return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.splits), *vectors]
+        return [*folder.FEATURE_FILES, *(f"{split}.parquet" for split in self.names), *vectors]
+
+    @property
+    def names(self) -> list[str]:
+        return [split for split in SPLITS if split in self.splits or split in self.sizes]
 
 
 def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, str | None]:
-    """Encode the splits of a data set, unless that has been done for the same input.
+    """Encode the splits of a data set, unless that has been done.
 
-    Writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
+    Data that is encoded already (npz, h5, or a feature map that is not ours) is used as it is and
+    nothing is written.
+
+    Otherwise it writes to `data_root/dataset_id`: `feature_map.json`, `feature_vocab.json`,
     `feature_processor.pkl` and `<split>.parquet`, all readable by FuxiCTR, and `build.json`, which
     lists them. Files that it does not list stay as they are. Runs in this process.
 
     Args:
-        params: a FuxiCTR dataset config: `dataset_id`, `data_root`, `data_format` (csv or
-            parquet), `train_data`, `valid_data`, `test_data`, `feature_cols`, `label_col`; and
+        params: a FuxiCTR dataset config: `dataset_id`, `data_root`, `data_format`, `train_data`,
+            `valid_data`, `test_data`, and for raw csv or parquet `feature_cols`, `label_col` and
             `vocab_scope`: "all" (default: ids for every token of all splits and, as Table II
             counts features, of the item table in `vocab_data` if one is named) or "train".
 
@@ -101,8 +116,17 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
     for key in ("data_root", "dataset_id"):
         if not getattr(config, key):
             raise InputError(f"The data set's config names no {key}.")
+    final = encoded_folder(config)
+    if is_encoded(config):
+        splits = encoded_splits(config)
+        log.info("%s is used as it is: this program did not encode it.", final)
+        if config.feature_cols and splits["train"] != config.train_data:
+            log.warning(
+                "%s is not read, as %s is encoded already: set another dataset_id to encode it.",
+                config.train_data, final,
+            )  # fmt: skip
+        return splits["train"], splits.get("valid"), splits.get("test")
     inputs = _inputs(config)
-    final = Path(config.data_root) / config.dataset_id
     home = final.resolve()  # a linked folder is built where it is
     folder.refuse_inputs_among(home, inputs.written(), inputs.files())
     folder.refuse_strangers(home, inputs.written())
@@ -114,7 +138,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
         last = folder.read_stamp(home)
         building = home.with_name(f".{home.name}.building")
         if _is_current(home, last, stamp):
-            logging.info("Encoded data in %s is up to date.", final)
+            log.info("Encoded data in %s is up to date.", final)
             _remember(building, home, {**last, "files": stamp["files"]})
         else:
             folder.refuse_changed(home, last)
@@ -129,7 +153,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
                 folder.clear(building)
             for split in SPLITS:
                 discard_mapped(home / f"{split}.parquet")
-    files = {split: str(final / f"{split}.parquet") for split in inputs.splits}
+    files = {split: str(final / f"{split}.parquet") for split in inputs.names}
     return files["train"], files.get("valid"), files.get("test")
 
 
@@ -138,8 +162,6 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
 
 def _inputs(config: Config) -> _Inputs:
     form = config.data_format
-    if form not in _FORMATS:
-        raise InputError(f"data_format must be csv or parquet to be encoded, got {form!r}.")
     columns, labels = feature_columns(config.params), label_columns(config.params)
     paths = {s: path for s in SPLITS if (path := getattr(config, f"{s}_data"))}
     if "train" not in paths:
@@ -155,7 +177,10 @@ def _inputs(config: Config) -> _Inputs:
         if column["name"] in pretrained:
             check_pretrained(column, config.params.get("embedding_dim"))
     binary = [is_binary(config.params, place) for place in range(len(labels))]
-    return _Inputs(columns, labels, binary, splits, items, pretrained)
+    processor = own_processor(config.feature_processor)
+    check_functions(columns, processor)
+    sizes = {split: size for split in SPLITS[1:] if (size := getattr(config, f"{split}_size"))}
+    return _Inputs(columns, labels, binary, splits, items, pretrained, processor, sizes)
 
 
 def _source_files(config: Config, split: str, path: str, ending: str) -> list[str]:
@@ -163,7 +188,10 @@ def _source_files(config: Config, split: str, path: str, ending: str) -> list[st
     if not files:
         hint = config.preprocess_command
         how = f" Make it with: {hint}" if hint else " See data_preprocess/README.md."
-        raise InputError(f"The {split} split is not there: {path} ({ending}).{how}")
+        raise InputError(
+            f"The {split} split is not there: {path} ({ending}), seen from {os.getcwd()} and from "
+            f"the config's folder and the two above it.{how}"
+        )
     wrong = next((file for file in files if not file.endswith(f".{ending}")), None)
     if wrong:
         raise InputError(f"{wrong} does not end in .{ending}: rename it or set data_format.")
@@ -183,15 +211,19 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     """Every row of every input, checked; nothing is written."""
     columns = [dict(column) for column in inputs.columns]
     options = {**config.params, "feature_cols": columns, "label_col": inputs.labels}
-    processor = Processor(**options)
-    splits, rows = {}, 0
+    processor = Processor.of(inputs.processor)(**options)
+    frames, counts = {}, {}
     for split, files in inputs.splits.items():
         tables = [_open(config, inputs, file) for file in files]
-        count = sum(check(tables))
-        if not count:
+        counts[split] = sum(check(tables))
+        if not counts[split]:
             raise InputError(f"The {split} split holds no rows: {', '.join(files)}.")
-        rows += count
-        frame = processor.preprocess(pl.concat([table.frame for table in tables]))
+        frames[split] = pl.concat([table.frame for table in tables])
+    if inputs.sizes:
+        frames |= _divided(frames["train"], counts["train"], inputs.sizes, config.split_type)
+    splits = {}
+    for split in inputs.names:
+        frame = _preprocessed(processor, frames[split], inputs.processor.__name__)
         splits[split] = check_computed(f"the {split} split", frame, columns)
     for column in columns:
         if column["type"] == "sequence" and not column.get("max_len"):
@@ -204,7 +236,53 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     what = f"The splits of {config.dataset_id} cannot be read"
     with explained(pl.exceptions.PolarsError, what, "write their files again"):
         processor.count(fitted_on, everything, config.min_categr_count)
-    return _Raw(processor, splits, fitted_on, rows)
+    return _Raw(processor, splits, fitted_on, sum(counts.values()))
+
+
+def _divided(
+    frame: pl.LazyFrame, rows: int, sizes: Mapping[str, float], split_type: str
+) -> dict[str, pl.LazyFrame]:
+    """Take validation and test rows from the training rows as FuxiCTR means to.
+
+    It takes the test rows first, from the end of the file or of a random order, which does not
+    depend on `seed`: runs with several seeds share their data.
+    """
+    part = np.zeros(rows, np.uint8)  # the place of a row's split in SPLITS
+    order = np.arange(rows)
+    if split_type == "random":
+        np.random.RandomState(0).shuffle(order)
+    left = rows
+    for place in (2, 1):
+        size = sizes.get(SPLITS[place], 0)
+        count = int(rows * size) if size < 1 else int(size)
+        if size and not 0 < count < left:
+            raise InputError(
+                f"{SPLITS[place]}_size {size} is {count} of {left} training rows: give every split "
+                "at least one."
+            )
+        part[order[left - count : left]] = place
+        left -= count
+    numbered = pl.concat([frame, pl.LazyFrame({_PART: part})], how="horizontal")
+    return {
+        split: numbered.filter(pl.col(_PART) == place).drop(_PART)
+        for place, split in enumerate(SPLITS)
+        if split == "train" or split in sizes
+    }
+
+
+def _preprocessed(processor: Processor, frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    columns = processor.feature_cols
+    processor.feature_cols = [{**each, **each.get("declared", {})} for each in columns]
+    try:
+        return processor.preprocess(frame)
+    except Exception as error:  # a user's function may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"A preprocess function of {name} fails ({reason}): in FuxiCTR 2.3 it takes the name "
+            "of a column and returns a polars expression."
+        ) from error
+    finally:
+        processor.feature_cols = columns
 
 
 def _open(config: Config, inputs: _Inputs, file: str) -> Table:
@@ -327,6 +405,10 @@ def _stamp(config: Config, inputs: _Inputs, known: Mapping[str, Any]) -> dict[st
     sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
     settings: dict[str, Any] = {key: config.params.get(key) for key in _SETTINGS}
     settings["binary"] = inputs.binary
+    if inputs.sizes:
+        settings["divided"] = [inputs.sizes, config.split_type]
+    if config.feature_processor:
+        settings["processor"] = [config.feature_processor, file_digest(source_of(inputs.processor))]
     return {
         "encoder": _ENCODER,
         "fuxictr": fuxictr_version,

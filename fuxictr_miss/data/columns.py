@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from fuxictr_miss.errors import InputError, closest, unknown
+from fuxictr_miss.feature_names import check_feature_name
 
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")
@@ -87,7 +86,7 @@ def _checked(column: dict[str, Any]) -> dict[str, Any]:
         raise unknown(f"type of feature {name!r}:", str(kind), TYPES)
     column = {"active": True, **column, "dtype": _dtype(column, f"Feature {name!r}")}
     if kind != "meta":
-        _check_name(name)
+        check_feature_name(name)
     if kind == "numeric":
         _check_numeric(column)
     elif kind == "sequence":
@@ -100,7 +99,8 @@ def _checked(column: dict[str, Any]) -> dict[str, Any]:
             f"Feature {name!r}: category_processor does not run in FuxiCTR 2.3.10; put the buckets "
             "into the data and remove the key."
         )
-    _check_preprocess(column)
+    if column.get("preprocess"):  # its function expects what the config declares
+        column["declared"] = {key: column[key] for key in ("dtype", "fill_na") if key in column}
     if column.get("min_categr_count") is not None:
         _check_whole(column, "min_categr_count", least=1)
     return column
@@ -112,25 +112,6 @@ def _dtype(column: Mapping[str, Any], who: str) -> str:
     if name not in _DTYPES and column.get("type") != "embedding":
         raise InputError(f"{who} must have dtype {', '.join(_DTYPES)}; got {dtype!r}.")
     return str(name)
-
-
-def _check_preprocess(column: Mapping[str, Any]) -> None:
-    function = str(column.get("preprocess") or "copy_from").partition("(")[0]
-    if function != "copy_from":
-        raise InputError(
-            f"Feature {column['name']!r}: FuxiCTR's processor has no preprocess function "
-            f"{function!r}, only copy_from(COLUMN); put the column into the data."
-        )
-
-
-def _check_name(name: str) -> None:
-    """PyTorch keeps a feature's table as an attribute of a module."""
-    if "." in name or hasattr(nn.ModuleDict(), name):
-        why = "has a dot in its name" if "." in name else "has the name of a part of nn.ModuleDict"
-        raise InputError(
-            f"Feature {name!r} {why}, so PyTorch cannot hold its embedding: rename the column, in "
-            "the data and in the config."
-        )
 
 
 def _check_numeric(column: Mapping[str, Any]) -> None:
@@ -225,7 +206,9 @@ def _one_type_a_table(columns: list[dict[str, Any]]) -> None:
         elif column["type"] in IDS and first(column["name"]) in text:
             column["dtype"] = "str"
             if "fill_na" in column:
-                column["fill_na"] = str(column["fill_na"])
+                fill = column["fill_na"]
+                whole = isinstance(fill, float) and fill.is_integer()
+                column["fill_na"] = str(int(fill) if whole else fill)
         fill = column.get("fill_na", 0)
         if column["type"] in IDS and column["dtype"] == "int" and not isinstance(fill, int):
             raise InputError(f"Feature {column['name']!r}: fill_na must be an int; got {fill!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fuxictr_miss.data.files import file_digest, files_at
+from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import SPLITS, read_stamp, unchanged
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import files_at
 
 _ROWS_AT_ONCE = 65_536
-_OTHERS = ("npz", "h5", "csv")  # other formats of FuxiCTR's
+_FORMATS = ("parquet", "npz", "h5", "csv")  # FuxiCTR's
 
 
-def data_digest(folder: str | Path) -> str:
+def data_digest(folder: str | Path, splits: Mapping[str, Sequence[str]] | None = None) -> str:
     """The digest of a folder of encoded data, by `build_dataset` or by FuxiCTR.
 
     It covers the features and their settings, the vocabularies, every value of every split, and
@@ -28,6 +29,7 @@ def data_digest(folder: str | Path) -> str:
 
     Args:
         folder: it holds `feature_map.json`.
+        splits: the files of each split; None: those that the folder holds under the usual names.
 
     Returns:
         16 characters. Of data that `build_dataset` wrote it was computed then; other data is read.
@@ -44,7 +46,8 @@ def data_digest(folder: str | Path) -> str:
     stamp = read_stamp(folder)
     if "digest" in stamp and unchanged(folder, stamp):
         return stamp["digest"]
-    return digest_of(folder, {split: _split_digest(folder, split) for split in SPLITS})
+    files = {split: _files(folder, split) for split in SPLITS} if splits is None else splits
+    return digest_of(folder, {split: _split_digest(each) for split, each in files.items()})
 
 
 def digest_of(folder: Path, splits: Mapping[str, str | None]) -> str:
@@ -106,21 +109,25 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _split_digest(folder: Path, split: str) -> str | None:
-    parquet = _files(folder, split, "parquet")
-    if parquet:
-        return _parquet_digest(parquet)
-    others = [file for ending in _OTHERS for file in _files(folder, split, ending)]
-    return "".join(file_digest(file) for file in others) or None
+def _split_digest(files: Sequence[str]) -> str | None:
+    if files and all(Path(file).suffix == ".parquet" for file in files):
+        return _parquet_digest(files)
+    return "".join(file_digest(file) for file in files) or None
 
 
-def _files(folder: Path, split: str, ending: str) -> list[str]:
+def _files(folder: Path, split: str) -> list[str]:
+    """A split's files in the first of FuxiCTR's formats that it has, or in all of the others."""
+    each = [_of_format(folder, split, ending) for ending in _FORMATS]
+    return each[0] or [file for files in each for file in files]
+
+
+def _of_format(folder: Path, split: str, ending: str) -> list[str]:
     file = folder / f"{split}.{ending}"
     place = file if file.exists() else folder / split
     return files_at(place, ending) if file.exists() or place.is_dir() else []
 
 
-def _parquet_digest(files: list[str]) -> str:
+def _parquet_digest(files: Sequence[str]) -> str:
     digest = SplitDigest()
     for path in files:
         what = f"{path} cannot be read as parquet"

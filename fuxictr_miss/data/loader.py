@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fuxictr_miss.config import Config
-from fuxictr_miss.data.files import files_at
+from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.tensors import open_columns
 from fuxictr_miss.errors import InputError
 
@@ -28,7 +28,8 @@ class TensorDataLoader:
 
     Args:
         feature_map: FuxiCTR's FeatureMap; its features and labels are the columns read.
-        data_path: a parquet file, or a folder of them, as `build_dataset` or FuxiCTR wrote it.
+        data_path: a parquet, npz or h5 file, or a folder of them, as `build_dataset` or FuxiCTR
+            wrote it.
         split: "train", "valid" or "test"; only "train" shuffles.
         batch_size: rows a batch; the last one may be smaller.
         shuffle: a new order each epoch, from `seed` alone.
@@ -42,6 +43,7 @@ class TensorDataLoader:
         device: where batches are wanted. The columns move there if they take up at most half of
             its free memory, else batches do, one at a time. The group id stays on the CPU, where
             FuxiCTR's `evaluate` reads it.
+        mapped_file: where a larger split is kept on disk; None: beside its file.
         arrange: replaces sequences in a dict of columns, row by row, as `Adapted.pad`.
 
     Raises:
@@ -75,6 +77,7 @@ class TensorDataLoader:
         memory_budget_gb: float | None = None,
         device: torch.device | str = "cpu",
         arrange: Callable[[dict[str, Tensor]], None] | None = None,
+        mapped_file: str | None = None,
         **_: Any,
     ) -> None:
         seed = seed or 0
@@ -82,11 +85,11 @@ class TensorDataLoader:
             "batch_size": batch_size, "seed": seed, "memory_budget_gb": memory_budget_gb,
             "train_sample_rate": train_sample_rate, "label_noise_rate": label_noise_rate,
         })  # fmt: skip
-        files = files_at(data_path, "parquet")
+        files = column_files(data_path)
         if not files:
-            raise InputError(f"No parquet file at {data_path}. Build the data set first.")
+            raise InputError(f"No file of encoded data at {data_path}. Build the data set first.")
         names = [*feature_map.features, *feature_map.labels]
-        self.columns, mapped = open_columns(files, names, memory_budget_gb)
+        self.columns, mapped = open_columns(files, names, memory_budget_gb, mapped_file)
         self._sequences: dict[int, list[str]] = {}  # by their length, L
         for name, spec in feature_map.features.items():
             if spec["type"] == "sequence":

@@ -84,7 +84,11 @@ def check_computed(
 ) -> pl.LazyFrame:
     """The same for columns that FuxiCTR's `preprocess` made out of others."""
     made = [column for column in columns if "preprocess" in column]
-    selected, rules = _typed(place, frame.collect_schema(), made)
+    try:
+        schema = frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise _unreadable(place, error) from error
+    selected, rules = _typed(place, schema, made)
     if selected:
         check([Table(place, frame, frame, rules)])
     return frame.with_columns(selected)
@@ -139,6 +143,10 @@ def _unreadable(file: str, error: Exception) -> InputError:
     if "utf8" in reason.lower().replace("-", ""):
         reason += ": save its text as UTF-8"
     kind = Path(file).suffix[1:]
+    if not kind:  # a split, whose files have been read
+        return InputError(
+            f"The preprocess functions fail on {file} ({reason}): see what they make of its values."
+        )
     return InputError(f"{file} cannot be read as {kind} ({reason}).")
 
 
@@ -244,7 +252,7 @@ def _with_kind(labels: list[dict[str, Any]], binary: list[bool]) -> list[dict[st
 
 def _declared(column: Mapping[str, Any]) -> pl.Expr:
     types = {"int": pl.Int64, "float": pl.Float64}
-    return pl.col(column["name"]).cast(types.get(column["dtype"], pl.String))
+    return pl.col(column["name"]).cast(types.get(column["declared"]["dtype"], pl.String))
 
 
 def _typed(

@@ -1,4 +1,4 @@
-"""The columns of a split as tensors: in memory, or mapped from a file beside the parquet."""
+"""The columns of a split as tensors: in memory, or mapped from a file beside the encoded one."""
 
 from __future__ import annotations
 
@@ -8,48 +8,40 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 from torch import Tensor
 
+from fuxictr_miss.data.column_files import Form, opened
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 _GB = 1e9
-_ROWS_AT_ONCE = 65_536
 _FIRST_WORDS = b"columns mapped by fuxictr_miss: "  # of a mapped file
 _ALIGNMENT = 64  # bytes
-_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
-
-
-class Form(NamedTuple):
-    """The type and shape of a column: (rows,) or, of sequences, (rows, L)."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
 
 
 def open_columns(
-    files: list[str], names: list[str], budget_gb: float | None = None
+    files: list[str],
+    names: list[str],
+    budget_gb: float | None = None,
+    mapped: str | Path | None = None,
 ) -> tuple[dict[str, Tensor], bool]:
-    """Columns of parquet files, whose rows follow each other.
+    """Columns of encoded files, whose rows follow each other.
 
     A split larger than the budget is written once, uncompressed, to a file beside the first of its
     files and mapped into memory: the operating system keeps of it in memory what it has room for.
 
     Args:
-        files: parquet, as `build_dataset` or FuxiCTR wrote them.
+        files: parquet, npz or h5, as `build_dataset` or FuxiCTR wrote them.
         names: of the columns.
         budget_gb: for the decoded columns, in 10^9 bytes; None: half of the available memory.
+        mapped: the file to map, ending in .columns; None: beside the first of the files.
 
     Returns:
         {name: (rows,) or (rows, L)}, and whether they are mapped: writing to a mapped tensor ends
@@ -65,7 +57,7 @@ def open_columns(
     budget = _available_memory() / 2 if budget_gb is None else budget_gb * _GB
     if size <= budget:
         return {name: _read(files, name, form) for name, form in forms.items()}, False
-    path = Path(files[0]).with_suffix(".columns")
+    path = Path(mapped or Path(files[0]).with_suffix(".columns"))
     if os.path.lexists(path) and not _starts_with(path, _FIRST_WORDS):
         raise InputError(
             f"{path} was not written by this program, which needs the name for mapped columns: "
@@ -76,8 +68,10 @@ def open_columns(
         "read from %s, mapped into memory.",
         files[0], size / _GB, budget / _GB, path,
     )  # fmt: skip
-    first_line = _first_line(files, forms)
+    first_line = _first_line(files, forms, path.parent)
     then = f"make its folder writable, or raise memory_budget_gb above {size / _GB:.2f}"
+    with explained(OSError, f"{path} cannot be written", then):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with (
         explained(OSError, f"{path} cannot be written", then),
         FileLock(path.with_name(f".{path.name}.lock")),  # one of several processes writes
@@ -95,53 +89,28 @@ def discard_mapped(parquet: Path) -> None:
 
 
 def _forms(files: list[str], names: list[str]) -> dict[str, Form]:
-    """The form of each column; the first row shows how long a sequence is."""
-    rows, first = 0, None
-    for file in files:
-        with _opened(file) as parquet:
-            missing = set(names) - set(parquet.schema_arrow.names)
+    """The form of each column, of all files together; the first rows show how long lists are."""
+    rows, forms = 0, dict[str, Form]()
+    for path in files:
+        with opened(path) as file:
+            missing = set(names) - set(file.names)
             if missing:
-                raise InputError(f"{file} has no column {min(missing)!r}; rebuild the data set.")
-            rows += parquet.metadata.num_rows
-            first = first or next(parquet.iter_batches(1, columns=names), None)
-    if not first:
+                raise InputError(
+                    f"{path} has no column {min(missing)!r}, which the feature map names: write "
+                    "the data again."
+                )
+            rows += file.rows
+            forms = forms or file.forms(names)
+    if not forms:
         raise InputError(f"{files[0]} holds no rows.")
-    forms = {}
-    for name in names:
-        values = column = first.column(name)
-        if isinstance(column.type, _LISTS):
-            values = column.flatten()
-        kind = values.type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or not len(values):
-            raise InputError(
-                f"{files[0]}: column {name!r} must hold numbers or lists of them; encode it."
-            )
-        length = () if values is column else (len(values),)
-        forms[name] = Form(np.dtype(kind.to_pandas_dtype()), (rows, *length))
-    return forms
-
-
-@contextmanager
-def _opened(file: str, fails: str = " cannot be read") -> Iterator[pq.ParquetFile]:
-    with (
-        explained((pa.ArrowException, OSError), file + fails, "rebuild the data set"),
-        pq.ParquetFile(file) as parquet,
-    ):
-        yield parquet
+    return {name: Form(dtype, (rows, *shape[1:])) for name, (dtype, shape) in forms.items()}
 
 
 def _parts(files: list[str], name: str, form: Form) -> Iterator[np.ndarray]:
     """The values of a column, some rows at a time; all rows must be like the first."""
-    kind, length = pa.from_numpy_dtype(form.dtype), form.shape[1:]
-    kind = pa.list_(kind, *length) if length else kind
-    for file in files:
-        with _opened(file, f": column {name!r} cannot be read as {kind}") as parquet:
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[name]):
-                column = batch.column(0).cast(kind)
-                values = column.flatten() if length else column
-                if column.null_count or values.null_count:
-                    raise InputError(f"{file}: column {name!r} has missing values; encode it.")
-                yield values.to_numpy().reshape(-1, *length)
+    for path in files:
+        with opened(path) as file:
+            yield from file.parts(name, form)
 
 
 def _read(files: list[str], name: str, form: Form) -> Tensor:
@@ -169,9 +138,10 @@ def _map(path: Path, forms: dict[str, Form], start: int) -> dict[str, Tensor]:
     return columns
 
 
-def _first_line(files: list[str], forms: dict[str, Form]) -> bytes:
-    """What a mapped file is made from."""
-    sources = [[os.path.basename(f), os.stat(f).st_size, os.stat(f).st_mtime_ns] for f in files]
+def _first_line(files: list[str], forms: dict[str, Form], home: Path) -> bytes:
+    """What a mapped file in a folder is made from."""
+    seen = [(os.path.relpath(file, home), os.stat(file)) for file in files]
+    sources = [[name, status.st_size, status.st_mtime_ns] for name, status in seen]
     columns = {name: [dtype.str, shape] for name, (dtype, shape) in forms.items()}
     return _FIRST_WORDS + json.dumps([sources, columns]).encode() + b"\n"
 

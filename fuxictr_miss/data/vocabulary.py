@@ -17,6 +17,11 @@ _RESERVED = ("__PAD__", "__OOV__")
 class Processor(CountingProcessor):
     """A `FeatureProcessor` that refuses tokens which cannot become a vocabulary."""
 
+    @classmethod
+    def of(cls, own: type[FeatureProcessor]) -> type[Processor]:
+        """The same with the functions of a user's processor."""
+        return cls if own is FeatureProcessor else type("Processor", (cls, own), {})
+
     def count(self, fitted_on: pl.LazyFrame, everything: pl.LazyFrame, least: int) -> None:
         """Count what `fit` numbers, once for both.
 
@@ -43,6 +48,9 @@ class Processor(CountingProcessor):
 
     def _collect_statistics(self, *_: Any) -> dict[str, Any]:
         return self.__dict__.pop("_statistics")
+
+    def save_pickle(self, pickle_file: str) -> None:
+        """Write nothing: `fit` would, before the folder is settled, and a user's class may not."""
 
     def as_fuxictrs(self) -> FeatureProcessor:
         """Itself, of FuxiCTR's class, so that its pickle opens without this package."""

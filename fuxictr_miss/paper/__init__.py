@@ -8,4 +8,5 @@ results.py   the results file
 report.py    rows -> tables and figures in Markdown and LaTeX; sheet.py formats, compare.py tests
 figures.py   the pictures of Fig. 5, 6, 7
 published.py the paper's own numbers
+bars.py      FuxiCTR's benchmark, its published numbers and the experiments beside them
 """

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fuxictr_miss.config import list_datasets, list_expids, load_config
+from fuxictr_miss.config import Config, list_datasets, list_expids, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError, unknown
@@ -53,6 +53,11 @@ class Experiment:
     def key(self) -> str:
         return f"{self.digest}-{self.seed}"
 
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.model}_{self.key}"
+
     def row(self) -> dict[str, Any]:
         """The columns of the results file that are known before the run."""
         row = {name: getattr(self, name) for name in ("key", "dataset", "model", "purpose", "seed")}
@@ -84,6 +89,7 @@ class Planner:
             return None
         expid = _expid(variant, dataset)
         config = _loaded(self.config, expid)
+        _check_is_what_it_is_called(self.config, config)
         params, recipe = config.params, _other_recipe(variant, config.params)
         chosen = self.winners.get((dataset, variant.model), {})
         overrides = {k: v for k, v in chosen.items() if k not in recipe}
@@ -142,6 +148,14 @@ class Planner:
                         found.setdefault(experiment.key, experiment)
         return list(found.values())
 
+    def left_out(self, variants: Iterable[Variant], datasets: Iterable[str]) -> str:
+        """Which experiments the config does not have, in one sentence; "" if it has all."""
+        asked = (_expid(variant, dataset) for dataset in datasets for variant in variants)
+        absent = [expid for expid in dict.fromkeys(asked) if expid not in self.expids]
+        if not absent:
+            return ""
+        return f"Left out, as {self.config} has no such expid: {', '.join(absent)}."
+
 
 def variants_of(reports: Iterable[str]) -> Iterator[Variant]:
     """The variants that these tables and figures show, in their order."""
@@ -157,6 +171,12 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
         InputError: the config has no such data set (names the closest) or no experiment on it.
     """
     if dataset not in (valid := list_datasets(config)):
+        if dataset in list_expids(config):
+            of_it = _loaded(config, dataset).dataset_id
+            raise InputError(
+                f"{dataset} is an expid, and --dataset takes a data set: --dataset {of_it}, with "
+                "--model to run only some of its models."
+            )
         raise unknown("data set", dataset, valid)
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
@@ -173,6 +193,16 @@ def _expid(variant: Variant, dataset: str) -> str:
     """The entry of the config with a variant's parameters."""
     model = BACKBONE if variant.model in YARDSTICKS else variant.model
     return f"{model}_{dataset}"
+
+
+def _check_is_what_it_is_called(folder: str, config: Config) -> None:
+    """The rows of tables are called by the expid: the model and the data set must be its own."""
+    if config.model_id != f"{config.model}_{config.dataset_id}":
+        raise InputError(
+            f"{folder}: the tables take expid {config.model_id} for a model and its data set, but "
+            f"it has model {config.model} and dataset_id {config.dataset_id}. Rename it, or change "
+            "these keys."
+        )
 
 
 def _other_recipe(variant: Variant, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,16 @@ from fuxictr_miss.paper.figures import MARK, PICTURES, write_pictures
 from fuxictr_miss.paper.plan import dataset_params
 from fuxictr_miss.paper.sheet import STAR, Sheet, markdown_table
 from fuxictr_miss.paper.source import ABSENT, NOT_YET, Cell, Source
-from fuxictr_miss.paper.tables import BASELINE, CONTROL, OURS, REPORTS, Metric, Report, Variant
+from fuxictr_miss.paper.tables import (
+    BASELINE,
+    CONTROL,
+    OURS,
+    REPORTS,
+    SUITES,
+    Metric,
+    Report,
+    Variant,
+)
 
 _COUNTS = ("users", "items", "instances", "features", "fields")
 _GAINS = {"improvement": BASELINE, "improvement over the control": CONTROL}
@@ -63,23 +72,33 @@ def write_report(name: str, source: Source, command: str) -> None:
     page = source.results.path.with_name(f"{name}.md")
     check_folder(page.parent, [name])
     sheet = _results(report, source) if report.blocks else _statistics(report, source)
-    parts = [f"# {report.title}\n", sheet.markdown()]
-    if report.axis:
-        parts.insert(1, f"![]({name}.png)\n")
+    parts = [f"![]({name}.png)\n"] if report.axis else []
+    parts.append(sheet.markdown())
     if report.blocks:
         parts.append(_search_text(report, source))
-    _write(page, "\n".join(parts) + f"{_MADE_BY}{command}`.\n")
+    _write_page(page, report.title, parts, command)
     if report.axis:
         write_pictures(report, source, page)
     else:
         _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
 
 
+def write_sheet(page: Path, sheet: Sheet, command: str) -> None:
+    """Write a table of a suite as Markdown and LaTeX. Raises like `write_report`."""
+    check_folder(page.parent, [page.stem])
+    _write_page(page, sheet.title, [sheet.markdown()], command)
+    _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
+
+
+def _write_page(page: Path, title: str, parts: Sequence[str], command: str) -> None:
+    _write(page, "\n".join([f"# {title}\n", *parts]) + f"{_MADE_BY}{command}`.\n")
+
+
 def write_index(folder: Path) -> None:
     """Write README.md of the results folder: a list of its reports with their commands."""
     check_folder(folder, [])
     lines = []
-    for name in REPORTS:
+    for name in (*REPORTS, *SUITES):
         page = folder / f"{name}.md"
         text = _text(page) if page.exists() else ""
         if _MADE_BY not in text:
@@ -127,7 +146,7 @@ def _add_column(
     for b, block in enumerate(cells):
         lines, found = sheet.blocks[b], compared[b]
         for i, cell in enumerate(block):
-            text = _number(values[b][i]) or cell.text or ABSENT
+            text = mean_and_deviation(values[b][i]) or cell.text or ABSENT
             text = f"<u>{text}</u>" if i in found.rivals.values() else text
             text = f"**{text}**" if i == found.best else text
             text += STAR if p_values.get((b, i), 1) < SIGNIFICANCE else ""
@@ -144,7 +163,7 @@ def _published(variant: Variant, dataset: str) -> Cell:
     return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, ABSENT)
 
 
-def _number(values: pd.Series) -> str:
+def mean_and_deviation(values: pd.Series) -> str:
     """The mean ± standard deviation, or the value of a single seed; "" without values."""
     if values.empty:
         return ""

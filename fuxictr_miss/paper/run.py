@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import statistics
@@ -63,7 +62,7 @@ def estimate(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> float
 def run_all(
     experiments: Sequence[Experiment],
     results: Results,
-    workers: int,
+    gpus: Sequence[int],
     address: str | None = None,
     keep_checkpoints: bool = False,
 ) -> None:
@@ -72,7 +71,7 @@ def run_all(
     Args:
         experiments: the experiments to run.
         results: the results file to add to.
-        workers: number of processes, with one CPU each.
+        gpus: one worker each, -1 for the CPU; on a cluster any other number is any GPU of it.
         address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
             None runs on this machine.
         keep_checkpoints: keep the checkpoint of a run after its end.
@@ -80,20 +79,46 @@ def run_all(
     Raises:
         InputError: Ray cannot be started or reached.
     """
-    if not experiments:
-        return
     known = list(results.rows.values())
     # stable sort; unknown durations first, as they might be long
     queue = sorted(experiments, key=lambda e: -(estimate(e, known) or float("inf")))
+    for _ in run_each(queue, len(queue), results, gpus, address, MODEL_ROOT, keep_checkpoints):
+        pass
+
+
+def run_each(
+    experiments: Iterable[Experiment],
+    number: int,
+    results: Results,
+    gpus: Sequence[int],
+    address: str | None,
+    model_root: str,
+    keep_checkpoints: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Run experiments in this order, and yield the row of each after it has been added.
+
+    Args:
+        experiments: the next is asked for when a worker is free and all rows so far are yielded.
+        number: how many there will be, for the progress bar; 0 starts nothing.
+        results: the results file to add to.
+        gpus: as in `run_all`.
+        address: as in `run_all`.
+        model_root: folder for checkpoints, states, logs and curves.
+        keep_checkpoints: as in `run_all`.
+
+    Raises:
+        InputError: as in `run_all`.
+    """
+    if not number:
+        return
     commit = commit_of(ROOT, results.path.parent)
     # an interrupted run is only resumed by the same commit
-    options = f"{MODEL_ROOT}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
+    options = f"{model_root}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
     with (
-        _ray(workers, address) as ray,
-        tqdm(total=len(queue), desc=f"{queue[0].purpose} runs", unit=" runs", smoothing=0,
-             file=sys.stderr) as progress,
-    ):  # fmt: skip
-        for row in _rows(ray, queue, workers, options):
+        _ray(len(gpus), address) as ray,
+        tqdm(total=number, unit=" runs", smoothing=0, file=sys.stderr) as progress,
+    ):
+        for row in _rows(ray, iter(experiments), gpus, address is not None, options):
             results.add({**row, "commit": commit})
             name = f"{row['model']} {row['dataset']} seed {row['seed']}"
             if row["status"] != "ok":
@@ -102,6 +127,7 @@ def run_all(
                 progress.write(outcome, file=sys.stderr)
             progress.set_postfix_str(name, False)
             progress.update()
+            yield row
 
 
 def commit_of(code: Path, results: Path) -> str:
@@ -123,27 +149,37 @@ def commit_of(code: Path, results: Path) -> str:
 
 
 def _rows(
-    ray: Any, queue: Sequence[Experiment], workers: int, options: tuple[str, bool, bool]
+    ray: Any,
+    waiting: Iterator[Experiment],
+    gpus: Sequence[int],
+    cluster: bool,
+    options: tuple[str, bool, bool],
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
-    task = ray.remote(num_cpus=1, max_retries=0)(worker.run)
-    waiting = iter(queue)
-    running: dict[Any, Experiment] = {}
-
-    def start(number: int) -> None:
-        for job in itertools.islice(waiting, number):
-            running[task.remote(job, os.getcwd(), *options)] = job
-
-    start(workers)
-    while running:
+    # a process that has used a GPU keeps some of its memory, so it runs one experiment only
+    once = {"max_calls": 1} if max(gpus) >= 0 else {}
+    task = ray.remote(num_cpus=1, max_retries=0, **once)(worker.run)
+    free = list(gpus)
+    running: dict[Any, tuple[Experiment, int]] = {}
+    while True:
+        while free and (job := next(waiting, None)) is not None:
+            gpu = free.pop(0)
+            if cluster and gpu >= 0:  # Ray chooses it, and shows the worker no other
+                started = task.options(num_gpus=1).remote(job, 0, os.getcwd(), *options)
+            else:
+                started = task.remote(job, gpu, os.getcwd(), *options)
+            running[started] = job, gpu
+        if not running:
+            return
         (ready,), _ = ray.wait(list(running), num_returns=1)
-        job = running.pop(ready)
-        start(1)
+        job, gpu = running.pop(ready)
+        free.append(gpu)
         try:
-            yield ray.get(ready)
+            row = ray.get(ready)
         except ray.exceptions.RayError as error:
             cause = " ".join(str(getattr(error, "cause", error)).split())[:300]
-            yield {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
+            row = {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
+        yield row
 
 
 @contextmanager

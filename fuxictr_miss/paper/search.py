@@ -12,7 +12,7 @@ from typing import Any
 
 from fuxictr.utils import Monitor
 
-from fuxictr_miss.config import list_expids
+from fuxictr_miss.config import Config, list_expids
 from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
@@ -92,11 +92,7 @@ def trials(
         for key in space:
             if key not in valid:
                 raise unknown(f"key for {model} in search.yaml", key, valid)
-        for metric in Monitor(start.params["monitor"]).get_metrics():
-            if metric not in start.params["metrics"]:
-                raise InputError(
-                    f"--search chooses {model} on {dataset} by {metric}: add it to metrics."
-                )
+        check_monitor(Config.of(start.params), f"--search chooses {model} on {dataset}")
         chosen = {start.key: start}
         for settings in _candidates(space, f"{model} {dataset}"):
             if len(chosen) >= budget:
@@ -117,17 +113,34 @@ def winners(
     """
     best: dict[tuple[str, str], Winner] = {}
     for place, experiments in tried.items():
-        monitor = Monitor(experiments[0].params["monitor"])
-        sign = 1 if experiments[0].params["monitor_mode"] == "max" else -1
-        done = []
-        for each in experiments:
-            if row := results.finished(each.key):
-                metrics = {name: row[f"valid_{name}"] for name in monitor.get_metrics()}
-                done.append((monitor.get_value(metrics), each))
+        config = Config.of(experiments[0].params)
+        sign = 1 if config.monitor_mode == "max" else -1
+        done = [
+            (validation_value(row, config), each)
+            for each in experiments
+            if (row := results.finished(each.key))
+        ]
         if done:
             value, experiment = max(done, key=lambda pair: sign * pair[0])
             best[place] = Winner(experiment.overrides, value, len(done))
     return best
+
+
+def check_monitor(config: Config, what: str) -> None:
+    """Refuse a search by a metric that no trial measures.
+
+    Raises:
+        InputError: the monitored metric is not among `metrics`.
+    """
+    for metric in Monitor(config.monitor).get_metrics():
+        if metric not in config.metrics:
+            raise InputError(f"{what} by {metric}: add it to metrics.")
+
+
+def validation_value(row: Mapping[str, Any], config: Config) -> float:
+    """What early stopping monitors, of a successful trial's row."""
+    monitor = Monitor(config.monitor)
+    return monitor.get_value({name: row[f"valid_{name}"] for name in monitor.get_metrics()})
 
 
 def _candidates(space: Mapping[str, list[Any]], seed: str) -> Iterable[dict[str, Any]]:

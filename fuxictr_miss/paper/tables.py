@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+SUITES = ("bars", "bars_sample")  # reports that are not the paper's, see bars.py
 BASELINE, CONTROL, OURS = "baseline", "control", "ours"
 DATASETS = {  # as people say them, in figures
     "amazonbeauty": "Amazon Beauty",

@@ -20,7 +20,7 @@ import torch
 
 import fuxictr_miss
 from fuxictr_miss import experiment, yardsticks
-from fuxictr_miss.errors import DivergedError
+from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.paper.plan import Experiment
 
 # beside the config's, whose metrics belong to a run's digest
@@ -28,12 +28,13 @@ _EXTRA_METRICS = ("ECE",)
 
 
 def run(
-    job: Experiment, folder: str, model_root: str, resume: bool, keep_checkpoints: bool
+    job: Experiment, gpu: int, folder: str, model_root: str, resume: bool, keep_checkpoints: bool
 ) -> dict[str, Any]:
     """Train and evaluate one experiment on one thread; a failure is reported in the row.
 
     Args:
-        job: the experiment.
+        job: the experiment; a trial of a search never sees the test split.
+        gpu: -1 for the CPU.
         folder: the working directory.
         model_root: folder for its checkpoint, state, log and curves.
         resume: continue an interrupted run of the same settings in the same `model_root`.
@@ -41,27 +42,28 @@ def run(
 
     Returns:
         The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
-        digest, params, `valid_<metric>`, `test_<metric>` (not for search trials, which must
-        not see the test split), epochs, seconds, peak_memory_mb, curve, data, versions, host,
-        finished.
+        digest, params, `valid_<metric>`, `test_<metric>` (not of a trial), epochs, seconds,
+        peak_memory_mb, curve, data, versions, host, finished.
     """
     os.chdir(folder)
     torch.set_num_threads(1)
-    params = {**job.params, "seed": job.seed, "model_id": f"{job.model}_{job.key}"}
-    params.update(model_root=model_root, gpu=-1, verbose=0)
+    params = {**job.params, "seed": job.seed, "model_id": job.name}
+    params.update(model_root=model_root, gpu=gpu, verbose=0)
     started = time.perf_counter()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
-    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host()}
+    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host(params["gpu"])}
     try:
         if job.model in yardsticks.YARDSTICKS:
             result = yardsticks.run(params)
         else:
-            result = experiment.run(params, resume=resume, extra_metrics=_EXTRA_METRICS)
-        row.update(_outcome(job, result))
+            test = job.purpose != "search"
+            result = experiment.run(params, resume, extra_metrics=_EXTRA_METRICS, test=test)
+        row.update(_outcome(result))
     except Exception as error:  # a failed experiment must not stop the others
         row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
-        row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        row["reason"] = f"{kind}{' '.join(str(error).split())}"[:300]
     row.setdefault("seconds", round(time.perf_counter() - started, 1))
     row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
@@ -83,12 +85,11 @@ def data_digest(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _outcome(job: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
-    splits = "valid_" if job.purpose == "search" else ("valid_", "test_")
+def _outcome(result: Mapping[str, Any]) -> dict[str, Any]:
     trained = sum(epoch["seconds"] for epoch in result["history"])  # also before a resume
     return {
         "status": "ok",
-        **{key: value for key, value in result.items() if key.startswith(splits)},
+        **{key: value for key, value in result.items() if key.startswith(("valid_", "test_"))},
         "epochs": result["epochs"],
         "seconds": round(max(result["seconds"], trained), 1),
         "curve": _similarities(result["history"]),
@@ -116,8 +117,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _host() -> str:
-    """The processor, and one thread."""
+def _host(gpu: int) -> str:
+    """The processor and one thread, or the GPU."""
+    if 0 <= gpu < torch.cuda.device_count():
+        return torch.cuda.get_device_name(gpu)
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return f"{model[1] if model else platform.machine()}, 1 thread"

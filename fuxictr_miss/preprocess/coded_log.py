@@ -42,8 +42,8 @@ class CodedLog:
     def __init__(
         self, attributes: Sequence[str] = (), shards: int = 1, folder: Path | None = None
     ) -> None:
-        self.users = _Codes()
-        self.items = _Codes()
+        self.users = Codes()
+        self.items = Codes()
         self._item_values = _ItemValues(attributes) if attributes else None
         self.rows = 0
         self.interactions = 0
@@ -62,9 +62,10 @@ class CodedLog:
             block: `user_id`, `item_id` (any type, no nulls), `time` (a number, no nulls; integers
                 may become decimals in a later block) and the attributes. An attribute belongs to
                 the item: the value at its newest time in the log holds for all of its interactions
-                (a later line wins a tie), so that no value tells a positive from a negative. Null
-                A column `INTERACTS` is False where the user touched the item without an
-                interaction, such as a rating too low to count: never a negative, and nothing else.
+                (a later line wins a tie), so that no value tells a positive from a negative. A null
+                is `UNKNOWN`. A column `INTERACTS` is False where the user touched the item without
+                an interaction, such as a rating too low to count: never a negative, and nothing
+                else.
         """
         user, item = self.users.encode(block["user_id"]), self.items.encode(block["item_id"])
         when = block["time"].to_numpy()
@@ -154,7 +155,7 @@ class CodedLog:
             bar.set_postfix_str(f"{int(user_counts.sum()):,} interactions")
 
 
-class _Codes:
+class Codes:
     """Codes 0, 1, .. for ids, in order of first appearance: what polars numbers categories by."""
 
     def __init__(self) -> None:
@@ -187,7 +188,7 @@ class _ItemValues:
     """What the newest line about each item says of its attributes."""
 
     def __init__(self, attributes: Sequence[str]) -> None:
-        self.texts = {name: _Codes() for name in attributes}
+        self.texts = {name: Codes() for name in attributes}
         self._value_of = {name: np.empty(0, np.int32) for name in attributes}  # of each item
         self._time_of = np.empty(0)
 

@@ -1,7 +1,7 @@
 """An interaction log -> train, validation and test instances; by default the paper's (VI.A).
 
-    python data_preprocess/interactions.py --input log.csv.gz --user user_id --item item_id \\
-        --time timestamp --attributes cate_id --output data/splits/mylog
+    fuxictr-miss preprocess --input log.csv.gz --user user_id --item item_id \\
+        --time timestamp --attributes cate_id --name mylog
 
 The one place where the protocol of the paper lives; `amazon.py` and `alipay.py` only read their
 raw form and hand over a table (user, item, attributes, time).
@@ -10,10 +10,11 @@ raw form and hand over a table (user, item, attributes, time).
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.preprocess.coded_log import UNKNOWN, CodedLog
 from fuxictr_miss.preprocess.csv_tables import CsvForm
-from fuxictr_miss.preprocess.event_labels import EventLabels
+from fuxictr_miss.preprocess.event_labels import EventLabels, Positive
 from fuxictr_miss.preprocess.event_times import EventTimes
 from fuxictr_miss.preprocess.instances import (
     chunks,
@@ -38,11 +39,12 @@ from fuxictr_miss.preprocess.instances import (
 from fuxictr_miss.preprocess.labels import LabelsProtocol, make_labelled_splits
 from fuxictr_miss.preprocess.left_out import LeftOut
 from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.own_config import OwnConfig
 from fuxictr_miss.preprocess.raw_lines import check_encoding
 from fuxictr_miss.preprocess.table_files import find_files, read_tables
 
 SPLITS = ("train", "valid", "test")
-LAST_THREE, EVERY_PREFIX, LABELS = "leave-last-three-out", "every-prefix", "labels"
+LAST_THREE, EVERY_PREFIX, LABELS = "leave-last-three", "every-prefix", "labels"
 PROTOCOLS = (LAST_THREE, EVERY_PREFIX)  # of a log of interactions
 LARGEST_SEED = 2**32 - 1
 SHORTEST = 4  # three targets, and one interaction before the first of them
@@ -147,7 +149,7 @@ def split_frames(
     """Yield ("train" | "valid" | "test", some of its instances); one split after the other.
 
     A user's last interaction is the target in the test, the last but one in the validation. Before
-    these, number L-2 of L trains (`leave-last-three-out`: VI.A, "Data Processing"), or all that
+    these, number L-2 of L trains (`leave-last-three`: VI.A, "Data Processing"), or all that
     have a history (`every-prefix`). The history is everything before the target, cut to the newest
     `max_len`. The negatives are drawn, each by itself, from the items that the user never touched,
     before the target or after it. What is drawn for a user does not depend on the shards.
@@ -358,9 +360,13 @@ def add_common_options(
         help=f"smallest number of interactions of a user and of an item (default {k_core})",
     )
     default = Protocol()
-    about = "which interactions train and test: " + ", ".join(PROTOCOLS)
-    option(
-        group, "--protocol", "NAME", default.protocol, about if in_paper else f"{about}, {LABELS}"
+    about = f"which interactions train and test: {', '.join(PROTOCOLS)}"
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        type=_protocol_name,
+        default=default.protocol,
+        help=f"{about} (default {LAST_THREE})",
     )
     option(group, "--max-len", "N", default.max_len, "newest interactions kept in a history")
     option(group, "--negatives", "HOW", default.negatives, f"drawn {' or '.join(NEGATIVES)}")
@@ -387,6 +393,11 @@ def add_common_options(
         action="store_true",
         help="go on with the whole lines of a packed file that is cut off",
     )
+
+
+def _protocol_name(text: str) -> str:
+    """The paper's longer name is taken, too."""
+    return LAST_THREE if text == f"{LAST_THREE}-out" else text
 
 
 def option(group: Any, name: str, metavar: str, default: int | str | Path, about: str) -> None:
@@ -487,16 +498,62 @@ def _untouched_items(
 
 
 def main() -> None:
+    parser = _parser()
+    options = parser.parse_args()
+    options.protocol = options.protocol or _default_protocol(options)
+    _refuse_options_of_another_protocol(parser, options)
+    protocol, labels = _protocol(options), _labels(options)
+    columns = _columns(options, labels)
+    form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
+    times = EventTimes(options.time_format)
+    if options.output is None and options.name is None:
+        raise InputError("Give --name, of the data set, or --output, the folder of its splits.")
+    splits = options.output or Path("data", "splits", options.name)
+    config = _own_config(options, splits)
+    files = find_files(options.input)
+    output = splits_folder(splits, files)
+    left_out = LeftOut(options.skip_malformed)
+    log = read_tables(
+        files,
+        columns,
+        form=form,
+        times=times,
+        labels=labels,
+        left_out=left_out,
+        allow_truncated=options.allow_truncated,
+    )
+    name, attributes = options.name or splits.name, options.attributes
+    context: Mapping[str, Mapping[str, Any]] = {}
+    if isinstance(protocol, Protocol):
+        make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
+    else:
+        context = make_labelled_splits(
+            name,
+            log,
+            output,
+            protocol,
+            left_out,
+            attributes=attributes,
+            context=options.context,
+            source={"label": columns["label"], "positive": options.positive},
+        )
+    if config:
+        config.write(context)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Any interaction log (CSV or Parquet) -> train, valid and test splits.",
-        epilog="example: python data_preprocess/interactions.py --input log.csv.gz --user user_id "
-        "--item item_id --time timestamp --attributes cate_id --output data/splits/mylog",
+        description="Any log of interactions or impressions (CSV or Parquet) -> train, valid and "
+        "test splits, and with --name a config to train on them.",
+        epilog="example: fuxictr-miss preprocess --input log.csv.gz --user user_id --item item_id "
+        "--time timestamp --attributes cate_id --name mylog",
     )
     group = parser.add_argument_group("the log")
     group.add_argument(
         "--input",
         required=True,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help="CSV with a header (plain, .gz, .bz2, .xz, .zst or .zip) or Parquet; several, or a "
         "quoted glob, are read in order",
@@ -517,113 +574,155 @@ def main() -> None:
     group.add_argument(
         "--attributes",
         nargs="+",
+        action="extend",
         default=[],
         metavar="COLUMN",
-        help="of the item, such as cate_id; each gets a history, such as cate_history",
+        help="of the item, such as cate_id,brand; each gets a history, such as cate_history",
     )
     option(group, "--separator", "SIGN", ",", "of a CSV's columns")
     about = "csv: fields may stand in double quotes (RFC 4180, without line ends in them); none: "
     option(group, "--quoting", "HOW", "csv", f"{about}a double quote is a letter like any other")
-    group = parser.add_argument_group(f"impressions (--protocol {LABELS})")
-    group.add_argument("--label", metavar="COLUMN", help="0 or 1, or a rating")
+    group = parser.add_argument_group(
+        f"impressions (--protocol {LABELS}, which --label or --positive choose)"
+    )
+    group.add_argument("--label", metavar="COLUMN", help="of 0 and 1")
     group.add_argument(
-        "--positive-from",
-        type=float,
-        metavar="RATING",
-        help="the smallest rating whose label is 1 (default: the column holds 0 and 1)",
+        "--positive",
+        metavar="COMPARISON",
+        help="instead: which rows are label 1, such as 'rating >= 4' or 'event == \"click\"'",
     )
     group.add_argument(
-        "--context", nargs="+", metavar="COLUMN", help="of a row, kept as it is, such as a device"
+        "--context",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN",
+        help="of a row, such as hour,device,price; numeric if all values are numbers",
+    )
+    group.add_argument(
+        "--split-by",
+        metavar="HOW",
+        help="time (default): the newest rows test; user: the newest rows of each user",
     )
     group.add_argument(
         "--split-shares",
         nargs=3,
         type=float,
         metavar="SHARE",
-        help="of the rows by time, for train, valid and test (default 0.8 0.1 0.1)",
+        help="of the rows, for train, valid and test (default 0.8 0.1 0.1)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--name",
+        metavar="NAME",
+        help="of the data set: also write a config with DIN_NAME, DIN_MISS_NAME and others",
+    )
+    group.add_argument(
+        "--config-folder",
+        type=Path,
+        metavar="DIR",
+        help="of that config; entries that stand there stay (default config_NAME)",
+    )
+    group.add_argument(
+        "--output", type=Path, metavar="DIR", help="of the splits (default data/splits/NAME)"
+    )
     add_common_options(parser, k_core=str(Protocol.k_core))
-    options = parser.parse_args()
-    if options.protocol not in (*PROTOCOLS, LABELS):
-        raise unknown("--protocol", options.protocol, (*PROTOCOLS, LABELS))
-    _refuse_options_of_another_protocol(parser, options)
-    protocol: Protocol | LabelsProtocol
-    labels = None
-    if options.protocol == LABELS:
-        check_number("--max-len", options.max_len, 1, 2**31)
-        shares = options.split_shares or LabelsProtocol.split_shares
-        protocol = LabelsProtocol(options.max_len, tuple(shares))
-        labels = EventLabels(options.positive_from)
-    else:
-        protocol = protocol_of(options, Protocol.k_core)
-    columns = _columns(options)
-    form = CsvForm(options.separator.replace("\\t", "\t"), options.quoting, options.encoding)
-    times = EventTimes(options.time_format)
-    files = find_files(options.input)
-    output = splits_folder(options.output, files)
-    left_out = LeftOut(options.skip_malformed)
-    log = read_tables(
-        files,
-        columns,
-        form=form,
-        times=times,
-        labels=labels,
-        left_out=left_out,
-        allow_truncated=options.allow_truncated,
-    )
-    name, attributes = options.output.name, options.attributes
-    if isinstance(protocol, Protocol):
-        make_splits(name, log, output, protocol, options, left_out, attributes=attributes)
-        return
-    make_labelled_splits(
-        name,
-        log,
-        output,
-        protocol,
-        left_out,
-        attributes=attributes,
-        context=options.context or [],
-        source={"label": options.label, "positive_from": options.positive_from},
-    )
+    parser.set_defaults(protocol=None)
+    return parser
+
+
+def _default_protocol(options: argparse.Namespace) -> str:
+    return LABELS if options.label or options.positive else LAST_THREE
 
 
 def _refuse_options_of_another_protocol(
     parser: argparse.ArgumentParser, options: argparse.Namespace
 ) -> None:
-    of_impressions = ("label", "positive_from", "context", "split_shares")
+    if options.protocol not in (*PROTOCOLS, LABELS):
+        raise unknown("--protocol", options.protocol, (*PROTOCOLS, LABELS))
+    of_impressions = ("label", "positive", "context", "split_by", "split_shares")
     of_interactions = ("k_core", "negatives", "num_negatives", "seed", "shards")
     labelled = options.protocol == LABELS
     for name in of_interactions if labelled else of_impressions:
         if getattr(options, name) == parser.get_default(name):
             continue
         option = f"--{name.replace('_', '-')}"
-        why = "which takes all rows as they are, in memory" if labelled else "which has no labels"
+        why = "which has no labels"
+        if labelled:
+            why = "which takes rows with their own labels (--label, --positive), in memory"
         raise InputError(f"{option} means nothing to --protocol {options.protocol}, {why}.")
-    if labelled and options.label is None:
-        raise InputError(f"--protocol {LABELS} needs --label: the column of 0 and 1, or ratings.")
+    if labelled and (options.label is None) == (options.positive is None):
+        raise InputError(
+            f"--protocol {LABELS} needs either --label, a column of 0 and 1, or --positive, such "
+            "as 'rating >= 4'."
+        )
 
 
-def _columns(options: argparse.Namespace) -> dict[str, str]:
+def _protocol(options: argparse.Namespace) -> Protocol | LabelsProtocol:
+    if options.protocol != LABELS:
+        return protocol_of(options, Protocol.k_core)
+    check_number("--max-len", options.max_len, 1, 2**31)
+    chosen = {name: getattr(options, name) for name in ("max_len", "split_by", "split_shares")}
+    return LabelsProtocol(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def _labels(options: argparse.Namespace) -> EventLabels | None:
+    if options.protocol != LABELS:
+        return None
+    if options.label is not None:
+        return EventLabels(options.label)
+    positive = Positive.of(options.positive)
+    return EventLabels(positive.column, positive)
+
+
+def _columns(options: argparse.Namespace, labels: EventLabels | None) -> dict[str, str]:
     """Name in the splits -> name in the log."""
     columns = {"user_id": options.user, "item_id": options.item, "time": options.time}
-    if options.label is not None:
-        columns["label"] = options.label
+    if labels:
+        columns["label"] = labels.column
     if len(set(columns.values())) < len(columns):
-        named = ", ".join(f"--{name.removesuffix('_id')}" for name in columns)
+        label = "--label" if options.label is not None else "--positive"
+        named = ", ".join(["--user", "--item", "--time", *([label] if labels else [])])
         raise InputError(f"{named} must name different columns.")
     taken = {"label", "user_id", "item_id", "time", "item_history"}
+    options.attributes, options.context = _listed(options.attributes), _listed(options.context)
     for name in options.attributes:
         history = history_name(name)
         _refuse_taken("--attributes", name, {name, history} & taken)
         taken |= {name, history}
-    for name in options.context or []:
+    for name in options.context:
         _refuse_taken("--context", name, {name} & taken)
         taken.add(name)
-    more = [*options.attributes, *(options.context or [])]
-    if options.label in more:
-        raise InputError(f"{options.label!r} is the label; a model that sees it learns nothing.")
+    more = [*options.attributes, *options.context]
+    if labels and labels.column in more:
+        raise InputError(f"{labels.column!r} is the label; a model that sees it learns nothing.")
     return columns | {name: name for name in more}
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    """Names behind each other, separated by commas or spaces; one with a comma is in quotes."""
+    rows = chain.from_iterable(
+        csv.reader(text.splitlines(), skipinitialspace=True) for text in texts
+    )
+    return list(chain.from_iterable(rows))
+
+
+def _own_config(options: argparse.Namespace, splits: Path) -> OwnConfig | None:
+    """The config to write, checked before the log is read."""
+    if options.name is None:
+        if options.config_folder:
+            raise InputError("--config-folder needs --name, which names the entries written there.")
+        return None
+    config = OwnConfig(
+        folder=options.config_folder or Path(f"config_{options.name}"),
+        name=options.name,
+        splits=splits,
+        attributes=options.attributes,
+        max_len=options.max_len,
+        in_parts=options.shards > 1,
+    )
+    config.check(options.context)
+    return config
 
 
 def _refuse_taken(option: str, name: str, twice: set[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuxictr_miss.checkpoint import load, save, write_error
 from fuxictr_miss.evaluation import evaluate
@@ -93,6 +93,14 @@ class FuxiCTRLoop:
     def remember_start(self) -> None:
         """Keep the weights with which the labels begin."""
         self.start = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def remember_tables(self, parameters: list[nn.Parameter]) -> None:
+        """Put the present values of some parameters into the remembered start."""
+        assert self.start is not None
+        chosen = {id(each) for each in parameters}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            if id(parameter) in chosen:
+                self.start[name] = parameter.detach().clone()
 
     def restart(self) -> None:
         """Load the weights with which the labels began, and let every parameter train.

@@ -39,12 +39,12 @@ class Histories:
         if user is not None:
             users = train.column(user).cpu().long()
         length = (rows != 0).sum(dim=1)
-        longest = length.new_zeros(int(users.max()) + 2).scatter_reduce(
-            0, users + 1, length, "amax"
-        )
-        kept = (length > 0) & ((length == longest[users + 1]) | (users == unknown))
-        distinct = torch.cat([users[kept, None], rows[kept]], dim=1).unique(dim=0)  # sorted by user
-        self.ids, self.rows = distinct[:, 0], distinct[:, 1:]
+        different, place = users.unique(return_inverse=True)  # ids of a meta column may be large
+        longest = length.new_zeros(len(different)).scatter_reduce(0, place, length, "amax")
+        kept = (length > 0) & ((length == longest[place]) | (users == unknown))
+        owned = torch.cat([place[kept, None].int(), rows[kept]], dim=1)  # int64 is twice the memory
+        distinct = owned.unique(dim=0)  # sorted by user
+        self.ids, self.rows = different[distinct[:, 0].long()], distinct[:, 1:]
         new = self.ids.diff(prepend=self.ids[:1] - 1) != 0
         self.first = (new | (self.ids == unknown)).nonzero().squeeze(1)  # (users,) row of each user
         self.count = self.first.diff(append=torch.tensor([len(self.ids)]))  # (users,) their rows

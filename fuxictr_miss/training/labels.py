@@ -7,7 +7,7 @@ from typing import Any
 
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fuxictr_miss.config.settings import SSLSettings
@@ -165,18 +165,20 @@ def set_table_rates(model: BaseModel, own: float, other: float) -> None:
 
     Args:
         model: with the optimizer's groups of `compile`.
-        own: share of the tables that the contrastive loss trains.
-        other: share of all other tables.
+        own: share of what the contrastive loss trains: tables, and projections behind them.
+        other: share of all other tables. Projections that no contrastive loss sees, and the
+            weights of numeric features, belong to the tower: they train.
     """
     ssl = self_supervision_of(model)
-    trained = {id(p) for p in ssl.table_parameters(model)} if ssl is not None and ssl.on else set()
     shares = {
-        id(p): own if id(p) in trained else other
+        id(table.weight): other
         for module in model.modules()
         if isinstance(module, FeatureEmbeddingDict)
-        for p in module.parameters()
-        if p.requires_grad
+        for table in module.embedding_layers.modules()
+        if isinstance(table, nn.Embedding) and table.weight.requires_grad
     }
+    if ssl is not None and ssl.on:
+        shares.update(dict.fromkeys(map(id, ssl.table_parameters(model)), own))
     for group in list(model.optimizer.param_groups):
         everything, rate = group["params"], group["lr"]
         group["params"] = [p for p in everything if shares.get(id(p), 1) == 1]

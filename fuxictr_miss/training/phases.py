@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.training.alternating import Alternating
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
 from fuxictr_miss.training.labels import Labels, Restart, Thaw
@@ -39,28 +40,44 @@ class Phase(Protocol):
 def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], Phase]]:
     """One constructor per phase of the model's strategy; a plain backbone has only "label"."""
     ssl = self_supervision_of(loop.model)
+
+    def labels(name: str) -> Callable[[], Phase]:
+        return partial(Labels, loop, train, epochs, name)
+
     if ssl is None or not ssl.on:
-        return [partial(Labels, loop, train, epochs, "label")]
+        return [labels("label")]
     settings = ssl.settings
-    in_closed_form = all(hasattr(method, "closed_form") for method in ssl.methods)
+    closed_form = all(hasattr(method, "closed_form") for method in ssl.methods)
+    strategy = "pretrain" if closed_form else settings.training
+    own_tables = strategy == "joint" and settings.label_gradient == 0
+    if strategy == "joint" and settings.start != "svd" and not own_tables:
+        return [labels("joint")]
+    if not hasattr(train, "columns"):
+        raise InputError(
+            "Contrastive steps of their own need the training split in memory; pass a "
+            "fuxictr_miss.data.TensorDataLoader, or set ssl_training: joint, ssl_start: tables and "
+            "an ssl_label_gradient above 0."
+        )
 
     def histories() -> Histories:
         behaviors = [source.sequences for source in ssl.sources]
         return Histories(train, behaviors, ssl.user, ssl.unknown_user)
 
-    before: list[Callable[[], Phase]] = []
-    if in_closed_form or settings.start == "svd":
-        before.append(lambda: ClosedForm(loop, ssl, histories()))
-    if settings.training != "joint" and not in_closed_form:
-        before.append(lambda: Pretraining(loop, ssl, histories(), train))
-    if before and not hasattr(train, "columns"):
-        raise InputError(
-            "Pretraining needs the training split in memory; pass a "
-            "fuxictr_miss.data.TensorDataLoader, or set ssl_training: joint."
-        )
-    if settings.training != "pretrain" and not in_closed_form:
-        return [*before, partial(Labels, loop, train, epochs, "joint")]
+    def pretraining() -> Pretraining:
+        return Pretraining(loop, ssl, histories(), train)
+
+    phases: list[Callable[[], Phase]] = []
+    if closed_form or settings.start == "svd":
+        phases.append(lambda: ClosedForm(loop, ssl, histories()))
+    if own_tables:
+        phases.append(lambda: Alternating(loop, train, epochs, pretraining()))
+    elif strategy == "joint":
+        phases.append(labels("joint"))
+    else:
+        if not closed_form:
+            phases.append(pretraining)
+        phases.append(labels("label" if strategy == "pretrain" else "joint"))
     frozen = min(settings.label_gradient, settings.other_gradient) < 1
-    after = [Thaw, Restart] if settings.thaw and frozen else []
-    trials = [partial(kind, loop, train, epochs) for kind in after]
-    return [*before, partial(Labels, loop, train, epochs, "label"), *trials]
+    if settings.thaw and frozen and (own_tables or strategy == "pretrain"):
+        phases += [partial(trial, loop, train, epochs) for trial in (Thaw, Restart)]
+    return phases

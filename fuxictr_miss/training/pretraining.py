@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
@@ -48,9 +50,7 @@ class ClosedForm:
         model = loop.model
         self.loop, self.histories = loop, histories
         self.tables = ssl.plain_tables(model)
-        named = {name for _, names in self.tables for name in names}
-        others = [n for source in ssl.sources for n in source.sequences if n not in named]
-        if others:
+        if others := ssl.not_in(self.tables):
             raise InputError(
                 f"{type(model).__name__}: a closed form can only fill trainable tables, but "
                 f"{others[0]} is embedded by pretrained vectors: leave it out of ssl_sequences."
@@ -133,6 +133,8 @@ class Pretraining:
             if "betas" in group:  # Adam and its variants
                 group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
         self.best_loss, self.worse, self.best = float("inf"), 0, self._weights()
+        if loop.start is None:  # else a closed form or a resume has set it
+            loop.remember_start()
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -140,28 +142,40 @@ class Pretraining:
 
     def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
         """Make one pass over the users; return the means and whether to stop."""
-        model, ssl = self.model, self.ssl
-        model.train()
+        self.model.train()
         sums = Means()
-        for step, users in enumerate(self._order().split(self.batch_size), number * len(self)):
-            self._set_rate(step)
-            losses = ssl.losses(model, self.histories.batch(users, self.generator))
-            self.optimizer.zero_grad()
-            ssl.weighted(losses).backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
-            self.optimizer.step()
+        for losses in self.steps(number):
             sums.add(loss_columns(losses))
             progress.update()
-        means = {"steps": sums.steps, **sums.means()}
+        held_out, over = self.judge()
+        return {"steps": sums.steps, **sums.means(), **held_out}, over
+
+    def steps(self, number: int) -> Iterator[SSLLosses]:
+        """Take the steps of an epoch; yield the losses of each."""
+        for step, users in enumerate(self._order().split(self.batch_size), number * len(self)):
+            self._set_rate(step)
+            yield self.step(users)
+
+    def step(self, users: Tensor) -> SSLLosses:
+        """Take one step on a history of each of these users; return its losses."""
+        losses = self.ssl.losses(self.model, self.histories.batch(users, self.generator))
+        self.optimizer.zero_grad()
+        self.ssl.weighted(losses).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
+        self.optimizer.step()
+        return losses
+
+    def judge(self) -> tuple[dict[str, float], bool]:
+        """Keep the weights if they are the best so far; return the held-out loss and "stop now"."""
         if not len(self.held_out):
             self.best = self._weights()
-            return means, False
+            return {}, False
         held_out = self._held_out_loss()
         if held_out < self.best_loss:
             self.best_loss, self.worse, self.best = held_out, 0, self._weights()
         else:
             self.worse += 1
-        return {**means, "held_out_ssl": held_out}, self.worse >= PRETRAIN_PATIENCE
+        return {"held_out_ssl": held_out}, self.worse >= PRETRAIN_PATIENCE
 
     def _order(self) -> Tensor:
         """The users of an epoch: each once, or drawn in proportion to their pairs' number."""
@@ -190,6 +204,7 @@ class Pretraining:
             batch = self.histories.batch(users, rows)
             total += ssl.weighted(ssl.losses(model, batch)) * len(users)
         ssl.generator.set_state(before)
+        model.train()
         return float(total) / len(self.held_out)
 
     def _weights(self) -> list[Tensor]:
@@ -200,9 +215,16 @@ class Pretraining:
         with torch.no_grad():
             for parameter, best in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(best)
-        self.loop.remember_start()
+        self.loop.remember_tables(self.parameters)
         if self.ssl.settings.row_norm == "log_count":
-            for parts, names in self.ssl.plain_tables(self.model):
+            tables = self.ssl.plain_tables(self.model)
+            for name in self.ssl.not_in(tables):
+                log.info(
+                    "ssl_row_norm leaves %s as trained: its rows are pretrained vectors, and only "
+                    "the layer behind them has learned.",
+                    name,
+                )
+            for parts, names in tables:
                 ids = torch.cat([self.histories.column(name) for name in names])
                 count = ids.flatten().long().bincount(minlength=parts[0].num_embeddings)
                 count[0] = 0  # padding

@@ -96,7 +96,7 @@ REFUSED = [
     ("feature_cols", ["item_id"]), ("label_col", "label"), ("use_features", "all"),
     ("feature_specs", 3), ("feature_specs", ["a"]),
     ("group_id", ["a"]), ("min_categr_count", -1), ("num_tasks", 0), ("num_buckets", 1.5),
-    ("buffer_size", "big"), ("data_block_size", -1), ("rebuild_dataset", "yes"),
+    ("buffer_size", "big"), ("data_block_size", -2), ("rebuild_dataset", "yes"),
 ]  # fmt: skip
 
 

@@ -37,7 +37,8 @@ def written(folder: Path, content: str | bytes) -> Path:
         ("a: [1, 2\nb: 3\n", ["line 2"]),
         ("a: b: c\n", ["line 1"]),
         ("a: *nothing\n", ["line 1", "alias"]),
-        ("a: !!python/tuple [x, y]\n", ["line 1", "write", "[a, b]"]),
+        ("a: !!python/tuple {x: y}\n", ["line 1"]),
+        ("a: !!python/name:os.system\n", ["line 1", "only !!python/tuple"]),
         ("a: !!python/object/apply:os.system [ls]\n", ["line 1"]),
         ("a: 2024-13-45\n", ["month"]),
         ("a: 1\n---\nb: 2\n", ["document"]),
@@ -118,3 +119,10 @@ def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path_factory, content
         said = [str(error)]
         assert "\n" not in said[0]
     assert all(isinstance(each, str) for each in said)
+
+
+def test_the_tuples_of_fuxictrs_configs_are_tuples(tmp_path):
+    """As BARS has them, in model configs and below the lists of a tuner's."""
+    file = tmp_path / "tuner.yaml"
+    file.write_text("a: !!python/tuple [x, y]\nb: [[!!python/tuple [x, y], !!python/tuple [z]]]\n")
+    assert read_values(file) == {"a": ("x", "y"), "b": [[("x", "y"), ("z",)]]}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -188,10 +187,62 @@ def test_an_unknown_vocab_scope_is_refused(params):
 
 
 def test_building_starts_no_ray(params):
-    code = (
-        "import sys, json, ray\n"
-        "from fuxictr_miss.data import build_dataset\n"
-        "build_dataset(json.loads(sys.argv[1]))\n"
-        "assert not ray.is_initialized()\n"
-    )
-    subprocess.run([sys.executable, "-c", code, json.dumps(params)], check=True)
+    with mock.patch("ray.init", side_effect=AssertionError):
+        build_dataset(params)
+
+
+SIZES = pytest.mark.parametrize(
+    ("sizes", "counts"),
+    [
+        ({"valid_size": 0.25}, (135, 45, None)),
+        ({"test_size": 30}, (150, None, 30)),
+        ({"valid_size": 20, "test_size": 0.5}, (70, 20, 90)),
+    ],
+)
+
+
+def divided(params: dict[str, Any], **keys: Any) -> list[pl.DataFrame | None]:
+    """The splits of a data set that names its training rows only, 180 of them."""
+    params = {**params, "valid_data": None, "test_data": None, **keys}
+    return [None if path is None else pl.read_parquet(path) for path in build_dataset(params)]
+
+
+@SIZES
+def test_splits_are_taken_from_the_end_of_the_training_rows_test_last(params, sizes, counts):
+    everything = pl.read_parquet(build_dataset(params)[0])["user_id"].to_list()
+    parts = divided(params, **sizes, dataset_id="divided", vocab_scope="all")
+    assert tuple(None if part is None else len(part) for part in parts) == counts
+    raw = divided(params, dataset_id="whole")[0]
+    joined = pl.concat([part for part in parts if part is not None])
+    assert len(everything) == 180
+    assert joined.equals(raw)
+
+
+@SIZES
+def test_a_random_division_is_a_partition_in_a_fixed_order(params, sizes, counts):
+    parts = divided(params, **sizes, dataset_id="random", split_type="random")
+    assert tuple(None if part is None else len(part) for part in parts) == counts
+    raw = divided(params, dataset_id="whole")[0]
+    joined = pl.concat([part for part in parts if part is not None])
+    assert not joined.equals(raw)
+    assert joined.sort(pl.all()).equals(raw.sort(pl.all()))
+    again = divided({**params, "seed": 8}, **sizes, dataset_id="again", split_type="random")
+    assert all(a is b or a.equals(b) for a, b in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"valid_size": 180}, "valid_size 180 is 180 of 180 training rows"),
+        ({"valid_size": 100, "test_size": 100}, "valid_size 100 is 100 of 80 training rows"),
+        ({"valid_size": 0.001}, "valid_size 0.001 is 0 of 180"),
+    ],
+)
+def test_a_division_that_leaves_a_split_empty_is_refused(params, sizes, words):
+    with pytest.raises(InputError, match=words):
+        divided(params, **sizes)
+
+
+def test_a_size_beside_the_split_that_it_would_make_is_refused(params):
+    with pytest.raises(InputError, match="valid_data names a split that valid_size would take"):
+        build_dataset({**params, "valid_size": 0.1})

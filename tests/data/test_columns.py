@@ -45,7 +45,6 @@ def features(*columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
         ([{**SEQUENCE, "name": "a", "padding": "left"}], "padding of 'a'"),
         ([{**SEQUENCE, "name": "a", "splitter": ""}], "splitter"),
         ([{**ID, "name": "a", "category_processor": "hash_bucket"}], "category_processor"),
-        ([{**ID, "name": "a", "preprocess": "convert_hour"}], "copy_from"),
         ([{**ID, "name": "a", "min_categr_count": 0}], "min_categr_count"),
         ([{**ID, "name": "a", "type": "embedding"}], "pretrain_dim"),
         ([{**SEQUENCE, "name": "h", "share_embedding": "item"}], "'item', which is not an active"),

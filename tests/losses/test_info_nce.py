@@ -145,6 +145,22 @@ def test_derivatives_by_views_and_temperature_are_those_of_the_values(
     assert check(loss, (*views(2, 5, 3), tau))
 
 
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
+def test_a_gradient_that_can_be_derived_again_is_the_same_gradient(
+    group: list[int] | None, mask: list | None
+) -> None:
+    """It comes from the plain form of Eq. 15; the other from the fused one."""
+    both = views(3, 6, 4)
+    groups = None if group is None else torch.tensor(group)
+    masks = None if mask is None else torch.tensor(mask)
+    loss = info_nce(*both, 0.3, groups, mask=masks)
+    plain = torch.autograd.grad(loss, both, create_graph=True)
+    fused_ones = torch.autograd.grad(info_nce(*both, 0.3, groups, mask=masks), both)
+    for one, other in zip(plain, fused_ones, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 2])
 @pytest.mark.parametrize("shape", [(), (1,)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_interest_pairs
+from fuxictr_miss.training.histories import Histories
 
 REJECT = 1e-3  # the seeds are fixed
 TAU, DIM = 0.2, 4
@@ -177,6 +179,33 @@ def test_users_out_of_the_vocabulary_are_each_alone(params, monkeypatch):
 def test_the_user_is_the_given_column_or_the_group_or_one_of_its_usual_names(params, changes, user):
     model, _ = experiment.build({**params, "model": "DIN_MISS", **changes})
     assert model._self_supervision.user == user
+
+
+@pytest.mark.parametrize("remap", [True, False])
+def test_the_user_may_be_a_meta_column_as_in_fuxictrs_benchmark(params, monkeypatch, remap):
+    """It has no table; its ids tell rows apart, jointly and in pretraining."""
+    for split in ("train", "valid", "test"):
+        frame = pl.read_parquet(params[f"{split}_data"])
+        params[f"{split}_data"] = f"{params['data_root']}_{split}.parquet"
+        numbers = pl.col("user_id").str.slice(1).cast(pl.Int64)
+        frame.with_columns(user_id=numbers).write_parquet(params[f"{split}_data"])
+    user = {"name": "user_id", "active": True, "dtype": "int", "type": "meta", "remap": remap}
+    items, *sequences = params["feature_cols"]
+    columns = [user, {**items, "name": ["item_id", "cate_id"]}, *sequences]
+    changes = {"feature_cols": columns, "ssl_training": "pretrain", "ssl_pretrain_epochs": 1}
+    params.update(changes, metrics=["AUC", "gAUC"], group_id="user_id", epochs=1)
+    model, loaders = experiment.build({**params, "model": "DIN_MISS"})
+    ssl, groups = model._self_supervision, []
+    forward = ssl.methods[0].forward
+    monkeypatch.setattr(
+        ssl.methods[0], "forward", lambda each: groups.append(each.group) or forward(each)
+    )
+    batch = next(iter(loaders["train"]))
+    ssl.losses(model, batch)
+    assert torch.equal(groups[0], batch["user_id"].long())
+    histories = Histories(loaders["train"], [["item_history"]], ssl.user, ssl.unknown_user)
+    assert len(histories) == len(loaders["train"].column("user_id").unique())
+    assert 0 < experiment.run({**params, "model": "DIN_MISS"})["test_gAUC"] <= 1
 
 
 def test_a_user_that_is_no_feature_is_refused_with_the_closest(params):

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from fuxictr_miss.commands import benchmark
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import published
@@ -166,3 +167,47 @@ def test_each_yardstick_is_an_experiment_of_its_own_wherever_din_is():
 def test_an_unknown_data_set_is_refused_with_the_closest():
     with pytest.raises(InputError, match="Did you mean 'amazoncds'"):
         dataset_params(CONFIG, "amazoncd")
+
+
+@pytest.fixture
+def small_folder(tmp_path):
+    """A config folder with DIN and DIN_MISS on one data set, and an expid on another."""
+    (tmp_path / "dataset_config.yaml").write_text(
+        "mine: &mine\n"
+        "  {data_root: d/, train_data: t.csv, feature_cols: [{name: user_id, type: categorical}]}\n"
+        "theirs: *mine\n"
+    )
+    (tmp_path / "model_config.yaml").write_text(
+        "Base: {model_root: c/, metrics: [AUC], optimizer: adam, loss: binary_crossentropy,\n"
+        "       batch_size: 8, epochs: 1, seed: 1, verbose: 0, dataset_id: mine}\n"
+        "DIN_mine: {model: DIN}\n"
+        "DIN_MISS_mine: {model: DIN_MISS}\n"
+        "PNN_mine: {model: DIN}\n"
+        "FM_theirs: {model: FM}\n"
+    )
+    return str(tmp_path)
+
+
+def test_an_expid_in_the_place_of_a_data_set_is_answered_with_its_data_set(small_folder):
+    with pytest.raises(InputError, match=r"DIN_MISS_mine is an expid, .*: --dataset mine, with"):
+        dataset_params(small_folder, "DIN_MISS_mine")
+
+
+def test_what_the_config_lacks_is_said_and_nothing_at_all_is_an_error(small_folder, monkeypatch):
+    planner = Planner(small_folder)
+    asked = [Variant("", name) for name in ("DIN", "SIM", "SIM_MISS")]
+    assert len(planner.experiments(asked, ["mine"], 1)) == 1
+    assert planner.left_out(asked, ["mine"]).endswith("no such expid: SIM_mine, SIM_MISS_mine.")
+    assert planner.left_out(asked[:1], ["mine"]) == ""
+    command = ["benchmark", "--table", "3", "--dataset", "mine", "--config", small_folder]
+    monkeypatch.setattr("sys.argv", [*command, "--dry-run", "--model", "SIM"])
+    with pytest.raises(InputError, match=r"^Left out, .* no such expid: SIM_mine\."):
+        benchmark.main()
+
+
+@pytest.mark.parametrize(("model", "dataset"), [("PNN", "mine"), ("FM", "theirs")])
+def test_an_expid_of_another_model_or_data_set_than_its_name_says_is_refused(
+    small_folder, model, dataset
+):
+    with pytest.raises(InputError, match=f"{model}_{dataset} for a model and its data set, but"):
+        Planner(small_folder).experiment(Variant("", model), dataset, 1)

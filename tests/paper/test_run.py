@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Planner, variants_of
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.run import estimate, missing, run_all
@@ -35,13 +37,25 @@ def command(*arguments: str) -> None:
         benchmark.main()
 
 
+def in_this_process(_, queue, workers, options):
+    """What `_rows` does with Ray."""
+    assert workers == 3
+    for job in queue:
+        yield worker.run(job, os.getcwd(), *options)
+
+
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
+    """Without Ray, and once more with it."""
     asked = ["--dataset", "small", "--table", "7", "--seeds", "1"]
     command(*asked, "--dry-run")
     assert "4 of 4 experiments to run, time unknown" in capsys.readouterr().out
     assert not (place / "results").exists()
 
-    command(*asked)
+    with (
+        mock.patch("fuxictr_miss.paper.run._ray", return_value=contextlib.nullcontext()),
+        mock.patch("fuxictr_miss.paper.run._rows", in_this_process),
+    ):
+        command(*asked, "--workers", "3")
     assert "4 experiments: 4 ok" in capsys.readouterr().out
     file = place / "results" / "experiments.csv"
     before, report = file.read_bytes(), (place / "results" / "table_7.md").read_text()
@@ -64,7 +78,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
     variants = [*variants_of(["table_7"]), POPULARITY, DIVERGING, KILLER]
     experiments = planner.experiments(variants, ["small"], 1)
     experiments += planner.experiments([KILLER], ["small"], 2)[1:]
-    run_all(experiments, two, workers=2)
+    run_all(experiments, two, [-1, -1])
     for key, row_of_one in one.items():
         assert {k: row_of_one[k] for k in METRICS} == {k: two.rows[key][k] for k in METRICS}
         assert row_of_one["peak_memory_mb"] > 50

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.preprocess.coded_log import INTERACTS, CodedLog, _Codes
+from fuxictr_miss.preprocess.coded_log import INTERACTS, CodedLog, Codes
 
 IDS = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a^b", "", "x" * 40, "7"]), max_size=9))
 
@@ -21,7 +21,7 @@ IDS = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a^b", "", "x" * 40, "7
 def test_codes_count_up_in_order_of_first_appearance_through_all_blocks(
     blocks: list[list[str]],
 ) -> None:
-    codes = _Codes()
+    codes = Codes()
     seen: dict[str, int] = {}
     for block in blocks:
         expected = [seen.setdefault(name, len(seen)) for name in block]
@@ -31,14 +31,14 @@ def test_codes_count_up_in_order_of_first_appearance_through_all_blocks(
 
 
 def test_codes_of_two_logs_do_not_mix() -> None:
-    one, two = _Codes(), _Codes()
+    one, two = Codes(), Codes()
     assert one.encode(pl.Series(["a", "b"])).tolist() == [0, 1]
     assert two.encode(pl.Series(["b", "a"])).tolist() == [0, 1]
     assert one.encode(pl.Series(["b"])).tolist() == [1]
 
 
 def test_numbers_and_their_text_are_one_id() -> None:
-    codes = _Codes()
+    codes = Codes()
     assert codes.encode(pl.Series([7, 12])).tolist() == [0, 1]
     assert codes.encode(pl.Series(["12", "012"])).tolist() == [1, 2]
 

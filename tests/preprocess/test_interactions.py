@@ -70,7 +70,7 @@ def plain_splits(rows: list[Row], protocol: Protocol) -> dict[str, list[dict]]:
     items = sorted(counts, key=lambda item: item_seen[item])
     users = sorted({u for u, _, _ in core}, key=lambda user: first_seen[user])
     lengths = [sum(u == user for u, _, _ in core) for user in users]
-    targets = [3 if protocol.protocol == "leave-last-three-out" else n - 1 for n in lengths]
+    targets = [3 if protocol.protocol == "leave-last-three" else n - 1 for n in lengths]
     all_draws = np.random.default_rng(protocol.seed).random((sum(targets), protocol.num_negatives))
     draws = iter(all_draws)
     splits: dict[str, list[dict]] = {"train": [], "valid": [], "test": []}
@@ -147,7 +147,7 @@ def test_any_log_keeps_the_promises_of_the_protocol(rows: list[Row], protocol: P
         times.setdefault((user, item), []).append(time)
     for name, rows_of_split in splits.items():
         positives = [row for row in rows_of_split if row["label"] == 1]
-        if name != "train" or protocol.protocol == "leave-last-three-out":
+        if name != "train" or protocol.protocol == "leave-last-three":
             assert len({row["user_id"] for row in positives}) == len(positives)
         assert len(rows_of_split) == len(positives) * (1 + protocol.num_negatives)
         for row in rows_of_split:
@@ -502,6 +502,19 @@ def test_lines_left_out_are_printed_and_counted(tmp_path: Path, run) -> None:
     assert f"1 with no item: {log}, line 22" in ended.out
     about = json.loads((tmp_path / "out/statistics.json").read_text())
     assert (about["raw_interactions"], about["skipped_lines"]) == (20, 2)
+
+
+def test_the_papers_longer_name_is_the_same_protocol(tmp_path: Path, run) -> None:
+    log = tmp_path / "log.csv"
+    rows = [f"u{user},i{(user + 3 * time) % 9},{time}" for user in range(9) for time in range(6)]
+    log.write_text("\n".join(["user,item,time", *rows]))
+    names = ["--input", log, "--user", "user", "--item", "item", "--time", "time"]
+    for protocol in ("leave-last-three", "leave-last-three-out"):
+        out = tmp_path / protocol
+        ended = run(interactions, *names, "--output", out, "--protocol", protocol)
+        assert ended.code == 0, ended.err
+        about = json.loads((out / "statistics.json").read_text())
+        assert about["protocol"] == "leave-last-three"
 
 
 @pytest.mark.parametrize("shards", [1, 2])

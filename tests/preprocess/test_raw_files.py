@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_miss.preprocess import alipay, amazon
+from fuxictr_miss.preprocess import alipay, amazon, interactions
 
 SOURCE = Path(__file__).parents[2] / "benchmarks/raw_files.py"
 spec = importlib.util.spec_from_file_location("raw_files", SOURCE)
@@ -50,3 +50,18 @@ def test_its_alipay_log_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ended = run(alipay, "--log", log, "--output", output)
     assert ended.code == 0, ended.err
     assert statistics(output)["raw_rows"] == 20_000
+
+
+def test_its_impressions_go_through_with_numeric_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    monkeypatch.setattr(raw_files, "IMPRESSION_USERS", 100)
+    raw_files.write_impressions(tmp_path, seed=1, rows=5_000)
+    names = "--user user --item item --time time --label click --context hour,device,price"
+    log, out = tmp_path / "impressions.csv", tmp_path / "out"
+    ended = run(interactions, "--input", log, *names.split(), "--output", out)
+    assert ended.code == 0, ended.err
+    built = statistics(out)
+    assert sum(built["rows"].values()) + built["before_first_positive"] == 5_000
+    kinds = {name: about["type"] for name, about in built["context"].items()}
+    assert kinds == {"hour": "numeric", "device": "categorical", "price": "numeric"}

@@ -98,6 +98,16 @@ def test_known_users_beside_unknown_ones_keep_their_longest():
     assert everything == [{(1, 2, 3)}, {(4,)}, {(4, 5)}]
 
 
+def test_users_may_have_any_ids_also_large_ones_of_a_column_without_a_vocabulary():
+    logs = [[1, 2, 3], [4, 5], [6]]
+    small = histories_of(every_prefix(logs, max_len=5))
+    large = every_prefix(logs, max_len=5)
+    large.columns["user"] += 10**15
+    histories = histories_of(large)
+    assert torch.equal(histories.rows, small.rows)
+    assert torch.equal(histories.ids, small.ids + 10**15)
+
+
 def test_without_a_column_of_the_user_a_distinct_history_is_one():
     split = Split(items=[[1, 2, 0], [1, 2, 0], [3, 0, 0], [0, 0, 0]],
                   categories=[[5, 6, 0], [5, 6, 0], [7, 0, 0], [0, 0, 0]])  # fmt: skip

@@ -6,14 +6,16 @@ import copy
 import logging
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
 
 from fuxictr_miss import experiment
-from fuxictr_miss.training import fit, run
+from fuxictr_miss.training import fit, labels, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.labels import Labels
+from fuxictr_miss.training.labels import Labels, Thaw
+from fuxictr_miss.training.pretraining import Pretraining
 
 pytestmark = pytest.mark.trained_number
 
@@ -53,9 +55,27 @@ def in_float64(model: Any, batch: dict[str, Tensor]) -> tuple[Any, dict[str, Ten
     return model, {k: c.double() if c.is_floating_point() else c for k, c in batch.items()}
 
 
-@pytest.mark.parametrize("backbone", ["DIN", "PNN", "DeepFM"])
+LINEAR, POOLING = "nn.Linear(4, 4, bias=False)", "layers.MaskedAveragePooling()"
+ENCODERS: dict[str, Any] = {
+    "tables alone": None,
+    "projected": [LINEAR, "nn.Tanh()", "nn.Linear(4, 4)"],
+    "pooled, projected": [POOLING, LINEAR],
+}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "encoder"),
+    [("DIN", "tables alone"), ("PNN", "tables alone"), ("DeepFM", "tables alone"),
+     ("DIN", "projected"), ("PNN", "pooled, projected")],
+)  # fmt: skip
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(params, backbone, share):
+def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(
+    params, backbone, encoder, share
+):
+    """Also of the weights of a projection behind them."""
+    if ENCODERS[encoder] is not None:
+        specs = [{"name": "item_history", "feature_encoder": ENCODERS[encoder]}]
+        params.update(feature_specs=specs, embedding_regularizer=0)
     found = []
     for each in (1.0, share):
         model, loaders = build(params, model=f"{backbone}_MISS", ssl_label_gradient=each)
@@ -65,6 +85,7 @@ def test_a_share_of_the_label_gradient_reaches_the_behaviors_tables(params, back
     own = {id(p) for p in model._self_supervision.table_parameters(model)}
     names = [name for name, p in model.named_parameters() if id(p) in own]
     assert len(names) >= 2
+    assert any("feature_encoders" in name for name in names) == (encoder != "tables alone")
     for name, full in label.items():
         factor = share if name in names else 1.0
         assert torch.allclose(scaled_label[name], factor * full, rtol=1e-10, atol=1e-14)
@@ -91,6 +112,27 @@ def test_no_hook_outlives_a_step(params):
     before = [len(module._forward_hooks) for module in model.modules()]
     model.forward(next(iter(loaders["train"])))
     assert [len(module._forward_hooks) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("key", ["ssl_label_gradient", "ssl_other_gradient"])
+def test_only_tables_and_what_the_contrastive_loss_trains_are_ever_frozen(params, key):
+    """The projection of a feature that no history shares, and numeric weights, need labels."""
+    price = {"name": "price", "active": True, "dtype": "float", "type": "numeric"}
+    for split in ("train", "valid", "test"):
+        frame = pl.read_parquet(params[f"{split}_data"]).with_columns(price=pl.lit(1.5))
+        params[f"{split}_data"] = f"{params['data_root']}_{split}.parquet"
+        frame.write_parquet(params[f"{split}_data"])
+    columns = [*params["feature_cols"], price]
+    specs = [{"name": n, "feature_encoder": [LINEAR]} for n in ("user_id", "item_history")]
+    model, _ = build(params, feature_cols=columns, feature_specs=specs)
+    own, other = {"ssl_label_gradient": (0.0, 1.0), "ssl_other_gradient": (1.0, 0.0)}[key]
+    labels.set_table_rates(model, own, other)
+    frozen = {id(p) for p in model.parameters() if not p.requires_grad}
+    layer = model.embedding_layer
+    expected = tables(model, OTHER)
+    if key == "ssl_label_gradient":
+        expected = [*tables(model, OWN), layer.feature_encoders["item_history"][0].weight]
+    assert frozen == {id(p) for p in expected}
 
 
 @pytest.mark.parametrize("strategy", ["joint", "pretrain"])
@@ -201,21 +243,65 @@ def test_validation_keeps_the_best_of_frozen_thawed_and_restarted(params, monkey
     assert model._early_stop_patience == 2
 
 
+def test_a_thaw_begins_with_the_best_weights_of_the_frozen_epochs(params, monkeypatch):
+    model, loaders = build(params, **THAWED, early_stop_patience=9)
+    ends, starts, begin = [], [], Thaw.__init__
+
+    def spy(self: Any, *arguments: Any) -> None:
+        begin(self, *arguments)
+        starts.append(copy.deepcopy(self.loop.model.state_dict()))
+
+    def evaluated(model: Any, *_: Any) -> dict[str, float]:
+        ends.append(copy.deepcopy(model.state_dict()))
+        return {"AUC": 0.7 if len(ends) == 2 else 0.6, "logloss": 0.5}
+
+    monkeypatch.setattr(Thaw, "__init__", spy)
+    monkeypatch.setattr("fuxictr_miss.training.fuxictr_loop.evaluate", evaluated)
+    fit(model, loaders["train"], epochs=3, validation_data=loaders["valid"])
+    assert all(torch.equal(starts[0][name], value) for name, value in ends[1].items())
+    assert not all(torch.equal(ends[1][name], value) for name, value in ends[2].items())
+
+
+@pytest.mark.parametrize(("restarted", "kept"), [(0.3, True), (0.6, False)])
+def test_of_a_monitored_loss_the_smaller_is_the_better(params, monkeypatch, restarted, kept):
+    monitored = {"monitor": "logloss", "monitor_mode": "min"}
+    model, loaders = build(params, **THAWED, **monitored, early_stop_patience=1)
+    left = iter([0.5, 0.55, 0.52, restarted, 0.7])
+    ends: list[Tensor] = []
+
+    def evaluated(model: Any, *_: Any) -> dict[str, float]:
+        ends.append(next(model.dnn.parameters()).detach().clone())
+        return {"AUC": 0.5, "logloss": next(left)}
+
+    monkeypatch.setattr("fuxictr_miss.training.fuxictr_loop.evaluate", evaluated)
+    fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+    assert torch.equal(next(model.dnn.parameters()), ends[3 if kept else 0])
+
+
 def test_a_restart_has_the_pretrained_tables_and_a_new_tower(params, monkeypatch):
     model, loaders = build(params, **THAWED, ssl_row_norm="log_count")
     new = copy.deepcopy(model.state_dict())
     starts: list[dict[str, Tensor]] = []
-    restart = FuxiCTRLoop.restart
+    trained: list[Tensor] = []
+    restart, end = FuxiCTRLoop.restart, Pretraining.end
 
     def spy(self: Any) -> None:
+        assert self.model.optimizer.state  # of the epochs before
         restart(self)
+        assert not self.model.optimizer.state
         starts.append(copy.deepcopy(self.model.state_dict()))
 
+    def before_norms(self: Any) -> None:
+        trained.extend(self.best)
+        end(self)
+
     monkeypatch.setattr(FuxiCTRLoop, "restart", spy)
+    monkeypatch.setattr(Pretraining, "end", before_norms)
     fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
     (start,) = starts
     table = "embedding_layer.embedding_layers.item_id.weight"
     assert not torch.equal(start[table], new[table])  # pretrained
+    assert any(torch.equal(start[table], each) for each in trained)  # with their own norms
     towers = [name for name in new if "embedding" not in name and "_self_supervision" not in name]
     assert towers
     for name in towers:
@@ -237,12 +323,17 @@ def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("model_name", ["DIN_MISS", "DIN_PPMI"])
-@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 7])
-def test_a_run_killed_in_any_phase_ends_at_the_same_digits(params, monkeypatch, model_name, after):
+@pytest.mark.parametrize(
+    ("model_name", "strategy"),
+    [("DIN_MISS", "pretrain"), ("DIN_PPMI", "pretrain"), ("DIN_MISS", "joint")],
+)
+def test_a_run_killed_in_any_phase_ends_at_the_same_digits(
+    params, monkeypatch, caplog, model_name, strategy
+):
     """After every saved state, and once more after the checkpoint of a later epoch was written."""
     changes = {**THAWED, "model": model_name, "ssl_start": "svd", "ssl_other_gradient": 0.4,
-               "early_stop_patience": 10, "ssl_label_learning_rate": 0.02}  # fmt: skip
+               "early_stop_patience": 10, "ssl_label_learning_rate": 0.02,
+               "ssl_training": strategy, "ssl_pretrain_epochs": 2}  # fmt: skip
 
     def train(resume: bool = False) -> Any:
         model, loaders = build(params, **changes)
@@ -250,24 +341,30 @@ def test_a_run_killed_in_any_phase_ends_at_the_same_digits(params, monkeypatch, 
                    resume=resume)  # fmt: skip
         return without_time(rows), model.evaluate(loaders["test"]), model.state_dict()
 
+    def outcomes() -> dict[str, str]:
+        said = [record.getMessage().partition(":") for record in caplog.records]
+        return {name: rest for name, _, rest in said if name in ("thaw", "restart")}
+
+    caplog.set_level(logging.INFO)
     rows, metrics, weights = train()
+    expected = outcomes()
     phases = [row["phase"] for row in rows]
-    assert [phases.count(name) > 0 for name in ("label", "thaw", "restart")] == [True] * 3
-    save, saved = run.Run._save, 0
+    assert {"label" if strategy == "pretrain" else "joint", "thaw", "restart"} <= set(phases)
+    save = run.Run._save
+    for after in range(1, len(rows)):
 
-    def die_before_saving(self: Any) -> None:
-        nonlocal saved
-        if saved == after:
-            raise KeyboardInterrupt
-        save(self)
-        saved += 1
+        def die_before_saving(self: Any, after: int = after) -> None:
+            if len(self.rows) > after:
+                raise KeyboardInterrupt
+            save(self)
 
-    monkeypatch.setattr(run.Run, "_save", die_before_saving)
-    if after < len(rows):
-        with pytest.raises(KeyboardInterrupt):
-            train()
-    monkeypatch.undo()
-    again, other_metrics, other = train(resume=True)
-    assert again == rows
-    assert other_metrics == metrics
-    assert all(torch.equal(other[name], value) for name, value in weights.items())
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(run.Run, "_save", die_before_saving)
+            with pytest.raises(KeyboardInterrupt):
+                train()
+        again, other_metrics, other = train(resume=True)
+        assert again == rows, after
+        assert other_metrics == metrics, after
+        assert outcomes() == expected, after
+        assert all(torch.equal(other[name], value) for name, value in weights.items()), after

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -69,6 +72,7 @@ def test_users_that_are_held_out_are_trained_on_under_no_prefix(params, sampling
     )
     pl.concat([frame, shorter]).write_parquet(tmp_path / "train.parquet")
     params = {**params, "train_data": str(tmp_path / "train.parquet")}
+    monkeypatch.setattr(pretraining, "MIN_DRAWS", 300)
     model, loaders = build(params, ssl_pretrain_sampling=sampling)
     phase = pretraining_of(model, loaders)
     losses, seen = type(model._self_supervision).losses, []
@@ -78,7 +82,6 @@ def test_users_that_are_held_out_are_trained_on_under_no_prefix(params, sampling
         return losses(self, model, inputs)
 
     monkeypatch.setattr(type(model._self_supervision), "losses", spy)
-    monkeypatch.setattr(pretraining, "MIN_DRAWS", 300)
     monkeypatch.setattr(phase, "_held_out_loss", lambda: 1.0)
     with phase.loop.during_fit(10.0):
         for epoch in range(3):
@@ -157,3 +160,81 @@ def test_a_start_from_the_svd_is_that_of_ppmi(params, monkeypatch):
     for name in TABLES:
         assert torch.equal(first[0][name], weights(ppmi, name))
         assert not torch.equal(first[0][name], weights(start, name))
+
+
+ITEMS, INTERESTS, STYLES = 96, 6, 8
+
+
+@pytest.fixture
+def videos(params, tmp_path) -> dict[str, Any]:
+    """MicroVideo's form: frozen vectors of the candidate and of the history, each behind a layer.
+
+    A user clicks videos of one interest; the vectors mostly show a style, which tells nothing.
+    """
+    rng = np.random.default_rng(4)
+    items = np.arange(ITEMS)
+    interest = np.eye(INTERESTS)[items % INTERESTS]
+    style = 3 * np.eye(STYLES)[rng.integers(0, STYLES, ITEMS)]
+    vectors = np.concatenate([interest, style], axis=1)
+    np.savez(tmp_path / "vectors.npz", key=[f"i{item}" for item in items], value=vectors)
+    for split, users in (("train", 400), ("valid", 60), ("test", 60)):
+        rows = []
+        for user in range(users):
+            mine = rng.choice(items[items % INTERESTS == user % INTERESTS], 8, replace=False)
+            for label, target in ((1.0, mine[-1]), (0.0, rng.integers(ITEMS))):
+                history = "^".join(f"i{item}" for item in mine[:-1])
+                rows.append((label, f"{split}{user}", f"i{target}", history))
+        names = ["label", "user_id", "item_id", "item_history"]
+        pl.DataFrame(rows, names, orient="row").write_parquet(tmp_path / f"{split}.parquet")
+    width = INTERESTS + STYLES
+    known = {"pretrained_emb": str(tmp_path / "vectors.npz"), "dtype": "str", "active": True}
+    sequence = {"type": "sequence", "splitter": "^", "max_len": 7}
+    layer = f"nn.Linear({width}, {width}, bias=False)"
+    return {
+        **params,
+        **{f"{split}_data": str(tmp_path / f"{split}.parquet") for split in ("train", "valid")},
+        "test_data": str(tmp_path / "test.parquet"),
+        "feature_cols": [
+            {"name": "user_id", "active": True, "dtype": "str", "type": "meta"},
+            {"name": "item_id", "type": "categorical", **known},
+            {"name": "item_history", **sequence, **known},
+        ],
+        "feature_specs": [{"name": ["item_id", "item_history"], "feature_encoder": [layer]}],
+        "embedding_dim": width,
+        "din_target_field": ["item_id"],
+        "din_sequence_field": ["item_history"],
+        "model": "DIN_MISS",
+        "ssl_recipe": "recommended",
+        "ssl_pretrain_epochs": 3,
+        "ssl_pretrain_batch_size": 32,
+        "ssl_thaw": False,
+    }
+
+
+def test_a_projection_of_frozen_vectors_learns_what_belongs_together(videos, caplog):
+    """By the recommended recipe; labels train the candidate's projection, nothing the vectors."""
+    model, loaders = experiment.build(videos)
+    layer = model.embedding_layer
+    candidate = layer.feature_encoders["item_id"][0].weight
+    vectors = layer.embedding_layers["item_history"].pretrain_embedding.weight
+    vocabulary = json.loads((Path(model.feature_map.data_dir) / "feature_vocab.json").read_text())[
+        "item_history"
+    ]
+    ids = torch.tensor([vocabulary[f"i{item}"] for item in range(ITEMS)])
+    interest = torch.arange(ITEMS) % INTERESTS
+
+    def together() -> float:
+        """The cosine of two items of one interest, less that of items of two."""
+        (table,) = model._self_supervision.sources[0].tables(model)
+        rows = torch.nn.functional.normalize(table(ids).detach())
+        same = interest[:, None] == interest
+        return float((rows @ rows.T)[same].mean() - (rows @ rows.T)[~same].mean())
+
+    before = together(), candidate.detach().clone(), vectors.clone()
+    caplog.set_level("INFO")
+    fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+    assert before[0] < 0.2
+    assert together() > before[0] + 0.4
+    assert not torch.equal(candidate, before[1])
+    assert torch.equal(vectors, before[2])
+    assert "ssl_row_norm leaves item_history as trained" in caplog.text

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from fuxictr_miss import checkpoint, experiment
 from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import DivergedError, InputError
+from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.training import means, pretraining, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
@@ -135,9 +137,27 @@ def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
     generator = model._self_supervision.generator
     first = phase._held_out_loss()
     torch.rand(7, generator=generator)  # what an epoch draws
-    before = generator.get_state()
+    before = [each.get_state() for each in (generator, phase.generator)]
     assert phase._held_out_loss() == first
-    assert torch.equal(generator.get_state(), before)
+    assert all(map(torch.equal, (generator.get_state(), phase.generator.get_state()), before))
+
+
+def test_the_held_out_loss_is_the_mean_over_the_users_without_dropout(params, monkeypatch):
+    """Also where they do not fill the last batch."""
+    model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_batch_size=3)
+    phase, sizes = pretraining_of(model, loaders), []
+
+    def losses(self: Any, model: Any, batch: dict[str, torch.Tensor]) -> SSLLosses:
+        assert not self.training
+        sizes.append(len(batch["user_id"]))
+        one = torch.ones(())
+        return SSLLosses(one * sizes[-1], 0 * one, one)
+
+    monkeypatch.setattr(type(model._self_supervision), "losses", losses)
+    found = phase._held_out_loss()
+    assert sizes == [3, len(phase.held_out) - 3]
+    weight = model._self_supervision.settings.weight
+    assert found == pytest.approx(weight * sum(n * n for n in sizes) / sum(sizes))
 
 
 def test_one_user_in_twenty_is_held_out():
@@ -145,7 +165,7 @@ def test_one_user_in_twenty_is_held_out():
     assert pretraining.MIN_HELD_OUT == 4  # so 70 users are the fewest of whom any are
 
 
-def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
+def test_frozen_tables_stand_still_and_are_free_again_afterwards(params, monkeypatch):
     model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=1,
                            ssl_label_gradient=0.0, ssl_other_gradient=0.0)  # fmt: skip
     seen = []
@@ -155,7 +175,7 @@ def test_frozen_tables_stand_still_and_are_free_again_afterwards(params):
         seen.append(self.embedding_layer.embedding_layers["item_id"].weight.detach().clone())
         return step(self, batch)
 
-    type(model).train_step = spy
+    monkeypatch.setattr(type(model), "train_step", spy)
     fit(model, loaders, epochs=1)
     assert all(torch.equal(each, seen[0]) for each in seen)
     assert all(p.requires_grad for p in model.parameters())
@@ -221,6 +241,46 @@ def _without_time(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+def test_a_resumed_pretraining_knows_its_best_weights(params, monkeypatch):
+    changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 3}
+    monkeypatch.setattr(Pretraining, "_held_out_loss", lambda self: next(losses))
+    ends, save = [], run.Run._save
+    for kill in (False, True):
+        losses = iter([1.0, 2.0, 3.0])  # the first epoch is the best
+        model, loaders = build(params, **changes)
+        if kill:
+            with monkeypatch.context() as patch:
+                patch.setattr(run.Run, "_save", lambda self: save(self) or 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    fit(model, loaders, epochs=1)
+            model, loaders = build(params, **changes)
+        fit(model, loaders, epochs=1, resume=kill)
+        ends.append(model.state_dict())
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_early_stopping_waits_for_patience_epochs_also_across_a_resume(params, monkeypatch, killed):
+    metrics = iter([0.6, 0.5, 0.5, 0.5])
+
+    def evaluated(*_: Any) -> dict[str, float]:
+        return {"AUC": next(metrics), "logloss": 0.5}
+
+    monkeypatch.setattr("fuxictr_miss.training.fuxictr_loop.evaluate", evaluated)
+    settings = {**params, "early_stop_patience": 2}
+    model, loaders = build(settings)
+    if killed:
+        save = run.Run._save
+        with monkeypatch.context() as patch:
+            patch.setattr(run.Run, "_save", lambda self: save(self) if self.epoch else 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                fit(model, loaders, epochs=9)
+        metrics = iter([0.5, 0.5])
+        model, loaders = build(settings)
+    rows = fit(model, loaders, epochs=9, resume=killed)
+    assert [row["AUC"] for row in rows] == [0.6, 0.5, 0.5]
+
+
 def test_resuming_a_finished_run_trains_no_further(params):
     model, loaders = build(params)
     rows = fit(model, loaders, epochs=2)
@@ -237,34 +297,33 @@ def test_resuming_with_other_settings_is_refused(params):
 
 
 def test_a_run_killed_by_the_system_in_mid_epoch_resumes(params, tmp_path):
-    """The real thing: SIGKILL to a process, then --resume in another one."""
+    """The real thing: SIGKILL to a process, then a resume in another one, this."""
     script = (
-        "import sys, yaml, torch; torch.set_num_threads(1)\n"
+        "import sys, yaml\n"
         "from fuxictr_miss.experiment import run\n"
-        "result = run(yaml.safe_load(open(sys.argv[1])), resume=sys.argv[2] == 'resume')\n"
-        "for each in [result, *result['history']]: del each['seconds']\n"
-        "print(result)\n"
+        "run(yaml.safe_load(open(sys.argv[1])))\n"
     )
     settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 10,
                 "early_stop_patience": 10, "ssl_pretrain_epochs": 10}  # fmt: skip
-    results = []
-    for name, kill in (("whole", False), ("killed", True)):
-        settings["model_root"] = str(tmp_path / name)
-        config = tmp_path / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-c", script, str(config)]
-        if kill:
-            state = tmp_path / name / "small" / "DIN_small.state"
-            process = subprocess.Popen([*command, "start"], stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL)  # fmt: skip
-            while not state.exists() and process.poll() is None:
-                pass
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            assert process.returncode == -signal.SIGKILL
-        done = subprocess.run([*command, "resume"], capture_output=True, text=True, check=True)
-        results.append(done.stdout.splitlines()[-1])
-    assert results[0] == results[1]
+    whole = digits(experiment.run({**settings, "model_root": str(tmp_path / "whole")}))
+    settings["model_root"] = str(tmp_path / "killed")
+    config = tmp_path / "killed.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    state = tmp_path / "killed" / "small" / "DIN_small.state"
+    process = subprocess.Popen([sys.executable, "-c", script, str(config)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert digits(experiment.run(settings, resume=True)) == whole
+
+
+def digits(result: dict[str, Any]) -> dict[str, Any]:
+    """A run's result without its times."""
+    history = [_without_time(row) for row in result["history"]]
+    return {**_without_time(result), "history": history}
 
 
 def test_fit_without_validation_data_says_so(params):
@@ -408,6 +467,20 @@ def test_each_behavior_has_a_method_of_its_own_and_the_losses_are_their_mean(par
 # ----------------------------------------------------------------- files of a run
 
 
+def test_after_a_validation_inside_an_epoch_the_training_goes_on_with_dropout(params, monkeypatch):
+    model, loaders = build(params, eval_steps=5, early_stop_patience=9)
+    modes, step = [], FuxiCTRLoop.step
+
+    def spy(self: Any, *arguments: Any) -> torch.Tensor:
+        modes.append(self.model.training)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(FuxiCTRLoop, "step", spy)
+    fit(model, loaders, epochs=1)
+    assert modes == [True] * len(loaders["train"])
+    assert len(modes) > 5
+
+
 def test_eval_steps_beyond_the_run_still_validate_at_its_end(params):
     model, loaders = build(params, eval_steps=10**6)
     rows = fit(model, loaders, epochs=2)
@@ -529,7 +602,7 @@ def test_the_checkpoint_says_what_data_it_is_of_and_loads_strictly_without_us(pa
 # ----------------------------------------------------------------- digits
 
 
-def test_the_number_of_threads_of_the_machine_changes_no_digit(params, tmp_path):
+def test_the_number_of_threads_and_loader_workers_changes_no_digit(params, tmp_path):
     """One thread is the default, at every batch size and wherever the rows are kept."""
     script = (
         "import sys, yaml, torch\n"
@@ -540,16 +613,13 @@ def test_the_number_of_threads_of_the_machine_changes_no_digit(params, tmp_path)
     )
     settings = {**params, "model": "DIN_MISS", "ssl_training": "pretrain_joint", "epochs": 1,
                 "ssl_pretrain_epochs": 1, "batch_size": 2048}  # fmt: skip
-    printed = set()
-    for threads, budget in (("1", None), ("2", 0), ("4", None)):
-        settings.update(model_root=str(tmp_path / threads), memory_budget_gb=budget)
-        config = tmp_path / f"{threads}.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(config)],
-            capture_output=True, text=True, check=True,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-        )  # fmt: skip
-        printed.add(done.stdout.splitlines()[-1])
-    assert len(printed) == 1
-    assert next(iter(printed)).startswith("1 ")
+    here = digits(experiment.run({**settings, "model_root": str(tmp_path / "here")}))
+    settings.update(model_root=str(tmp_path / "4"), memory_budget_gb=0, num_workers=3)
+    config = tmp_path / "4.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(config)],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == f"1 {here}"

@@ -16,6 +16,7 @@ from fuxictr_miss.methods.miss.augmentation import (
     FeaturePairs,
     InterestPairs,
     draw_feature_pairs,
+    draw_halves,
     draw_interest_pairs,
     usable_heights,
 )
@@ -179,11 +180,26 @@ def interest(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> 
     return draw_interest_pairs(length, 3, 3, 2, generator)
 
 
+def gaussian(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> InterestPairs:
+    return draw_interest_pairs(length, 3, 3, 2, generator, "gaussian")
+
+
+def any_distance(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> InterestPairs:
+    return draw_interest_pairs(length, 3, None, 2, generator)
+
+
+def halves(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> tuple[Tensor, ...]:
+    return draw_halves(length, 10, 2, generator)
+
+
 def feature(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> FeaturePairs:
     return draw_feature_pairs(length, 4, 3, 3, 2, generator)
 
 
-@pytest.mark.parametrize("draw", [interest, feature])
+DRAWS = [interest, gaussian, any_distance, halves, feature]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
 def test_the_same_generator_state_draws_the_same_and_the_next_state_other_pairs(
     draw: Callable,
 ) -> None:
@@ -194,7 +210,7 @@ def test_the_same_generator_state_draws_the_same_and_the_next_state_other_pairs(
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("draw", [interest, feature])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_the_global_generator_is_neither_read_nor_moved(draw: Callable) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
