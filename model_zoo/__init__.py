@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fuxictr_miss import get_model
+import fuxictr_miss  # loads nothing more until a model is asked for: serving has no method
 from fuxictr_miss.errors import InputError
 
 
@@ -25,6 +25,6 @@ def __getattr__(name: str) -> Any:
     places = (Path(entry, "model_zoo") for entry in sys.path)
     checkout = next((place for place in places if (place / "DIN" / "src").is_dir()), None)
     try:
-        return get_model(name, zoo=checkout)
+        return fuxictr_miss.get_model(name, zoo=checkout)
     except InputError as error:
         raise AttributeError(str(error)) from error

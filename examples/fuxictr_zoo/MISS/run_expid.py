@@ -18,10 +18,8 @@ from fuxictr_miss.errors import run_command
 
 def data_generators(feature_map, params):
     """The train, validation and test data generators (None where there is no such data)."""
-    if params["data_format"] != "npz":
-        # reads parquet into memory, where pretraining needs it
-        params = {**params, "data_loader": TensorDataLoader}
-    loaders = RankDataLoader(feature_map, stage="both", **params)
+    # held in memory, where pretraining needs them
+    loaders = RankDataLoader(feature_map, stage="both", data_loader=TensorDataLoader, **params)
     if hasattr(loaders, "make_iterator"):  # of FuxiCTR's repository, not of its package
         loaders = loaders.make_iterator()
     return loaders
@@ -43,11 +41,10 @@ def main():
     logging.info("Params: " + print_to_json(params))
     seed_everything(seed=params["seed"])
 
+    # Build feature_map and transform data, unless they are there
+    paths = build_dataset(params)
+    params["train_data"], params["valid_data"], params["test_data"] = paths
     data_dir = os.path.join(params["data_root"], params["dataset_id"])
-    if params["data_format"] == "csv":
-        # Build feature_map and transform data
-        paths = build_dataset(params)
-        params["train_data"], params["valid_data"], params["test_data"] = paths
     feature_map = FeatureMap(params["dataset_id"], data_dir)
     feature_map.load(os.path.join(data_dir, "feature_map.json"), params)
     logging.info("Feature specs: " + print_to_json(feature_map.features))
