@@ -127,6 +127,8 @@ def test_the_estimate_is_the_median_of_the_nearest_kin(place, tmp_path):
         (["--dataset", "small", "--table", "11"], "Unknown table '11'.*Valid: 10, 2, 3"),
         (["--dataset", "small", "--figure", "3"], "Unknown figure '3'.*Valid: 5, 6, 7"),
         (["--dataset", "small"], "--table 3"),
+        (["--table", "4"], "Name the data sets by --dataset"),
+        (["--dataset", "small", "--table", "4", "--sample"], "options of --suite bars"),
         (["--dataset", "small", "--table", "4", "--model", "DNI"], "'DNI'. Did you mean 'DIN'"),
         (["--dataset", "small", "--table", "4", "--search", "2"], "search.yaml"),
     ],
