@@ -46,6 +46,8 @@ def main() -> None:
         return
     from fuxictr_miss.paper.tables import REPORTS  # late: --help must be fast
 
+    if arguments.zoo or arguments.sample:
+        raise InputError("--zoo and --sample are options of --suite bars: add it.")
     if not arguments.dataset:
         raise InputError("Name the data sets by --dataset, for example --dataset amazonbeauty.")
     names = _names("table", arguments.table, REPORTS) + _names("figure", arguments.figure, REPORTS)

@@ -37,11 +37,11 @@ def command(*arguments: str) -> None:
         benchmark.main()
 
 
-def in_this_process(_, queue, workers, options):
+def in_this_process(_, queue, gpus, cluster, options):
     """What `_rows` does with Ray."""
-    assert workers == 3
+    assert gpus == [-1, -1, -1]
     for job in queue:
-        yield worker.run(job, os.getcwd(), *options)
+        yield worker.run(job, -1, os.getcwd(), *options)
 
 
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
@@ -127,6 +127,8 @@ def test_the_estimate_is_the_median_of_the_nearest_kin(place, tmp_path):
         (["--dataset", "small", "--table", "11"], "Unknown table '11'.*Valid: 10, 2, 3"),
         (["--dataset", "small", "--figure", "3"], "Unknown figure '3'.*Valid: 5, 6, 7"),
         (["--dataset", "small"], "--table 3"),
+        (["--table", "4"], "Name the data sets by --dataset"),
+        (["--dataset", "small", "--table", "4", "--sample"], "options of --suite bars"),
         (["--dataset", "small", "--table", "4", "--model", "DNI"], "'DNI'. Did you mean 'DIN'"),
         (["--dataset", "small", "--table", "4", "--search", "2"], "search.yaml"),
     ],
