@@ -154,11 +154,12 @@ def _parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--table", nargs="+", default=[], metavar="N", help="tables of the paper: 2 to 10, or all")
-    add("--figure", nargs="+", default=[], metavar="N", help="figures: 5, 6, 7, or all")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add("--table", **several, metavar="N", help="tables of the paper: 2 to 10, or all")
+    add("--figure", **several, metavar="N", help="figures: 5, 6, 7, or all")
     add("--suite", choices=["bars"], help="FuxiCTR's benchmark instead, on all of its data sets")
-    add("--dataset", nargs="+", default=[], metavar="NAME", help="data sets, shown side by side")
-    add("--model", nargs="+", default=[], metavar="NAME",
+    add("--dataset", **several, metavar="NAME", help="data sets, shown side by side")
+    add("--model", **several, metavar="NAME",
         help="run only these models, e.g. DIN DIN_MISS; the reports show all results")  # fmt: skip
     add("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N (default: 5)")
     add("--search", type=int, default=0, metavar="N",

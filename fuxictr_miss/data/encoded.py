@@ -79,9 +79,9 @@ def _place(config: Config, folder: Path, split: str, path: str) -> str:
     found = next((place for place in places if column_files(place)), None)
     if found is None:
         raise InputError(
-            f"The {split} split is not there: {' or '.join(places)}. {folder / FEATURE_MAP} was "
-            "not written by this program, so its data is used as it is: complete it, or set "
-            "another data_root or dataset_id to encode the raw data there."
+            f"The {split} split is not there: {' or '.join(places)}. The data of "
+            f"{folder / FEATURE_MAP} is used as it is: complete it, or set another data_root or "
+            "dataset_id to encode raw data."
         )
     return found
 
@@ -166,7 +166,7 @@ def check_encoded(
 
 
 def _misfit(path: str, name: str, holds: str, spec: Mapping[str, Any]) -> InputError:
-    keys = (*_NEEDS.get(spec["type"], ()),)
+    keys = _NEEDS.get(spec["type"], ())
     says = ", ".join([spec["type"], *(f"{key} {spec[key]}" for key in keys)])
     return InputError(
         f"{path}: column {name!r} holds {holds}, but {FEATURE_MAP} says {says}: they are of "

@@ -1,4 +1,8 @@
-"""Hyper-parameter search: the same budget for every model, chosen by validation only."""
+"""Hyper-parameter search: the same budget for every model, chosen by validation only.
+
+The trials are a list that is known before anything runs, so that a plan can be printed, and a
+report made again, without running; `fuxictr_miss/tuning/` draws each trial from the results so far.
+"""
 
 from __future__ import annotations
 

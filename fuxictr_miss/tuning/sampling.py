@@ -7,14 +7,13 @@ small budget are the first of a larger one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fuxictr_miss.tuning.space import Range, Space, Trial
 
 SEARCHES = ("random", "tpe")
-_ATTEMPTS = 100  # to draw a trial that is new
+_ATTEMPTS = 30  # to draw a trial that is new
 _AT_RANDOM = 5  # trials before TPE begins; its default, 10, is the whole budget of a short search
 _DIGITS = 4  # of a real number that is drawn
 
@@ -38,8 +37,9 @@ def next_trial(space: Space, search: str, number: int, known: Mapping[str, Known
         trial = space.trial(number, _draw(space, search, seed, known.values()))
         if trial.key not in known:
             return trial
-    rest = space.combinations() if space.size < math.inf else iter(())
-    trials = (space.trial(number, settings) for settings in rest)
+    if any(isinstance(values, Range) for values in space.values.values()):
+        return None
+    trials = (space.trial(number, settings) for settings in space.combinations())
     return next((trial for trial in trials if trial.key not in known), None)
 
 

@@ -28,6 +28,7 @@ _COLUMNS = 10  # of the ranking
 _CONFIGS = ("model_config.yaml", "dataset_config.yaml")
 _FIRST_LINE = "# Written by run_param_tuner.py, and written again when it is started again.\n"
 _BEGINNINGS = {**dict.fromkeys(_CONFIGS, _FIRST_LINE), _RANKING: "rank,trial,"}
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @contextmanager
@@ -163,7 +164,7 @@ class Search:
         models = {name: model for name, (model, _) in entries.items()}
         datasets = {model["dataset_id"]: data for model, data in entries.values()}
         for file, content in zip(_CONFIGS, (models, datasets), strict=True):
-            parts = [yaml.safe_dump({name: entry}) for name, entry in content.items()]
+            parts = [yaml.dump({k: entry}, Dumper=_Dumper) for k, entry in content.items()]
             with atomic_write(self.folder / file) as unfinished:
                 unfinished.write_text(_FIRST_LINE + "".join(parts), encoding="utf-8")
 

@@ -16,12 +16,12 @@ from typing_extensions import Self
 
 from fuxictr_miss.config import Config, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
-from fuxictr_miss.config.settings import SSLSettings, keys_of
 from fuxictr_miss.config.values import Checked, Switch, described
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.paper.plan import Experiment
 from fuxictr_miss.paper.search import check_monitor
+from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 
 # Keys by which trials are named, compared or placed: all trials have the same.
 _OF_ALL = {"metrics", "model_id", "monitor", "monitor_mode", *OF_THE_MACHINE}
@@ -31,9 +31,9 @@ _INSTEAD = {
 }
 # Keys that the encoded data depends on.
 _OF_THE_DATA = frozenset((
-    "data_format", "feature_cols", "group_id", "label_col", "min_categr_count", "num_buckets",
-    "sep", "split_type", "test_data", "test_size", "train_data", "valid_data", "valid_size",
-    "vocab_data", "vocab_scope",
+    "data_format", "feature_cols", "feature_processor", "group_id", "label_col",
+    "min_categr_count", "num_buckets", "sep", "split_type", "test_data", "test_size", "train_data",
+    "valid_data", "valid_size", "vocab_data", "vocab_scope",
 ))  # fmt: skip
 
 
@@ -54,9 +54,13 @@ class Range(Checked):
             raise InputError(f"low must be above 0 for log: True, got {self.low}.")
         return self
 
+    @property
+    def size(self) -> float:
+        """The number of values."""
+        return self.high - self.low + 1 if isinstance(self.low, int) else math.inf
+
     def __contains__(self, value: Any) -> bool:
-        whole = isinstance(self.low, int)
-        return type(value) is (int if whole else float) and self.low <= value <= self.high
+        return type(value) is type(self.low) and self.low <= value <= self.high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +96,9 @@ class Space:
 
     @property
     def size(self) -> float:
-        """The number of combinations; infinite with a range."""
+        """The number of combinations; infinite with a range of real numbers."""
         return math.prod(
-            len(each) if isinstance(each, list) else math.inf for each in self.values.values()
+            len(each) if isinstance(each, list) else each.size for each in self.values.values()
         )
 
     def combinations(self) -> Iterator[dict[str, Any]]:
@@ -165,23 +169,37 @@ def read_space(path: Path) -> Space:
         del content[beside[0]]
     tuner = _Tuner.read(content, {"": str(path)})
     config = load_config(tuner.base_config, tuner.base_expid, tuner.dataset_id)
-    valid = {*config.params, *Config.model_fields, *keys_of(SSLSettings, "ssl_").model_fields}
-    values: dict[str, list[Any] | Range] = {}
+    own = ("ssl_", f"{config.model.rpartition('_')[2].lower()}_")
+    valid = {*config.params, *Config.model_fields}
+    valid.update(key for key in method_defaults() if key.startswith(own))
+    fixed: dict[str, Any] = {}
+    searched: dict[str, list[Any] | Range] = {}
     for key, given in tuner.tuner_space.items():
         if key not in valid:
             raise unknown(f"key in the tuner_space of {path}:", key, valid)
-        values[key] = _values(key, given, config, str(path))
-    searched = {k: each for k, each in values.items() if isinstance(each, Range) or each[1:]}
-    fixed = {key: each[0] for key, each in values.items() if key not in searched}  # type: ignore[index]
+        values = _values(key, given, config, str(path))
+        if isinstance(values, list) and len(values) == 1:
+            fixed[key] = values[0]
+        else:
+            searched[key] = values
     where = f"{path}, tuner_space"
-    config = config.replace(fixed, where)
+    config = _with(fixed, config, where)
     for key, each in searched.items():
         if key in _OF_ALL:
             raise InputError(f"{where}: {key} must have one value, the same for all trials.")
         for value in [each.low, each.high] if isinstance(each, Range) else each:
-            config.replace({key: value}, where)
+            _with({key: value}, config, where)
     check_monitor(config, f"{path} compares trials")
     return Space(str(path), tuner.base_expid, config, searched)
+
+
+def _with(changes: Mapping[str, Any], config: Config, where: str) -> Config:
+    changed = config.replace(changes, where)
+    try:
+        check_method_keys(changed.params)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return changed
 
 
 def _values(key: str, given: Any, config: Config, place: str) -> list[Any] | Range:
@@ -190,9 +208,7 @@ def _values(key: str, given: Any, config: Config, place: str) -> list[Any] | Ran
         raise InputError(f"{place}: {key} cannot be in tuner_space: {_INSTEAD[key]}.")
     if isinstance(given, dict) and given.keys() & {"low", "high"}:
         found = Range.read(given, {"": f"{place}, tuner_space, {key}"})
-        if isinstance(found.low + found.high, float) or isinstance(
-            getattr(config, key, None), float
-        ):
+        if any(isinstance(v, float) for v in (found.low, found.high, getattr(config, key, None))):
             return Range(low=float(found.low), high=float(found.high), log=found.log)
         return found
     values = given if isinstance(given, list) else [given]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment, export
+from fuxictr_miss.commands import benchmark
 from fuxictr_miss.commands.main import COMMANDS
 from fuxictr_miss.commands.preprocess import SOURCES
 from fuxictr_miss.config import default_config, list_expids
@@ -95,3 +96,10 @@ def test_an_export_never_goes_where_something_is(params, tmp_path):
     with pytest.raises(InputError, match="not an empty folder"):
         export.export_backbone(object(), tmp_path / "mine")
     assert (tmp_path / "mine" / "DIN.model").read_text() == "theirs"
+
+
+def test_an_option_of_several_names_may_be_given_several_times(monkeypatch):
+    names = ["--dataset", "a", "--table", "3", "--dataset", "b", "c", "--table", "5"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *names])
+    arguments = benchmark._parse()
+    assert (arguments.dataset, arguments.table) == (["a", "b", "c"], ["3", "5"])

@@ -58,7 +58,7 @@ def breaking(place: Path) -> Path:
     return place
 
 
-def test_failed_trials_stop_no_other_and_a_second_start_runs_only_them(breaking, capsys):
+def test_failed_trials_stop_no_other_and_the_best_is_trained_again_as_printed(breaking, capsys):
     write("my space.yaml", {"learning_rate": [0.05, 0.06, 0.01, 1e30]}, base_expid="Breaking_small")
     with pytest.raises(SystemExit, match=r"3 of 4 trials have no result\."):
         tune("my space.yaml", "--gpu", "-1", "-1")
@@ -90,17 +90,6 @@ def test_failed_trials_stop_no_other_and_a_second_start_runs_only_them(breaking,
     (best,) = [row for row in before.values() if row["status"] == "ok"]
     assert f"[valid] AUC: {best['valid_AUC']:.6f}" in done.stdout
     assert "[test] AUC: " in done.stdout
-
-    # what stopped them is mended: they alone run
-    zoo = breaking / "zoo" / "Breaking.py"
-    zoo.write_text(BREAKING.replace("== 0.05", "== 0").replace("== 0.06", "== 0"))
-    with pytest.raises(SystemExit, match=r"1 of 4 trials have no result\."):
-        tune("my space.yaml")
-    after = Results(folder).rows
-    assert after.keys() == before.keys()
-    for key, row in before.items():
-        assert (after[key] == row) == (row["status"] != "failed")
-    assert "2 trials to run" in capsys.readouterr().out
 
 
 def test_if_all_trials_fail_there_is_no_best_one(place, monkeypatch, capsys):

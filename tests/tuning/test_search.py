@@ -112,8 +112,9 @@ def test_a_larger_number_of_trials_only_adds(space_of, run, kind):
 
 
 def test_more_trials_than_combinations_try_every_combination(space_of, run):
-    space = space_of({"epochs": [1, 2, 3]})
-    assert sorted(each["epochs"] for each in run(space, "tpe", 50)[1]) == [1, 2, 3]
+    for values in ([1, 2, 3], {"low": 1, "high": 3}):
+        space = space_of({"epochs": values, "batch_size": len(values)})
+        assert sorted(each["epochs"] for each in run(space, "tpe", 50)[1]) == [1, 2, 3]
 
 
 def test_a_tag_chooses_among_the_names(space_of, run):

@@ -75,6 +75,17 @@ def test_only_trials_on_other_data_get_encoded_data_of_their_own(space_of):
     assert {same.trial(1, each).dataset for each in same.combinations()} == {"small"}
 
 
+def test_keys_of_the_models_method_are_checked_and_need_not_be_in_the_config(space_of, place):
+    file = place / "config" / "model_config.yaml"
+    file.write_text(file.read_text().replace("model: DIN_MISS", "model: DIN_S3Rec"))
+    keys = {"s3rec_heads": [1, 2], "ssl_pretrain_epochs": 1}
+    assert list(space_of(keys, base_expid="DIN_MISS_small").values) == ["s3rec_heads"]
+    with pytest.raises(InputError, match=r"yaml, tuner_space: s3rec_heads must be a whole number"):
+        space_of({"s3rec_heads": [1, 0]}, base_expid="DIN_MISS_small")
+    with pytest.raises(InputError, match=r"Unknown key .*'s3rec_heads'"):
+        space_of(keys)
+
+
 def test_every_setting_of_the_encoded_data_is_one_of_the_space_too(space_of):
     for key in _SETTINGS:
         space = dataclasses.replace(space_of({"epochs": [1, 2]}), values={key: [1, 2]})
@@ -158,3 +169,11 @@ def test_every_shipped_space_is_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     space = read_space(path)
     assert space.trial(1, next(space.combinations())).name.startswith(space.expid)
+
+
+def test_the_space_of_the_documentation_is_valid(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    values = read_space(tmp_path / "space.yaml").values
+    assert list(values) == ["net_dropout", "dnn_hidden_units", "ssl_temperature", "miss_max_width"]
