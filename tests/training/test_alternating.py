@@ -70,6 +70,21 @@ def test_label_steps_leave_the_tables_alone_and_contrastive_ones_the_tower(param
     assert changed["label"] == {n for n, _ in model.named_parameters()} - own - tables
 
 
+def test_the_clip_of_label_steps_counts_no_gradient_of_what_they_leave_alone(params, monkeypatch):
+    step, steps = FuxiCTRLoop.step, []
+
+    def spy(self: Any, *args: Any) -> torch.Tensor:
+        loss = step(self, *args)
+        parameters = self.model.named_parameters()
+        own = [p for n, p in parameters if n == TABLE or n.startswith("_self_supervision")]
+        steps.append(all(p.grad is None for p in own))
+        return loss
+
+    monkeypatch.setattr(FuxiCTRLoop, "step", spy)
+    train(params, epochs=1)
+    assert all(steps)
+
+
 def test_contrastive_steps_stand_evenly_between_the_label_steps(params, monkeypatch):
     order: list[str] = []
     for kind, letter in ((FuxiCTRLoop, "L"), (Pretraining, "C")):

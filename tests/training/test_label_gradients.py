@@ -333,7 +333,7 @@ def test_a_run_killed_in_any_phase_ends_at_the_same_digits(
     """After every saved state, and once more after the checkpoint of a later epoch was written."""
     changes = {**THAWED, "model": model_name, "ssl_start": "svd", "ssl_other_gradient": 0.4,
                "early_stop_patience": 10, "ssl_label_learning_rate": 0.02,
-               "ssl_training": strategy, "ssl_pretrain_epochs": 2}  # fmt: skip
+               "ssl_training": strategy, "ssl_pretrain_epochs": 4}  # fmt: skip
 
     def train(resume: bool = False) -> Any:
         model, loaders = build(params, **changes)
@@ -350,6 +350,9 @@ def test_a_run_killed_in_any_phase_ends_at_the_same_digits(
     expected = outcomes()
     phases = [row["phase"] for row in rows]
     assert {"label" if strategy == "pretrain" else "joint", "thaw", "restart"} <= set(phases)
+    assert sum("ssl_loss" in row for row in rows) >= 2 * (
+        model_name == "DIN_MISS"
+    )  # killed between
     save = run.Run._save
     for after in range(1, len(rows)):
 
