@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def list_datasets(config_dir: str) -> list[str]:
     return sorted(_entries(config_dir, "dataset_config"))
 
 
-def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> Config:
+def load_config(
+    config_dir: str,
+    expid: str,
+    dataset_id: str | None = None,
+    instead: Mapping[str, Entry] | None = None,
+) -> Config:
     """Load an experiment, its parameters merged like in FuxiCTR's `load_config`.
 
     Relative paths to the data begin in the working folder; if that does not have it, in
@@ -49,6 +55,7 @@ def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> C
         config_dir: contains `model_config` and `dataset_config`, as files or as folders of files.
         expid: key of the experiment in the model config.
         dataset_id: key in the dataset config; None takes the one that the experiment names.
+        instead: entries that take the place of the folder's `model_config` or `dataset_config`.
 
     Raises:
         InputError: there is no such expid or data set (names the closest), a required key is
@@ -59,12 +66,15 @@ def load_config(config_dir: str, expid: str, dataset_id: str | None = None) -> C
         >>> load_config("config", "DIN_MISS_demo").params["ssl_training"]
         'pretrain'
     """
-    model, data, places = read_experiment(config_dir, expid, dataset_id)
+    model, data, places = read_experiment(config_dir, expid, dataset_id, instead)
     return Config.of_experiment({**model, **data}, places)
 
 
 def read_experiment(
-    config_dir: str, expid: str, dataset_id: str | None = None
+    config_dir: str,
+    expid: str,
+    dataset_id: str | None = None,
+    instead: Mapping[str, Entry] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Read the model and the dataset parameters of an experiment, unchecked.
 
@@ -74,7 +84,8 @@ def read_experiment(
     Raises:
         InputError: there is no such entry.
     """
-    experiments = _entries(config_dir, "model_config")
+    instead = instead or {}
+    experiments = _entries(config_dir, "model_config", instead.get("model_config"))
     if expid not in experiments or expid == _BASE:
         raise _unknown_expid(config_dir, expid, set(experiments) - {_BASE})
     model: dict[str, Any] = {}
@@ -85,7 +96,7 @@ def read_experiment(
     dataset_id = model.get("dataset_id") if dataset_id is None else dataset_id
     if dataset_id is None:
         raise InputError(f"{places['']}, has no dataset_id: name an entry of dataset_config.")
-    datasets = _entries(config_dir, "dataset_config")
+    datasets = _entries(config_dir, "dataset_config", instead.get("dataset_config"))
     if str(dataset_id) not in datasets:
         raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
     data: dict[str, Any] = {}
@@ -99,15 +110,21 @@ def read_experiment(
     return {**model, "model_id": expid}, data, places
 
 
-def _entries(config_dir: str, name: str) -> dict[str, Entry]:
-    """All entries of `<name>.yaml` or `<name>/*.yaml`, templates left out."""
+def _entries(config_dir: str, name: str, instead: Entry | None = None) -> dict[str, Entry]:
+    """All entries of `<name>.yaml` or `<name>/*.yaml`, or of `instead`, templates left out."""
+    if instead is not None:
+        if not isinstance(instead.value, dict):
+            raise InputError(f"{instead.place}: {name} must have an entry for each name.")
+        place = f"{instead.place}, {name}"
+        return {str(key): Entry(value, place) for key, value in instead.value.items()}
     folder = Path(config_dir)
     files = [folder / f"{name}.yaml"]
     if not files[0].exists():
         files = sorted((folder / name).glob("*.yaml"))
     if not files:
         raise InputError(
-            f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}: set the folder by --config."
+            f"No {name}.yaml and no {name}/*.yaml in {config_dir!r}: set the folder by --config, "
+            "or in a tuner's file by base_config."
         )
     entries: dict[str, Entry] = {}
     for path in files:

@@ -17,12 +17,13 @@ from typing_extensions import Self
 from fuxictr_miss.config import Config, load_config
 from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.config.values import Checked, Switch, described
-from fuxictr_miss.config.yaml_files import read_values
+from fuxictr_miss.config.yaml_files import read_entries
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.paper.plan import Experiment
 from fuxictr_miss.paper.search import check_monitor
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 
+_INLINE = ("model_config", "dataset_config")
 # Keys by which trials are named, compared or placed: all trials have the same.
 _OF_ALL = {"metrics", "model_id", "monitor", "monitor_mode", *OF_THE_MACHINE}
 _INSTEAD = {
@@ -150,7 +151,7 @@ class _Tuner(Checked):
 
     model_config = ConfigDict(extra="forbid")
 
-    base_config: str
+    base_config: str | None = None  # None: the folder of the tuner's file
     base_expid: str
     dataset_id: str | None = None
     tuner_space: dict[str, Any] = described("lines of the form key: [value, value]", min_length=1)
@@ -159,16 +160,21 @@ class _Tuner(Checked):
 def read_space(path: Path) -> Space:
     """Read a tuner config and check every value.
 
+    As in FuxiCTR's, `model_config` and `dataset_config` may stand in the file itself.
+
     Raises:
         InputError: a key is missing or unknown, or a value is invalid.
     """
-    content = read_values(path)
+    entries = read_entries(path)
+    instead = {key: entries.pop(key) for key in _INLINE if key in entries}
+    content = {key: entry.value for key, entry in entries.items()}
     beside = [key for key in content if key not in _Tuner.model_fields]
     if beside and beside == [content.get("dataset_id")]:  # as in FuxiCTR's own files
         print(f"{path}: {beside[0]} is ignored: base_config has the data set.", file=sys.stderr)
         del content[beside[0]]
     tuner = _Tuner.read(content, {"": str(path)})
-    config = load_config(tuner.base_config, tuner.base_expid, tuner.dataset_id)
+    folder = tuner.base_config or str(path.parent)
+    config = load_config(folder, tuner.base_expid, tuner.dataset_id, instead)
     own = ("ssl_", f"{config.model.rpartition('_')[2].lower()}_")
     valid = {*config.params, *Config.model_fields}
     valid.update(key for key in method_defaults() if key.startswith(own))

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fuxictr_miss.config import load_config
 from fuxictr_miss.data.build import _SETTINGS
@@ -105,10 +106,28 @@ def test_a_data_set_beside_the_space_is_not_read_and_that_is_said(space_of, caps
     assert "small is ignored: base_config has the data set" in capsys.readouterr().err
 
 
+def test_the_data_set_and_the_model_may_stand_in_the_file_itself_as_bars_has_them(space_of, place):
+    read = {name: yaml.safe_load((place / "config" / f"{name}.yaml").read_text())
+            for name in ("dataset_config", "model_config")}  # fmt: skip
+    data = {**read["dataset_config"]["small"], "min_categr_count": 3}
+    space = space_of({"epochs": [1, 2]}, dataset_id="inline", dataset_config={"inline": data})
+    assert space.config.params["min_categr_count"] == 3
+    assert space.trial(1, {"epochs": 1}).dataset == "inline"
+    models = {"Base": read["model_config"]["Base"], "mine": read["model_config"]["DIN_small"]}
+    space = space_of({"epochs": [1, 2]}, base_expid="mine", model_config=models)
+    assert space.config.model == "DIN"
+    with pytest.raises(
+        InputError, match=r"my space\.yaml, line \d+, dataset_config: inline is empty"
+    ):
+        space_of({"epochs": 1}, dataset_id="inline", dataset_config={"inline": None})
+    with pytest.raises(InputError, match="dataset_config must have an entry for each name"):
+        space_of({"epochs": 1}, dataset_config=["inline"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"base_config": None}, r"my space\.yaml: base_config is missing"),
+        ({"base_config": None}, r"No model_config.* in '\.': set the folder .* by base_config"),
         ({"base_expid": None}, "base_expid is missing"),
         ({"base_config": "gone"}, "'gone': set the folder"),
         ({"base_config": ["a"]}, "base_config must be a text"),
