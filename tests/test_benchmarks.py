@@ -31,6 +31,11 @@ def test_searches_in_the_results_of_a_grid_print_their_table(tmp_path, monkeypat
         ("long_histories.py --rounds 1", 2),
         ("large_tables.py --steps 1", 4),
         ("step.py --rows 2000 --every 2", 2),
+        (
+            "parts.py --made-up interleaved --part windows --weights 0.3 --set epochs=1 "
+            "--set ssl_pretrain_epochs=1 --set ssl_thaw=False",
+            4,
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table(command, rows, monkeypatch, capsys):
