@@ -36,6 +36,15 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, three levels below `tmp_path`."""
+    folder = tmp_path / "some" / "where" / "else"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def params(splits: Path, tmp_path: Path) -> dict[str, Any]:
     """A config of DIN on the small data set; everything it writes goes below `tmp_path`."""
     return small_params(splits, tmp_path)

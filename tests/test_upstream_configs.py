@@ -47,14 +47,6 @@ def checkout(params, tmp_path):
     return root
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "some" / "where" / "else"
-    folder.mkdir(parents=True)
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def run(checkout: Path, *options: str) -> str:
     """Run DIN_test by the command; its log."""
     command = ["fuxictr-miss", "--config", str(checkout / "model_zoo/DIN/config")]

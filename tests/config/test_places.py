@@ -40,15 +40,7 @@ def put(folder: Path, splits: tuple[str, ...] = ("train",)) -> None:
         (folder / f"{split}.csv").touch()
 
 
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    start = tmp_path / "some" / "where" / "else"
-    start.mkdir(parents=True)
-    monkeypatch.chdir(start)
-    return start
-
-
-def test_data_is_found_from_the_folder_of_the_model(tmp_path, start):
+def test_data_is_found_from_the_folder_of_the_model(tmp_path, elsewhere):
     params = load_config(str(zoo(tmp_path)), "DIN_test").params
     assert params["train_data"] == str(tmp_path / "data" / "tiny" / "train.csv")
     assert params["valid_data"] == str(tmp_path / "data" / "tiny" / "valid.csv")
@@ -57,7 +49,7 @@ def test_data_is_found_from_the_folder_of_the_model(tmp_path, start):
     assert params["model_root"] == KEYS["model_root"]  # what is written stays with the user
 
 
-def test_the_working_folder_comes_first(tmp_path, start):
+def test_the_working_folder_comes_first(tmp_path, elsewhere):
     data = {**DATA, "train_data": "../../own/train.csv"}
     put(tmp_path / "some" / "own")
     put(tmp_path / "x" / "own")
@@ -65,7 +57,7 @@ def test_the_working_folder_comes_first(tmp_path, start):
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
-def test_a_config_may_lie_in_the_starting_folder_or_one_or_two_below(tmp_path, start, levels):
+def test_a_config_may_lie_in_the_starting_folder_or_one_or_two_below(tmp_path, elsewhere, levels):
     """FuxiCTR's models have config/, its demo config/example1_config/."""
     config = zoo(tmp_path / "a" / "b" / "c")
     begin = (config, *config.parents)[levels]
@@ -76,19 +68,19 @@ def test_a_config_may_lie_in_the_starting_folder_or_one_or_two_below(tmp_path, s
     assert found.train_data == str(begin / "mine" / "train.csv")
 
 
-def test_two_places_that_both_have_the_data_are_named(tmp_path, start):
+def test_two_places_that_both_have_the_data_are_named(tmp_path, elsewhere):
     config = zoo(tmp_path)
     put(tmp_path / "zoo" / "data" / "tiny")
     with pytest.raises(InputError, match=r"data of tiny is in .*zoo/DIN/config and in .*zoo/DIN:"):
         load_config(str(config), "DIN_test")
 
 
-def test_data_that_is_nowhere_leaves_the_paths_as_they_are(tmp_path, start):
+def test_data_that_is_nowhere_leaves_the_paths_as_they_are(tmp_path, elsewhere):
     config = zoo(tmp_path, splits=())
     assert load_config(str(config), "DIN_test").train_data == DATA["train_data"]
 
 
-def test_absolute_paths_stay(tmp_path, start):
+def test_absolute_paths_stay(tmp_path, elsewhere):
     put(tmp_path / "own")
     data = {**DATA, "train_data": str(tmp_path / "own" / "train.csv")}
     config = load_config(str(zoo(tmp_path, data)), "DIN_test")
@@ -96,7 +88,7 @@ def test_absolute_paths_stay(tmp_path, start):
     assert config.data_root == DATA["data_root"]
 
 
-def test_a_pattern_and_a_folder_of_encoded_data_lead_there_too(tmp_path, start):
+def test_a_pattern_and_a_folder_of_encoded_data_lead_there_too(tmp_path, elsewhere):
     pattern = {**DATA, "train_data": "../../data/tiny/tra*.csv"}
     assert load_config(str(zoo(tmp_path / "x", pattern)), "DIN_test").train_data == str(
         tmp_path / "x" / "data" / "tiny" / "tra*.csv"
@@ -106,7 +98,7 @@ def test_a_pattern_and_a_folder_of_encoded_data_lead_there_too(tmp_path, start):
     assert load_config(str(config), "DIN_test").data_root == str(tmp_path / "y" / "data")
 
 
-def test_files_of_features_come_along_if_they_are_there(tmp_path, start):
+def test_files_of_features_come_along_if_they_are_there(tmp_path, elsewhere):
     columns = [
         {"name": "a", "pretrained_emb": "../../data/tiny/a.h5"},
         {"name": "b", "pretrained_emb": "b.h5"},
