@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.id_text import id_text, largest_exact
 
 _WORDS = pl.element()  # of a list
@@ -45,6 +46,22 @@ def typed(column: Mapping[str, Any], dtype: pl.DataType) -> Typed | None:
 def wanted(column: Mapping[str, Any], dtype: pl.DataType) -> str:
     """What such a column must hold, in words."""
     return _READERS[_kind(column, dtype)][1]
+
+
+def broken_row(place: str, row: int, column: str, value: Any, says: str) -> InputError:
+    """The error for a value: where it stands, what it is, and what it may not be.
+
+    Args:
+        place: of the rows, such as "new.csv, ".
+        row: counted from 0.
+        column: raw.
+        value: of a cell.
+        says: what no row of the column may be.
+    """
+    value = value.to_list() if isinstance(value, pl.Series) else value
+    text = "empty" if value is None else repr(value)
+    text = text if len(text) < 80 else f"{text[:77]}..."
+    return InputError(f"{place}row {row + 1}, column {column!r}: the value is {text}; {says}.")
 
 
 def _kind(column: Mapping[str, Any], dtype: pl.DataType) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.raw_values import typed, wanted
+from fuxictr_miss.raw_values import broken_row, typed, wanted
 
 
 class Rule(NamedTuple):
@@ -127,11 +127,7 @@ def _found(table: Table) -> pl.DataFrame:
 def _broken(table: Table, rule: Rule) -> InputError:
     first = table.raw.with_row_index("row").filter(rule.broken).head(1)
     row, value = first.select("row", rule.column).collect().row(0)
-    text = "empty" if value is None else repr(value)
-    text = text if len(text) < 80 else f"{text[:77]}..."
-    return InputError(
-        f"{table.file}, row {row + 1}, column {rule.column!r}: the value is {text}; {rule.says}."
-    )
+    return broken_row(f"{table.file}, ", row, rule.column, value, rule.says)
 
 
 def _unreadable(file: str, error: Exception) -> InputError:
