@@ -16,7 +16,7 @@ from fuxictr_miss.serving.encode import Encoder
 from fuxictr_miss.serving.rows import as_frame
 
 FORMAT = 1  # of vocab.json
-_ROWS_AT_ONCE = 4096  # 2 histories of 50 items and their vectors: some tens of MB
+_ROWS_AT_ONCE = 2048  # with histories of 3,000 items, some 300 MB
 
 
 class Scorer:
