@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write, files_at
 from fuxictr_miss.serving.scorer import Scorer
 from fuxictr_miss.serving.tables import SEPARATORS, parts
@@ -92,16 +92,17 @@ def score_files(
             raise
 
     table = register_io_source(source, schema=first.schema)
-    with atomic_write(output) as unfinished:
+    what, then = f"{output} cannot be written", "write .parquet, which holds every type"
+    with atomic_write(output) as unfinished, explained(pl.exceptions.PolarsError, what, then):
         try:
             if output.suffix == ".parquet":
                 table.sink_parquet(unfinished)
             else:
                 table.sink_csv(unfinished)
-        except pl.exceptions.PolarsError as error:
+        except pl.exceptions.PolarsError:
             if failures:
                 raise failures[0] from None
-            raise OSError(str(error)) from error
+            raise
     return rows
 
 

@@ -101,7 +101,7 @@ def _rows(file: str, first: int, block: bytes, width: int, separator: str) -> pl
         fields = [_fields(file, first + n, line, separator) for n, line in enumerate(lines)]
         odd = next((n for n, each in enumerate(fields) if len(each) != width), None)
         if odd is None:
-            table = pl.DataFrame(fields, schema, orient="row")
+            table = pl.DataFrame(fields, schema, orient="row").select(pl.all().replace("", None))
     else:
         odd = odd_line(block, separator, width)
         if odd is None:

@@ -67,6 +67,21 @@ def test_parts_of_a_file_and_of_several_files_stay_in_order(scorer, tmp_path, mo
     assert pl.read_parquet(tmp_path / "out.parquet")["price"].to_list() == many["price"].to_list()
 
 
+def test_kept_ids_are_written_as_they_are(scorer, tmp_path):
+    ids = {"user": ["007", "1.10", "NA"], "number": [2**53 + 1, 1, None], "list": [[1], [], None]}
+    table = FRAME.drop("user").with_columns(**{name: pl.Series(each) for name, each in ids.items()})
+    source = written(tmp_path / "in.parquet", table)
+    score_files(scorer, [source], tmp_path / "out.parquet", list(ids))
+    assert pl.read_parquet(tmp_path / "out.parquet")[list(ids)].equals(table[list(ids)])
+    with pytest.raises(InputError, match=r"out\.csv cannot be written .*\.parquet, which holds"):
+        score_files(scorer, [source], tmp_path / "out.csv", ["list"])
+    assert {file.name for file in tmp_path.iterdir()} == {"in.parquet", "out.parquet"}
+    text = written(tmp_path / "in.csv", table.drop("list"))
+    score_files(scorer, [text], tmp_path / "out.csv", ["user", "number"])
+    lines = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [line.rpartition(",")[0] for line in lines] == ["007,9007199254740993", "1.10,1", "NA,"]
+
+
 CSV = [
     (HEADER + LINE + 'b,"i1",i2,c1,"1",0\n', 2),  # quotes around whole fields
     (HEADER + 'b,"i1",i2,"c""1",1,0\n', 1),
