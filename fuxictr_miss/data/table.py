@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from fuxictr_miss.csv_lines import line_blocks, line_count, odd_line
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.raw_values import broken_row, typed, wanted
 
@@ -175,46 +175,21 @@ def _check_present(file: str, columns: list[dict[str, Any]], present: list[str])
 
 
 def _check_lines(table: Table) -> int:
-    """Lines of a CSV below its header, each of which has all fields and is text.
-
-    polars reads a line that is cut off as empty fields, and stops at a quote inside a field.
-    """
+    """Lines of a CSV below its header, each of which has all fields and is text."""
     file, width = table.file, len(table.raw.collect_schema())
-    separator = ord(table.separator)
-    before, quoted, last = 0, False, b"\n"
-    with open(file, "rb") as lines:
-        while block := lines.read(1 << 22):
-            block += lines.readline()
-            last = block[-1:]
-            _check_text(file, block, before)
-            values = np.frombuffer(block, np.uint8)
-            ends = np.flatnonzero(values == ord("\n"))
-            if last != b"\n":
-                ends = np.append(ends, len(block))
-            quoted = quoted or b'"' in block
-            fields = np.searchsorted(np.flatnonzero(values == separator), ends)
-            odd = np.flatnonzero(np.diff(fields, prepend=0) != width - 1)
-            if len(odd) and not quoted:
-                raise InputError(
-                    f"{file}, line {before + odd[0] + 1}: it has not the {width} fields of the "
-                    "header; mend or remove it."
-                )
-            before += len(ends)
+    lines, quoted = 0, False
+    for first, block in line_blocks(file):
+        lines += line_count(block)
+        quoted = quoted or b'"' in block
+        odd = None if quoted else odd_line(block, table.separator, width)
+        if odd is not None:
+            raise InputError(
+                f"{file}, line {first + odd}: it has not the {width} fields of the header; mend or "
+                "remove it."
+            )
     if quoted:
         _check_quoted(table, width)
-    return before - 1
-
-
-def _check_text(file: str, block: bytes, before: int) -> None:
-    try:
-        if not block.isascii():
-            block.decode()
-    except UnicodeDecodeError as error:
-        line = before + block[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{file}, line {line}: {block[error.start : error.end]!r} is not UTF-8; save the file "
-            "as UTF-8."
-        ) from error
+    return lines - 1
 
 
 def _check_quoted(table: Table, width: int) -> None:

@@ -17,7 +17,10 @@ from fuxictr_miss.serving.rows import check_present
 
 _RESERVED = ("__PAD__", "__OOV__")
 _REFUSED = -1  # in place of the id of a reserved token
-_NO_PADDING = "padding is the model's own: leave it out of the data"
+_NO_ID = (
+    "a history begins and ends with an id, and no id is __PAD__ or __OOV__: leave padding to the "
+    "model"
+)
 
 
 class Encoder:
@@ -58,26 +61,22 @@ class Encoder:
                 counted from 1, and its column.
         """
         plan = self._plan(rows, place)
-        values = rows.select(plan.selected)
+        values = rows.select_seq(plan.selected)  # in this thread: a pool's would have to wake up
         for number, rule in enumerate(plan.rules):
             broken = values[f"rule {number}"]
             if broken.any():
                 row = int(broken.arg_true()[0])
                 value = rows[rule.column][row]
                 raise broken_row(place, before + row, rule.column, value, rule.says)
-        arrays, unknown = {}, []
-        for column in self._columns:
-            array, strangers, refused = column.encode(values[column.name])
-            if refused is not None:
-                says = f"{' and '.join(_RESERVED)} are no ids; {_NO_PADDING}"
-                value = rows[column.raw][refused]
-                raise broken_row(place, before + refused, column.raw, value, says)
-            arrays[column.name] = array
-            unknown.append((column.raw, strangers))
-        for raw, strangers in unknown:
-            if raw in self.unknown:
-                self.unknown[raw] += strangers
-        return arrays
+        encoded = [(column, column.encode(values[column.name])) for column in self._columns]
+        for column, each in encoded:
+            if each.refused is not None:
+                value = rows[column.raw][each.refused]
+                raise broken_row(place, before + each.refused, column.raw, value, _NO_ID)
+        for column, each in encoded:
+            if column.vocabulary:
+                self.unknown[column.raw] += each.unknown
+        return {column.name: each.array for column, each in encoded}
 
     def _plan(self, rows: pl.DataFrame, place: str) -> _Plan:
         schema = rows.schema
@@ -118,8 +117,9 @@ class _Vocabulary:
         self.oov = entry["oov"]
         numbers = range(entry.get("size", 0))
         self.ids = entry.get("ids", {str(n): n for n in numbers if n != self.oov})
-        tokens = [*self.ids, *sorted({*fills, *_RESERVED} - self.ids.keys())]
+        tokens = [*self.ids, *sorted({"", *fills, *_RESERVED} - self.ids.keys())]
         self._places = {token: place for place, token in enumerate(tokens)}
+        self.empty = self._places[""]
         self.unknown = len(tokens)  # the place of every other token
         known = pl.col("token").cast(pl.Enum(tokens), strict=False).to_physical()
         self._lookup = known.fill_null(self.unknown)
@@ -159,7 +159,7 @@ class _Column:
             self._places = places[::-1] if spec["padding"] == "pre" else places
 
     def typed(self, dtype: pl.DataType, place: str) -> tuple[pl.Expr, list[Never]]:
-        """The values of a raw column of this type: text, its newest tokens, or float32."""
+        """The values of a raw column of this type: text, or float32; and what they may not be."""
         spec = self._spec
         column = typed(spec, dtype)
         if column is None:
@@ -170,31 +170,56 @@ class _Column:
         values, never = column
         if spec["type"] == "numeric":
             return _normalized(values, spec.get("normalizer")).cast(pl.Float32), never
-        text = values.cast(pl.String).fill_null(str(spec["fill_na"]))
-        if not self._is_sequence:
-            return text, never
-        splitter = spec["splitter"]
-        padded = values.str.starts_with(splitter) | values.str.ends_with(splitter)
-        never = [*never, Never(padded, f"a history begins and ends with an id; {_NO_PADDING}")]
-        return text.str.split(splitter).list.tail(spec["max_len"]), never
+        return values.cast(pl.String).fill_null(str(spec["fill_na"])), never
 
-    def encode(self, values: pl.Series) -> tuple[np.ndarray, int, int | None]:
-        """The array, how many tokens are unknown, and the first row with a token that is none."""
-        if not self.vocabulary:
-            return values.to_numpy(), 0, None
-        tokens = values.explode(empty_as_null=False) if self._is_sequence else values
-        places = self.vocabulary.places(tokens)
+    def encode(self, values: pl.Series) -> _Encoded:
+        if self.vocabulary is None:
+            return _Encoded(values.to_numpy())
+        if self._is_sequence:
+            return self._histories(values, self.vocabulary)
+        places = self.vocabulary.places(values)
         ids = self._table[places]
-        unknown = int(np.count_nonzero(places == self.vocabulary.unknown))
-        refused = int(np.argmin(ids)) if ids.min(initial=0) == _REFUSED else None
-        if not self._is_sequence:
-            return ids, unknown, refused
-        lengths = values.list.len().to_numpy()
+        unknown = np.count_nonzero(places == self.vocabulary.unknown)
+        return _Encoded(ids, int(unknown), _first(ids == _REFUSED))
+
+    def _histories(self, texts: pl.Series, vocabulary: _Vocabulary) -> _Encoded:
+        """Rows side by side are often of one user: a history is looked up once for all of them."""
+        firsts = np.flatnonzero(texts.ne_missing(texts.shift()))
+        repeats = np.diff(firsts, append=len(texts))
+        if len(firsts) < len(texts):
+            texts = texts.gather(firsts)
+        tokens, longest = texts.str.split(self._spec["splitter"]), len(self._places)
+        lengths = tokens.list.len().to_numpy()
+        places = vocabulary.places(tokens.explode(empty_as_null=False))
+        ends = np.cumsum(lengths)
+        empty = places == vocabulary.empty
+        padded = _first((lengths > 1) & (empty[ends - lengths] | empty[ends - 1]))
+        if padded is not None:
+            return _Encoded(refused=int(firsts[padded]))
+        if lengths.max(initial=0) > longest:
+            back = np.repeat(ends, lengths) - np.arange(len(places))  # 1 is the newest
+            places, lengths = places[back <= longest], np.minimum(lengths, longest)
+        ids = self._table[places]
+        refused = _first(ids == _REFUSED)
         if refused is not None:
-            refused = int(np.searchsorted(np.cumsum(lengths), refused, "right"))
-        padded = np.zeros((len(values), len(self._places)), np.int64)
-        padded[self._places < lengths[:, None]] = ids
-        return padded, unknown, refused
+            refused = int(np.repeat(firsts, lengths)[refused])
+        strangers = places == vocabulary.unknown
+        unknown = np.repeat(repeats, lengths)[strangers].sum() if strangers.any() else 0
+        array = np.zeros((len(texts), longest), np.int64)
+        array[self._places < lengths[:, None]] = ids
+        return _Encoded(np.repeat(array, repeats, axis=0), int(unknown), refused)
+
+
+class _Encoded(NamedTuple):
+    """An input of the model."""
+
+    array: np.ndarray = np.empty(0)
+    unknown: int = 0  # ids
+    refused: int | None = None  # the first row with a token that is no id
+
+
+def _first(found: np.ndarray) -> int | None:
+    return int(np.argmax(found)) if found.any() else None
 
 
 def _normalized(number: pl.Expr, normalizer: Mapping[str, Any] | None) -> pl.Expr:

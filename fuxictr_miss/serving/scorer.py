@@ -16,7 +16,7 @@ from fuxictr_miss.serving.encode import Encoder
 from fuxictr_miss.serving.rows import as_frame
 
 FORMAT = 1  # of vocab.json
-_ROWS_AT_ONCE = 4096  # 2 histories of 50 items and their vectors: some tens of MB
+_ROWS_AT_ONCE = 2048  # with histories of 3,000 items, some 300 MB
 
 
 class Scorer:
@@ -27,7 +27,8 @@ class Scorer:
         threads: of the model.
 
     Attributes:
-        outputs: their names: y_pred, or one of each task.
+        inputs: the model's, by name.
+        outputs: the model's, by name: y_pred, or one of each task.
         columns: the raw columns that rows must have.
         unknown: of each column of ids, how many were unknown to the model so far; each of them was
             scored by the row of the embedding table that is for unknown ids.
@@ -51,7 +52,8 @@ class Scorer:
             self.outputs = list(content["outputs"])
             inputs = {each["name"]: each for each in content["inputs"]}
             self._check_model(inputs)
-            read = [inputs[each.name] for each in self._session.get_inputs()]
+            self.inputs = [each.name for each in self._session.get_inputs()]
+            read = [inputs[name] for name in self.inputs]
             self._encoder = Encoder(read, content["vocabularies"])
         self.columns = self._encoder.columns
         self.unknown = self._encoder.unknown
