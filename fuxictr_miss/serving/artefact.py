@@ -83,8 +83,7 @@ def export(
         few = {name: values[:4] for name, values in sample.columns.items()}
         expected = predictions(plain, sample.columns)
         program = traced(plain, few, traits.trim)
-        fixed = program if lengths_are_fixed(program) else traced(plain, few, trim=False)
-        as_onnx = onnx_model(plain, fixed, few)
+        as_onnx = onnx_model(plain, few)
         read = [value.name for value in as_onnx.graph.inputs]
         raw, sample.columns = raw.of(read), {name: sample.columns[name] for name in read}
         if len(read) < len(few):

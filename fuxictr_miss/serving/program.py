@@ -15,13 +15,13 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 from onnxscript import opset18 as op
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 
+_ROWS = Dim("rows", max=2**31)
 _INT8 = 127
 _LARGEST = 2**31 - 2**20  # bytes of an ONNX file, less its graph
 
@@ -34,7 +34,7 @@ def predictions(model: BaseModel, columns: Mapping[str, Tensor]) -> dict[str, np
     return {name: outputs[name].flatten().numpy() for name in outputs if name in names}
 
 
-def traced(model: BaseModel, batch: Mapping[str, Tensor], trim: bool) -> ExportedProgram:
+def traced(model: nn.Module, batch: Mapping[str, Tensor], trim: bool) -> ExportedProgram:
     """The program of a model in eval() for any number of rows.
 
     Args:
@@ -46,8 +46,8 @@ def traced(model: BaseModel, batch: Mapping[str, Tensor], trim: bool) -> Exporte
     Raises:
         InputError: torch.export cannot take the model.
     """
-    rows, length = Dim("rows"), Dim.AUTO if trim else Dim.STATIC
-    shapes = {n: {0: rows, 1: length} if x.ndim == 2 else {0: rows} for n, x in batch.items()}
+    length = Dim.AUTO if trim else Dim.STATIC
+    shapes = {n: {0: _ROWS, 1: length} if x.ndim == 2 else {0: _ROWS} for n, x in batch.items()}
     with _as_input_error(f"torch.export cannot take {type(model).__name__}"):
         program = torch.export.export(model, (dict(batch),), dynamic_shapes=(shapes,))
     program.example_inputs = None  # or these rows, and paths on this machine, would be in the file
@@ -66,38 +66,46 @@ def lengths_are_fixed(program: ExportedProgram) -> bool:
     return all(isinstance(length, int) for shape in shapes for length in shape[1:])
 
 
-def onnx_model(model: BaseModel, program: ExportedProgram, batch: Mapping[str, Tensor]) -> Any:
-    """A program as an `onnx_ir.Model`; its inputs are the columns that the predictions depend on.
+def onnx_model(model: BaseModel, batch: Mapping[str, Tensor]) -> Any:
+    """A model as an `onnx_ir.Model`; its inputs are the columns that the predictions depend on.
 
     Args:
-        model: what was traced.
-        program: histories have a fixed length in it.
-        batch: that it was traced with.
+        model: a plain backbone on the CPU, in eval().
+        batch: {column: (B,) or (B, L)}, B > 1; L is fixed.
 
     Raises:
         InputError: an operation has no ONNX form.
     """
-    with _as_input_error(
-        f"{type(model).__name__} has no ONNX form"
-    ):  # its optimizer takes x + 1e-12 for x
+    names = list(predictions(model, batch))
+    program = traced(_Predictions(model, names).eval(), batch, trim=False)
+    with _as_input_error(f"{type(model).__name__} has no ONNX form"):
+        # its optimizer takes x + 1e-12 for x
         exported = torch.onnx.export(
             program, (), verbose=False, optimize=False, custom_translation_table=_TRANSLATIONS
         )
     assert exported is not None
     graph: Any = exported.model.graph
-    for value, name in zip(graph.inputs, batch, strict=True):
-        value.name = name
-    returned = model(dict(batch))
-    places = {id(each): place for place, each in enumerate(tree_leaves(returned))}
-    kept = {name: graph.outputs[places[id(returned[name])]] for name in predictions(model, batch)}
-    graph.outputs[:] = kept.values()
-    for name, value in kept.items():
-        value.name = name
+    for values, their_names in ((graph.inputs, batch), (graph.outputs, names)):
+        for value, name in zip(values, their_names, strict=True):
+            value.name = name
     RemoveUnusedNodesPass()(exported.model)
     ClearMetadataAndDocStringPass()(exported.model)
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
     return exported.model
+
+
+class _Predictions(nn.Module):
+    """A model without its other outputs, which need not be tensors."""
+
+    def __init__(self, model: BaseModel, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, columns: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        outputs = self.model(columns)
+        return tuple(outputs[name] for name in self.names)
 
 
 def _masked_select(values: Any, mask: Any) -> Any:
