@@ -52,8 +52,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         artefacts = {expid: _export(expid, Path(folder) / expid) for expid in options.expid}
         print(
-            "| ms | rows | PyTorch | model.pt2 | ONNX Runtime | Scorer | shuffled | rows/s | encoding |"
+            "| ms | rows | PyTorch | model.pt2 | ONNX Runtime | Scorer | shuffled | rows/s |",
+            end="",
         )
+        print(" encoding |")
         print(f"|---|{'---:|' * 8}")
         for expid, (model, artefact, raw) in artefacts.items():
             for rows in options.rows:
