@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import onnxscript
 import torch
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.version import __version__ as fuxictr_version
@@ -77,6 +78,7 @@ def card(
         "fuxictr": fuxictr_version,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
+        "onnxscript": onnxscript.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
     facts = {

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 from fuxictr.pytorch.models import BaseModel
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from onnxscript import opset18 as op
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves
@@ -28,7 +29,8 @@ _LARGEST = 2**31 - 2**20  # bytes of an ONNX file, less its graph
 def predictions(model: BaseModel, columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """The outputs of a model that are predictions, (B,) each; of several tasks one each."""
     names = ("y_pred", *(f"{label}_pred" for label in model.feature_map.labels))
-    outputs = model(dict(columns))
+    with _as_input_error(f"{type(model).__name__} fails on rows of its data"):
+        outputs = model(dict(columns))
     return {name: outputs[name].flatten().numpy() for name in outputs if name in names}
 
 
@@ -46,7 +48,7 @@ def traced(model: BaseModel, batch: Mapping[str, Tensor], trim: bool) -> Exporte
     """
     rows, length = Dim("rows"), Dim.AUTO if trim else Dim.STATIC
     shapes = {n: {0: rows, 1: length} if x.ndim == 2 else {0: rows} for n, x in batch.items()}
-    with _as_input_error(model, "torch.export"):
+    with _as_input_error(f"torch.export cannot take {type(model).__name__}"):
         program = torch.export.export(model, (dict(batch),), dynamic_shapes=(shapes,))
     program.example_inputs = None  # or these rows, and paths on this machine, would be in the file
     for node in program.graph.nodes:
@@ -75,8 +77,12 @@ def onnx_model(model: BaseModel, program: ExportedProgram, batch: Mapping[str, T
     Raises:
         InputError: an operation has no ONNX form.
     """
-    with _as_input_error(model, "torch.onnx"):  # its optimizer takes x + 1e-12 for x
-        exported = torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=False)
+    with _as_input_error(
+        f"{type(model).__name__} has no ONNX form"
+    ):  # its optimizer takes x + 1e-12 for x
+        exported = torch.onnx.export(
+            program, (), verbose=False, optimize=False, custom_translation_table=_TRANSLATIONS
+        )
     assert exported is not None
     graph: Any = exported.model.graph
     for value, name in zip(graph.inputs, batch, strict=True):
@@ -92,6 +98,16 @@ def onnx_model(model: BaseModel, program: ExportedProgram, batch: Mapping[str, T
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
     return exported.model
+
+
+def _masked_select(values: Any, mask: Any) -> Any:
+    """FuxiCTR's inner products select pairs of fields so; torch 2.13 has no ONNX form for it."""
+    flat: Any = op.Constant(value_ints=[-1])
+    everywhere: Any = op.Expand(mask, op.Shape(values))
+    return op.Compress(op.Reshape(values, flat), op.Reshape(everywhere, flat))
+
+
+_TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.masked_select.default: _masked_select}
 
 
 def quantize_tables(model: Any) -> None:
@@ -158,21 +174,19 @@ def _is_table(value: Any, users: list[Any]) -> bool:
 
 
 @contextmanager
-def _as_input_error(model: BaseModel, by: str) -> Iterator[None]:
-    """Make one sentence of what torch raises, and silence what it logs on the way."""
+def _as_input_error(what: str) -> Iterator[None]:
+    """Make one sentence of what torch or a class raises, and silence what torch logs on the way."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # torch raises many kinds
+    except Exception as error:  # there are many kinds
         cause = error
-        while cause.__cause__ is not None:  # the first one says what it is
-            cause = cause.__cause__  # type: ignore[assignment]
-        raise InputError(
-            f"{type(model).__name__} cannot be exported by {by} ({error_summary(cause)}): "
-            "serve it by --backbone and FuxiCTR."
-        ) from error
+        while isinstance(cause.__cause__, Exception):  # the first one says what it is
+            cause = cause.__cause__
+        says = f"{what} ({error_summary(cause)}): serve it by --backbone and FuxiCTR."
+        raise InputError(says) from error
     finally:
         logging.disable(disabled)
