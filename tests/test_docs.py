@@ -22,6 +22,7 @@ FOLDERS = (
     "data_preprocess",
     "results",
     "model_zoo/*",
+    "examples/serving",
     "examples/fuxictr_zoo/*",
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in ROOT.glob(f"{f}/*.md"))])

@@ -56,13 +56,7 @@ def main() -> None:
         raise InputError(f"--separator must be a single ASCII character, got {separator!r}.")
     if arguments.threads < 1:
         raise InputError(f"--threads must be 1 or more, got {arguments.threads}.")
-    try:
-        from fuxictr_miss.serving import score_files  # late: --help must not wait for polars
-        from fuxictr_miss.serving.scorer import Scorer
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"Scoring needs {error.name}: pip install 'fuxictr_miss[serving]'."
-        ) from error
+    from fuxictr_miss.serving import Scorer, score_files  # late: --help must not wait for polars
 
     files = score_files.input_files(arguments.input)
     score_files.check_output(arguments.output, files)

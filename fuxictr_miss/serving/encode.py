@@ -40,6 +40,8 @@ class Encoder:
                 fills.setdefault(each["vocabulary"], set()).add(str(each["fill_na"]))
         tables = {name: _Vocabulary(vocabularies[name], each) for name, each in fills.items()}
         self._columns = [_Column(each, tables.get(each.get("vocabulary", ""))) for each in inputs]
+        self._lookups = [each for column in self._columns for each in column.lookups]
+        self._tokens = [each for column in self._columns for each in column.tokens]
         self._plans: dict[tuple[pl.DataType, ...], _Plan] = {}
         self.unknown = {each.raw: 0 for each in self._columns if each.vocabulary}
 
@@ -68,7 +70,11 @@ class Encoder:
                 row = int(broken.arg_true()[0])
                 value = rows[rule.column][row]
                 raise broken_row(place, before + row, rule.column, value, rule.says)
-        encoded = [(column, column.encode(values[column.name])) for column in self._columns]
+        found = {each.name: each for each in values.get_columns()}
+        looked_up = values.select_seq(self._lookups)
+        for frame in (looked_up, looked_up.select_seq(self._tokens)):  # a list a column
+            found |= {each.name: each[0] for each in frame.get_columns()}
+        encoded = [(column, column.encode(found, len(rows))) for column in self._columns]
         for column, each in encoded:
             if each.refused is not None:
                 value = rows[column.raw][each.refused]
@@ -121,8 +127,11 @@ class _Vocabulary:
         self._places = {token: place for place, token in enumerate(tokens)}
         self.empty = self._places[""]
         self.unknown = len(tokens)  # the place of every other token
-        known = pl.col("token").cast(pl.Enum(tokens), strict=False).to_physical()
-        self._lookup = known.fill_null(self.unknown)
+        self._enum = pl.Enum(tokens)
+
+    def places(self, tokens: pl.Expr) -> pl.Expr:
+        """The place of each token. Keep the expression: it holds the hash table."""
+        return tokens.cast(self._enum, strict=False).to_physical().fill_null(self.unknown)
 
     def table(self, fill: str, filled: int | None) -> np.ndarray:
         """Place -> id.
@@ -138,9 +147,6 @@ class _Vocabulary:
         table[self._places[fill]] = self.ids.get(fill, self.oov) if filled is None else filled
         return table
 
-    def places(self, tokens: pl.Series) -> np.ndarray:
-        return tokens.to_frame("token").select(self._lookup).to_series().to_numpy()
-
 
 class _Column:
     """One input of the model."""
@@ -151,12 +157,30 @@ class _Column:
         self.vocabulary = vocabulary
         self._spec = {**spec, "name": self.raw}
         self._is_sequence = spec["type"] == "sequence"
-        if vocabulary:
-            padding = 0 if self._is_sequence else None
-            self._table = vocabulary.table(str(spec["fill_na"]), padding)
-        if self._is_sequence:
-            places = np.arange(spec["max_len"])
-            self._places = places[::-1] if spec["padding"] == "pre" else places
+        self.lookups: list[pl.Expr] = []  # of typed columns, each a list in one row
+        self.tokens: list[pl.Expr] = []  # of those
+        if vocabulary is None:
+            return
+        name, text = self.name, pl.col(self.name)
+        self._table = vocabulary.table(str(spec["fill_na"]), 0 if self._is_sequence else None)
+        if not self._is_sequence:
+            self.lookups = [vocabulary.places(text).implode()]
+            return
+        # rows side by side are often of one user: a history is looked up once for all of them
+        new, histories = text.ne_missing(text.shift()), pl.col(f"{name}: split")
+        split = text.filter(new).str.split(spec["splitter"])
+        self.lookups = [
+            pl.arg_where(new).implode().alias(f"{name}: firsts"),
+            split.implode().alias(f"{name}: split"),
+        ]
+        histories = histories.explode(empty_as_null=False)
+        places = vocabulary.places(histories.explode(empty_as_null=False))
+        self.tokens = [
+            histories.list.len().implode().alias(f"{name}: lengths"),
+            places.implode().alias(f"{name}: places"),
+        ]
+        order = np.arange(spec["max_len"])
+        self._order = order[::-1] if spec["padding"] == "pre" else order
 
     def typed(self, dtype: pl.DataType, place: str) -> tuple[pl.Expr, list[Never]]:
         """The values of a raw column of this type: text, or float32; and what they may not be."""
@@ -172,25 +196,26 @@ class _Column:
             return _normalized(values, spec.get("normalizer")).cast(pl.Float32), never
         return values.cast(pl.String).fill_null(str(spec["fill_na"])), never
 
-    def encode(self, values: pl.Series) -> _Encoded:
-        if self.vocabulary is None:
-            return _Encoded(values.to_numpy())
-        if self._is_sequence:
-            return self._histories(values, self.vocabulary)
-        places = self.vocabulary.places(values)
-        ids = self._table[places]
-        unknown = np.count_nonzero(places == self.vocabulary.unknown)
+    def encode(self, found: Mapping[str, pl.Series], rows: int) -> _Encoded:
+        """The array from typed and looked up columns."""
+        vocabulary = self.vocabulary
+        if vocabulary and self._is_sequence:
+            return self._histories(found, rows, vocabulary)
+        values = found[self.name].to_numpy()
+        if vocabulary is None:
+            return _Encoded(values)
+        ids = self._table[values]
+        unknown = np.count_nonzero(values == vocabulary.unknown)
         return _Encoded(ids, int(unknown), _first(ids == _REFUSED))
 
-    def _histories(self, texts: pl.Series, vocabulary: _Vocabulary) -> _Encoded:
-        """Rows side by side are often of one user: a history is looked up once for all of them."""
-        firsts = np.flatnonzero(texts.ne_missing(texts.shift()))
-        repeats = np.diff(firsts, append=len(texts))
-        if len(firsts) < len(texts):
-            texts = texts.gather(firsts)
-        tokens, longest = texts.str.split(self._spec["splitter"]), len(self._places)
-        lengths = tokens.list.len().to_numpy()
-        places = vocabulary.places(tokens.explode(empty_as_null=False))
+    def _histories(
+        self, found: Mapping[str, pl.Series], rows: int, vocabulary: _Vocabulary
+    ) -> _Encoded:
+        firsts, lengths, places = (
+            found[f"{self.name}: {each}"].to_numpy() for each in ("firsts", "lengths", "places")
+        )
+        repeats = np.diff(firsts, append=rows)
+        longest = len(self._order)
         ends = np.cumsum(lengths)
         empty = places == vocabulary.empty
         padded = _first((lengths > 1) & (empty[ends - lengths] | empty[ends - 1]))
@@ -205,8 +230,8 @@ class _Column:
             refused = int(np.repeat(firsts, lengths)[refused])
         strangers = places == vocabulary.unknown
         unknown = np.repeat(repeats, lengths)[strangers].sum() if strangers.any() else 0
-        array = np.zeros((len(texts), longest), np.int64)
-        array[self._places < lengths[:, None]] = ids
+        array = np.zeros((len(firsts), longest), np.int64)
+        array[self._order < lengths[:, None]] = ids
         return _Encoded(np.repeat(array, repeats, axis=0), int(unknown), refused)
 
 

@@ -37,10 +37,17 @@ class Scorer:
         InputError: the folder is no such artefact, or a file of it is damaged.
 
     Example:
-        >>> from fuxictr_miss.serving import Scorer
-        >>> scorer = Scorer("exported")  # doctest: +SKIP
-        >>> scorer.score([{"item_id": "i7", "item_history": "i3^i12"}])  # doctest: +SKIP
-        array([0.7310586], dtype=float32)
+        >>> import fuxictr_miss as fm
+        >>> from fuxictr_miss.config import load_config
+        >>> from fuxictr_miss.experiment import load_trained
+        >>> model = load_trained(load_config("config", "DIN_MISS_demo"))  # after `make demo`
+        >>> scorer = fm.serving.Scorer(fm.serving.export(model, "to_score"))
+        >>> row = {"user_id": "new", "item_id": None, "cate_id": None}
+        >>> row |= {"item_history": "", "cate_history": []}
+        >>> scorer.score([row]).shape
+        (1,)
+        >>> scorer.unknown["user_id"]
+        1
     """
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
