@@ -89,6 +89,16 @@ def test_only_the_newest_behaviors_are_read_and_count_as_unknown(artefact):
     assert scorer.unknown["item_history"] == 2
 
 
+def test_neighbours_keep_their_own_histories(artefact):
+    """Rows with one history side by side are looked up once."""
+    scorer = Scorer(artefact)
+    histories = ["i1^i2", "i1^i2", "i2^i1", "", None, "i9^i1", "i9^i1", "i8^i1", "i1^i2"]
+    rows = [{**ROWS[0], "item_history": each} for each in histories]
+    together = scorer.score(rows)
+    assert scorer.unknown["item_history"] == 3
+    assert together.tolist() == pytest.approx([scorer.score([row])[0] for row in rows], rel=1e-6)
+
+
 def test_many_rows_score_as_each_alone(artefact):
     scorer = Scorer(artefact)
     many = pl.concat([pl.DataFrame(ROWS)] * 3000)
