@@ -37,11 +37,21 @@ def command(*arguments: str) -> None:
         benchmark.main()
 
 
-def in_this_process(_, queue, gpus, cluster, options):
-    """What `_rows` does with Ray."""
-    assert gpus == [-1, -1, -1]
-    for job in queue:
-        yield worker.run(job, -1, os.getcwd(), *options)
+class InThisProcess:
+    """What `_Here` does with Ray."""
+
+    def __init__(self, _, gpus, options):
+        assert gpus == [-1, -1, -1]
+        self.options = options
+
+    def start(self, job, _):
+        return job.key
+
+    def first_of(self, running):
+        return running[0]
+
+    def row(self, job, _):
+        return worker.run(job, -1, os.getcwd(), *self.options)
 
 
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
@@ -53,7 +63,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
 
     with (
         mock.patch("fuxictr_miss.paper.run._ray", return_value=contextlib.nullcontext()),
-        mock.patch("fuxictr_miss.paper.run._rows", in_this_process),
+        mock.patch("fuxictr_miss.paper.run._Here", InThisProcess),
     ):
         command(*asked, "--workers", "3")
     assert "4 experiments: 4 ok" in capsys.readouterr().out
