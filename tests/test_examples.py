@@ -106,6 +106,21 @@ def test_the_backbone_is_served_with_the_same_auc(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_worker_of_ray_train_gives_the_digits_of_a_plain_run(tmp_path):
+    printed = run("ray_train.py", tmp_path)
+    (auc,) = aucs(printed)
+    assert "Kept: DIN_MISS.log, DIN_MISS.model, " in printed
+    plain = (
+        "import sys; from made_up_log import parameters; from fuxictr_miss.experiment import run; "
+    )
+    plain += "from pathlib import Path; params = parameters(Path(sys.argv[1])) | {'gpu': -1}; "
+    plain += "print(run(params | {'model': 'DIN_MISS', 'model_id': 'DIN_MISS'})['test_AUC'])"
+    command = [sys.executable, "-c", plain, str(tmp_path)]
+    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=True)
+    assert f"{float(done.stdout.splitlines()[-1]):.4f}" == f"{auc:.4f}"
+
+
 @pytest.mark.trained_number
 def test_the_notebook_runs_and_its_story_is_true(tmp_path):
     command = [sys.executable, "-c", RUN_NOTEBOOK, str(EXAMPLES / "demo.ipynb")]

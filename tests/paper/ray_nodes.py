@@ -35,6 +35,7 @@ class Nodes:
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # a busy machine would starve the workers
             "XDG_CACHE_HOME": str(folder / "cache"),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
