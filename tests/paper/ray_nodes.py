@@ -77,6 +77,14 @@ class Nodes:
             os.killpg(node.pid, signal.SIGKILL)
         node.wait()
 
+    def kill_raylet(self, node: subprocess.Popen[bytes]) -> None:
+        """End Ray's own process on a node only; the others have to notice."""
+        found = subprocess.run(
+            ["pgrep", "--parent", str(node.pid), "--exact", "raylet"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        os.kill(int(found.stdout), signal.SIGKILL)
+
 
 def wait_for(condition, log: Path | None = None, seconds: float = 120) -> None:
     end = time.monotonic() + seconds

@@ -289,10 +289,15 @@ def longer(place: Path, epochs: int) -> None:
     file.write_text(yaml.safe_dump(models))
 
 
-def started(nodes: Nodes, script: str, *arguments: str) -> subprocess.Popen[str]:  # noqa: F811
+def started(
+    nodes: Nodes,  # noqa: F811
+    script: str,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments, "--ray-address", nodes.address],
-        env=nodes.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env or nodes.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -323,3 +328,36 @@ def test_a_machine_without_our_folders_works_and_when_it_is_lost_no_row_is(
             here, there = worker.run(job, -1, ".", "again", False, False), rows[job.key]
             for name in ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "data"):
                 assert here[name] == there[name]
+
+
+@pytest.mark.slow
+def test_a_search_loses_no_trial_if_a_nodes_ray_dies_in_a_shared_folder(place, nodes):  # noqa: F811
+    longer(place, 20)
+    space = {"base_config": "config", "base_expid": "DIN_MISS_small"}
+    space["tuner_space"] = {"learning_rate": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]}
+    Path("space.yaml").write_text(yaml.safe_dump(space))
+    nodes.start()
+    second = nodes.start()
+    asked = ["--config", "space.yaml", "--gpu", "-1", "-1"]
+
+    without = {**nodes.env}
+    del without["RAY_AUTH_MODE"], without["RAY_AUTH_TOKEN_PATH"]
+    refused = started(nodes, "run_param_tuner.py", *asked, env=without)
+    _, err = refused.communicate(timeout=300)
+    assert refused.returncode == 2
+    assert f"error: The Ray cluster {nodes.address} asks for a token: set RAY_AUTH_MODE" in err
+
+    run = started(nodes, "run_param_tuner.py", *asked)
+    folder = Path("checkpoints/tuner/space")
+    wait_for(
+        lambda: (
+            len(list(folder.rglob("*.log"))) >= len(Results(folder).rows) + 2
+            or run.poll() is not None
+        )
+    )
+    nodes.kill_raylet(second)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, out + err
+    assert [each["status"] for each in Results(folder).rows.values()] == ["ok"] * 6
+    assert err.count("it runs again.") == 1
+    assert "Best: DIN_MISS_small_" in out
