@@ -47,7 +47,7 @@ def main(workers: int, folder: Path) -> None:
     result = trainer.fit()
     print(f"DIN_MISS, {workers} worker(s): test AUC {result.metrics['test_AUC']:.4f}")
     with result.checkpoint.as_directory() as kept:
-        print("Kept:", ", ".join(sorted(path.name for path in Path(kept).rglob("*.*"))))
+        print("Kept:", ", ".join(sorted(path.name for path in Path(kept).rglob("[!.]*.*"))))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -37,7 +38,7 @@ def run(script: str, folder: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -106,19 +107,30 @@ def test_the_backbone_is_served_with_the_same_auc(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+ONE_PROCESS_ONLY = importlib.util.find_spec("fuxictr_miss.processes") is None
+
+
 @pytest.mark.slow
-def test_a_worker_of_ray_train_gives_the_digits_of_a_plain_run(tmp_path):
-    printed = run("ray_train.py", tmp_path)
+@pytest.mark.parametrize(
+    "workers", ["1", pytest.param("2", marks=pytest.mark.skipif(ONE_PROCESS_ONLY, reason="one"))]
+)
+def test_workers_of_ray_train_give_the_auc_of_a_plain_run(tmp_path, workers):
+    printed = run("ray_train.py", tmp_path, workers)
     (auc,) = aucs(printed)
     assert "Kept: DIN_MISS.log, DIN_MISS.model, " in printed
-    plain = (
-        "import sys; from made_up_log import parameters; from fuxictr_miss.experiment import run; "
-    )
-    plain += "from pathlib import Path; params = parameters(Path(sys.argv[1])) | {'gpu': -1}; "
-    plain += "print(run(params | {'model': 'DIN_MISS', 'model_id': 'DIN_MISS'})['test_AUC'])"
+    plain = """
+import sys
+from pathlib import Path
+from made_up_log import parameters
+from fuxictr_miss.experiment import run
+params = {**parameters(Path(sys.argv[1])), "model": "DIN_MISS", "model_id": "DIN_MISS"}
+print(run(params)["test_AUC"])
+"""
     command = [sys.executable, "-c", plain, str(tmp_path)]
     done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=True)
-    assert f"{float(done.stdout.splitlines()[-1]):.4f}" == f"{auc:.4f}"
+    # sums over two workers round differently
+    allowed = 5e-5 if workers == "1" else 5e-3
+    assert auc == pytest.approx(float(done.stdout.splitlines()[-1]), abs=allowed)
 
 
 @pytest.mark.trained_number

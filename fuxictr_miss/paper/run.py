@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL_ROOT = "./checkpoints/benchmark"
 # One thread per worker, so that results do not depend on the number of threads.
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_OF_INIT = ConnectionError, RuntimeError, ValueError  # what ray.init raises
 
 
 def missing(
@@ -227,7 +228,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _start(ray: Any, workers: int) -> None:
-    with explained((ConnectionError, RuntimeError, ValueError), "Ray does not start", "try again"):
+    with explained(_OF_INIT, "Ray does not start", "try again"):
         ray.init(address="local", num_cpus=workers, include_dashboard=False, **_options())
 
 
@@ -242,12 +243,12 @@ def _join(ray: Any, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
     try:
         ray.init(address=address, **_options())
-    except ray.exceptions.AuthenticationError as error:
-        raise InputError(
-            f"The Ray cluster {address} asks for a token: set RAY_AUTH_MODE=token here, and copy "
-            "~/.ray/auth_token from the machine that started it."
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (*_OF_INIT, ray.exceptions.AuthenticationError) as error:
+        if "AuthenticationError" in f"{type(error)} {error.__cause__}":
+            raise InputError(
+                f"The Ray cluster {address} asks for a token: set RAY_AUTH_MODE=token here, and "
+                "copy ~/.ray/auth_token from the machine that started it."
+            ) from error
         raise InputError(
             f"The Ray cluster {address} cannot be joined ({summary(error)}): this machine has to "
             f"belong to it (`ray start --address={address}`), and all machines need ray "
