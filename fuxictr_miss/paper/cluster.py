@@ -116,10 +116,11 @@ class Cluster:
     def _unfit(self, error: Any) -> InputError:
         if isinstance(error.cause, InputError):
             return InputError(str(error.cause))
+        reason = summary(error).partition(". This may be")[0]
         return InputError(
-            f"A machine of the cluster {self._address} cannot run an experiment "
-            f"({summary(error)}): install there what is installed here, or mount "
-            f"{machines.package().parent} under the same path."
+            f"A machine of {self._address} cannot run an experiment ({reason}): install "
+            f"there what is installed here, or mount {machines.package().parent} under the same "
+            "path."
         )
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.encoded import FEATURE_MAP, encoded_folder, is_encoded
 from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import read_stamp
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Experiment
 
@@ -135,22 +135,25 @@ class Data:
     def _received(self) -> Path:
         root = own_folder() / "data" / self.digest
         home, building = root / self.dataset, root / f".{self.dataset}.building"
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            if home.is_dir():
-                return root
-            if not self.files:
-                raise DataIsMissingError(self.dataset)
-            import ray
-
-            shutil.rmtree(building, ignore_errors=True)  # of a machine that was switched off
-            building.mkdir()
-            for name, pieces in self.files.items():
-                with open(building / name, "wb") as file:
-                    for piece in pieces:
-                        file.write(ray.get(piece))
-            os.replace(building, home)
+        with _written_here():
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / ".lock"):
+                if not home.is_dir():
+                    self._write(building)
+                    os.replace(building, home)
         return root
+
+    def _write(self, folder: Path) -> None:
+        if not self.files:
+            raise DataIsMissingError(self.dataset)
+        import ray
+
+        shutil.rmtree(folder, ignore_errors=True)  # of a machine that was switched off
+        folder.mkdir()
+        for name, pieces in self.files.items():
+            with open(folder / name, "wb") as file:
+                for piece in pieces:
+                    file.write(ray.get(piece))
 
 
 def _built(params: Mapping[str, Any]) -> str:
@@ -173,6 +176,11 @@ def own_folder() -> Path:
     """Where a machine keeps what it was sent, and works if it has not got the working folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "fuxictr_miss"
+
+
+def _written_here() -> AbstractContextManager[None]:
+    what = f"{socket.gethostname()} cannot write to {own_folder()}"
+    return explained(OSError, what, "free some space there, or mount the working folder")
 
 
 def run(
@@ -207,7 +215,8 @@ def run(
     place = Path(folder)
     if not place.is_dir():
         place = own_folder() / hashlib.sha256(folder.encode()).hexdigest()[:12]
-        place.mkdir(parents=True, exist_ok=True)
+        with _written_here():
+            place.mkdir(parents=True, exist_ok=True)
     os.chdir(place)
     if zoo is not None and not Path(zoo).is_dir():
         raise InputError(

@@ -223,6 +223,15 @@ def test_a_half_received_data_set_is_received_again(place, of_ray, elsewhere_run
     assert not half.exists()
 
 
+def test_a_machine_that_cannot_keep_the_data_says_where(place, of_ray, elsewhere_run):
+    (job,) = three(place)[:1]
+    machines.own_folder().parent.mkdir(exist_ok=True)
+    machines.own_folder().write_text("in the way")
+    of_ray(elsewhere_run)
+    with pytest.raises(InputError, match=r"cannot .*fuxictr_miss.* \(Not a directory\): free some"):
+        on_cluster([job])
+
+
 def test_other_data_under_the_same_path_is_refused(place):
     (job,) = three(place)[:1]
     data = dataclasses.replace(machines.Data.of(job.params), digest="another")
