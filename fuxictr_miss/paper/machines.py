@@ -58,7 +58,7 @@ class Code:
             if here.versions[name] != version
         ]
         if not has and here.sources != self.sources:
-            has = [f"other source files of fuxictr_miss in {package()}"]
+            has = [f"other source files in {package()} (or they were edited since the start)"]
         if has:
             raise InputError(
                 f"{socket.gethostname()} has {', '.join(has)}: install there what is installed "

@@ -86,7 +86,7 @@ class Nodes:
         os.kill(int(found.stdout), signal.SIGKILL)
 
 
-def wait_for(condition, log: Path | None = None, seconds: float = 120) -> None:
+def wait_for(condition, log: Path | None = None, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
