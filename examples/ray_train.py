@@ -1,7 +1,7 @@
 """The same training in workers of Ray Train, on this machine or on a cluster.
 
     python examples/ray_train.py        # one worker
-    python examples/ray_train.py 2      # two, each with its share of every batch: the same AUC
+    python examples/ray_train.py 2      # two, each with its share of every batch
 
 With RAY_ADDRESS=HOST:PORT a Ray cluster runs it; all of its machines must see the temporary folder.
 """
