@@ -33,7 +33,7 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
         return
     methods: list[Any] = list(ssl.methods)
     for source, method in zip(ssl.sources, methods, strict=True):
-        name = " + ".join(source.sequences)
+        name = source.described_features
         if not source.parameters(model):
             raise InputError(
                 f"{type(model).__name__}: the tables of {name} are frozen (freeze_emb) and no "
@@ -42,9 +42,14 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
             )
         tables = source.described(model)
         if not hasattr(train, "columns"):
-            log.info("Learns from the behavior %s, embedded by %s.", name, tables)
+            log.info("Learns from %s, embedded by %s.", name, tables)
             continue
-        columns = {each: train.column(each) for each in source.sequences}
+        columns = {each: train.column(each) for each in source.features}
+        if ssl.reads_fields:
+            log.info("Learns from the features %s, embedded by %s.", name, tables)
+            if hasattr(method, "prepare"):
+                method.prepare(columns)
+            continue
         enough = getattr(method, "behaviors_of_a_pair", 2)
         share = _share_with_a_pair(list(columns.values()), enough)
         log.info(
