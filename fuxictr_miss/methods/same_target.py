@@ -81,8 +81,9 @@ def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor,
 
 
 def older(behavior: Behavior, index: Tensor) -> Behavior:
-    """The histories before the behaviors with these indices (B,); padding is behind them."""
-    order = behavior.indices.where(behavior.indices < index.unsqueeze(1), behavior.max_len)
+    """The histories before the behaviors with these indices (B,), as wide as the longest."""
+    places = behavior.indices[:, : max(1, int(index.max()))]
+    order = places.where(places < index.unsqueeze(1), behavior.max_len)
     return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)
 
 
