@@ -53,11 +53,6 @@ class Source:
         """Those whose tables have a row for each id."""
         return self.features
 
-    @property
-    def described_features(self) -> str:
-        """Their names, for the log."""
-        return " + ".join(self.features)
-
     def tables(self, model: BaseModel) -> list[nn.Module]:
         """The modules that embed the features; a shared one appears for each of them."""
         layers = [model.get_submodule(place) for place in self.places]

@@ -100,15 +100,16 @@ class MAP(nn.Module):
         Raises:
             InputError: no feature is a single id.
         """
-        ids = [c for c in columns.values() if c.dim() == 1 and not c.is_floating_point()]
-        if not ids:
+        nothing = torch.zeros(1, dtype=torch.long)
+        is_id = [c.dim() == 1 and not c.is_floating_point() for c in columns.values()]
+        if not any(is_id):
             raise InputError(
                 f"MAP masks or replaces categorical features, but {', '.join(columns)} are numbers "
                 "or histories: add one of type categorical to feature_cols."
             )
         self.up_to = []
-        for column in columns.values():
-            counts = column.flatten().long().bincount(minlength=1)
+        for column, counted in zip(columns.values(), is_id, strict=True):
+            counts = column.long().bincount(minlength=1) if counted else nothing
             counts[0] = 0  # padding
             self.up_to.append(counts.cumsum(0).to(self.recover.weight.device))
 

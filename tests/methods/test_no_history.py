@@ -34,7 +34,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = np.random.default_rng(1)
     for name, rows in ROWS.items():
         columns: dict[str, Any] = {"label": np.arange(rows) % 2.0}
-        columns |= {number: draw.random(rows) for number in NUMBERS}
+        columns |= {number: draw.normal(size=rows) for number in NUMBERS}
         columns |= {ident: [f"v{i}" for i in draw.integers(0, 9, rows)] for ident in IDS}
         pl.DataFrame(columns).write_parquet(folder / f"{name}.parquet")
     return folder
@@ -79,6 +79,14 @@ def test_every_backbone_is_enhanced_under_every_strategy(criteo, backbone, metho
     )
     plain = model.to_backbone()
     assert type(plain) is fm.get_model(backbone)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tables_of_their_own_in_joint_training_take_contrastive_steps_on_rows(criteo, method):
+    _, rows = trained(criteo, f"PNN_{method}", ssl_training="joint", ssl_label_gradient=0.0)
+    assert [row["phase"] for row in rows] == ["joint"] * len(rows)
+    assert "held_out_ssl" not in rows[0]  # 65 rows are too few to hold some out
+    assert rows[0]["ssl_loss"] > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
