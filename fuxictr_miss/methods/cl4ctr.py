@@ -50,11 +50,11 @@ class CL4CTR(nn.Module):
     global clip cuts the labels' gradient to a sixth. The Transformer is this package's, with a
     feed-forward part of 4 K instead of 128. A history is a field: the mean of its behaviors.
 
-    All three losses are least where a field has one vector for all of its features. So the method
-    is a regularizer of joint training, as published; alone it lets tables collapse.
+    L_cl and L_a are least where a field has one vector for all of its features. So the method is a
+    regularizer of joint training, as published; as a pretraining it lets the tables collapse.
 
-    A step costs the encoder on 2B rows of F vectors, about one and a half times a joint step of
-    DNN without it.
+    A step costs the encoder on 2B rows of F vectors. A whole run of PNN on Amazon Beauty takes 24 s
+    of CPU, 13 s with the cross layers, 7 s without CL4CTR.
 
     Args:
         ssl: keys that all methods share.

@@ -43,8 +43,8 @@ class DuoRec(nn.Module):
     prefix of each. States are compared by their cosine over `ssl_temperature`, there by the inner
     product. Beside it the paper predicts the next item; here that place is the label loss's.
 
-    Before the first step, the training histories are indexed by item: about a second for 20,000.
-    A step costs two passes of the Transformer, as one of CL4SRec does.
+    Before the first step, the training histories are indexed by item, in less than a second for
+    20,000 users. A step costs two passes of the Transformer, as one of CL4SRec does.
 
     Args:
         ssl: keys that all methods share.

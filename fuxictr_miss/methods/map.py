@@ -49,11 +49,12 @@ class MAP(nn.Module):
     over the features of all fields; here they are the table's own, and noise is of the field. An
     id that its replacement happens to equal is not counted as replaced, but is in the published
     code. Numbers and histories (the mean of their behaviors) are never spoiled. Rows of either
-    label count alike, as published.
+    label count alike, as published: negatives that a protocol has drawn at random, as in the splits
+    of the Amazon logs, teach it pairs that mean nothing.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
-    `ssl_label_gradient: 1`. A step of MFP looks up k ids for each masked one, one of RFD only
-    those that are replaced, for which it takes two thirds of the time.
+    `ssl_label_gradient: 1`. A whole run of PNN on Amazon Beauty takes 41 s of CPU with 25 epochs of
+    MFP, 36 s with RFD, 7 s without MAP.
 
     Args:
         ssl: keys that all methods share.
