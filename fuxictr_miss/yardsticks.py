@@ -45,7 +45,7 @@ def run(params: Mapping[str, Any]) -> dict[str, Any]:
     model, loaders = experiment.build({**read, "model": f"{BACKBONE}_PPMI"})
     ssl = self_supervision_of(model)
     assert ssl is not None
-    sequence, size = ssl.sources[0].sequences[0], ssl.sources[0].dim
+    sequence, size = ssl.sources[0].features[0], ssl.sources[0].dim
     spec = model.feature_map.features[sequence]
     item, vocab_size = spec.get("share_embedding"), spec["vocab_size"]
     if item is None:

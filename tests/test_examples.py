@@ -81,6 +81,15 @@ def test_own_log_gains_and_keeps_everything_in_the_folder_that_is_named(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.trained_number
+def test_a_table_without_a_history_is_enhanced(tmp_path):
+    plain, *enhanced = aucs(run("no_history.py", tmp_path))
+    assert len(enhanced) == 2
+    assert plain > 0.67
+    assert all(abs(auc - plain) < 0.02 for auc in enhanced)  # as the docstring says
+    assert not list(tmp_path.iterdir())
+
+
 def test_own_log_writes_into_no_folder_of_the_users(tmp_path):
     (tmp_path / "log.csv").write_text("mine")
     command = [sys.executable, str(EXAMPLES / "own_log.py"), "."]

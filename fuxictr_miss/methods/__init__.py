@@ -4,6 +4,17 @@ Several of them share `draws` and `encoders`.
 """
 
 # each registers its method
-from fuxictr_miss.methods import cl4srec, irssl, miss, ppmi, rule, s3rec
+from fuxictr_miss.methods import (
+    cl4ctr,
+    cl4srec,
+    duorec,
+    icsrec,
+    irssl,
+    map,
+    miss,
+    ppmi,
+    rule,
+    s3rec,
+)
 
-__all__ = ["cl4srec", "irssl", "miss", "ppmi", "rule", "s3rec"]
+__all__ = ["cl4ctr", "cl4srec", "duorec", "icsrec", "irssl", "map", "miss", "ppmi", "rule", "s3rec"]
