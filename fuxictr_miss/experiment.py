@@ -44,6 +44,7 @@ from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 from fuxictr_miss.training import fit
 
@@ -88,6 +89,7 @@ def run(
     if embeddings is not None:
         check_embeddings_path(embeddings, config.feature_cols)
     log_file = config.file(".log")
+    read_run_file(config.file(METRICS))  # refuse a stranger's before the training
     with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
         set_logger(log_file, append=resume)
         model, loaders = build(config, test)
@@ -101,12 +103,14 @@ def run(
             settings=config.settings,
         )
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
+        record = _record(config, model, rows)
         for split in ("valid", "test"):
             if loaders[split] is not None:
                 names = list(dict.fromkeys((*config.metrics, *extra_metrics)))
-                metrics = evaluate(model, loaders[split], names)
+                metrics = record["metrics"][split] = evaluate(model, loaders[split], names)
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
+        _keep(record, config.file(METRICS))
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
@@ -115,6 +119,38 @@ def run(
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
     return result
+
+
+def _record(config: Config, model: BaseModel, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run was, for its log and its `metrics.json`; the metrics are still missing."""
+    return {
+        "expid": config.model_id,
+        "model": config.model,
+        "dataset_id": config.dataset_id,
+        "recipe": config.params.get("ssl_recipe"),
+        "seed": config.seed,
+        "data": data_of(model),
+        "parameters": _size(model),
+        "epochs": len(rows),
+        "training_seconds": round(sum(row["seconds"] for row in rows), 1),
+        "metrics": {},
+        "versions": versions(),
+    }
+
+
+def _keep(record: Mapping[str, Any], path: Path) -> None:
+    """Log what a run was and write its `metrics.json`; a full disk costs no metrics."""
+    names = ("recipe", "seed", "data", "parameters")
+    values = {**{name: record[name] for name in names}, **record["versions"]}
+    log.info("%s: %s", record["expid"], " | ".join(f"{k} {v}" for k, v in values.items()))
+    try:
+        write_run_file(path, record)
+    except InputError as error:
+        log.warning("The metrics of this run are in its log only: %s", error)
+
+
+def _size(model: BaseModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager
@@ -183,8 +219,7 @@ def build(
     set_optimizer(model, config.optimizer)
     initialize_forgotten_tables(model, config.seed)
     tolerate_one_row(model)
-    size = sum(p.numel() for p in model.parameters())
-    log.info("%s: %d parameters on %s", config.model_id, size, model.device)
+    log.info("%s: %d parameters on %s", config.model_id, _size(model), model.device)
     _log_recipe(params)
     arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}

@@ -20,8 +20,9 @@ EXAMPLES = """examples:
   python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
   python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
 
-Checkpoint, log and training curves go to <model_root>/<dataset_id>/<expid>.{model,log,png}; a row
-with the metrics and every parameter is added to the CSV named after the config folder."""
+Checkpoint, log, training curves and final metrics go to
+<model_root>/<dataset_id>/<expid>.{model,log,png,metrics.json}; a row with the metrics and every
+parameter is added to the CSV named after the config folder."""
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
+from fuxictr_miss.run_files import METRICS, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import check_finite, log_line
@@ -112,6 +113,7 @@ class Run:
         if not (resume and self._restore()):
             remove_own(self.path)
             remove_own(self.loop.checkpoint)
+            remove_run_file(self.path.with_suffix(METRICS))
             self._begin()
         try:
             while self.phase is not None:
