@@ -92,7 +92,11 @@ class BehaviorSource:
         return [model.get_submodule(place).embedding_layers[name] for place in self.places]
 
     def read(
-        self, model: BaseModel, inputs: dict[str, Tensor], users: Tensor | None = None
+        self,
+        model: BaseModel,
+        inputs: dict[str, Tensor],
+        users: Tensor | None = None,
+        watched: bool = False,
     ) -> Behavior:
         """The behaviors of a batch.
 
@@ -100,9 +104,11 @@ class BehaviorSource:
             model: the model whose tables embed them.
             inputs: the columns of the batch by name; those of the sequences are (B, L) ids.
             users: (B,) ids; None: rows with the same history are of one user.
+            watched: as in `Behavior`.
         """
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        return Behavior([columns[name] for name in self.sequences], self.tables(model), users)
+        ids = [columns[name] for name in self.sequences]
+        return Behavior(ids, self.tables(model), users, watched)
 
 
 # Layers of a sequence's encoder that transform a single behavior

@@ -46,7 +46,9 @@ from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
+from fuxictr_miss.trackers import check_tracker
 from fuxictr_miss.training import fit
+from fuxictr_miss.training.watch import watching
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +90,15 @@ def run(
     config = Config.of_experiment(config)
     if embeddings is not None:
         check_embeddings_path(embeddings, config.feature_cols)
+    check_tracker(config.tracker)
     log_file = config.file(".log")
     read_run_file(config.file(METRICS))  # refuse a stranger's before the training
-    with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
+    with (
+        _run_lock(config),
+        logging_redirect_tqdm(),
+        without_fuxictr_info(),
+        watching(config) as watch,
+    ):
         set_logger(log_file, append=resume)
         model, loaders = build(config, test)
         rows = fit(
@@ -101,6 +109,7 @@ def run(
             max_gradient_norm=config.max_gradient_norm,
             resume=resume,
             settings=config.settings,
+            watch=watch,
         )
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         record = _record(config, model, rows)
@@ -111,6 +120,8 @@ def run(
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
         _keep(record, config.file(METRICS))
+        if watch is not None:
+            watch.end(record)
         if embeddings is not None:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)

@@ -17,6 +17,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write
 
 METRICS = ".metrics.json"  # the ending of the file with a finished run's metrics
+TRACKER = ".tracker.json"  # of the file with what a tracker has of the run
 _MARK = {"written_by": "fuxictr_miss"}
 
 

@@ -54,6 +54,7 @@ class SelfSupervision(nn.Module):
         check_method_keys(params)
         self.settings = read_settings(SSLSettings, "ssl_", params)
         self.active = True  # whether the loss includes the contrastive terms
+        self.watched = False  # whether a tracker shows the similarity of the negatives
         self.last: SSLLosses | None = None  # of the last step, for the log
         self.sources: list[BehaviorSource] = []  # one per behavior
         self.methods = nn.ModuleList()  # one per behavior
@@ -117,10 +118,14 @@ class SelfSupervision(nn.Module):
             users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
             each = [
-                method(source.read(model, inputs, users))
+                method(source.read(model, inputs, users, self.watched))
                 for source, method in zip(self.sources, self.methods, strict=True)
             ]
-        return SSLLosses(*(torch.stack(part).mean() for part in zip(*each, strict=True)))
+        values = zip(*(losses[:3] for losses in each), strict=True)
+        ssl, feature, similarity = (torch.stack(of_behaviors).mean() for of_behaviors in values)
+        others = [o for o in (losses.negative_similarity for losses in each) if o is not None]
+        negative = torch.stack(others).mean() if others else None
+        return SSLLosses(ssl, feature, similarity, negative)
 
     def weighted(self, losses: SSLLosses) -> Tensor:
         """α1 L_ssl + α2 L'_ssl."""

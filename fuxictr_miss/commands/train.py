@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python run_expid.py --expid DIN_MISS_demo --seed 2         the same with another seed
   python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
   python run_expid.py --expid DIN_MISS_demo --resume         continue an interrupted run
+  python run_expid.py --expid DIN_MISS_demo --tracker tensorboard
   python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
   python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
 
@@ -38,11 +39,18 @@ def main() -> None:
         help="after training, write each table to FILE_<feature>.h5, which FuxiCTR reads as that "
         "feature's pretrained_emb; with --resume a finished run is not trained again",
     )
+    parser.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="show the curves of the training: tensorboard, wandb or mlflow (config key: tracker)",
+    )
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(list_expids(arguments.config)))
         return
     config = experiment_config(arguments)
+    if arguments.tracker:
+        config = config.replace({"tracker": arguments.tracker}, "--tracker")
     folder = Path(arguments.config).resolve().name
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)

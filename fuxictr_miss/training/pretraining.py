@@ -144,8 +144,10 @@ class Pretraining:
         """Make one pass over the users; return the means and whether to stop."""
         self.model.train()
         sums = Means()
-        for losses in self.steps(number):
-            sums.add(loss_columns(losses))
+        for losses in map(loss_columns, self.steps(number)):
+            sums.add(losses)
+            if self.loop.watch is not None:
+                self.loop.watch.add(losses, self.optimizer.param_groups[0]["lr"])
             progress.update()
         held_out, over = self.judge()
         return {"steps": sums.steps, **sums.means(), **held_out}, over
