@@ -49,6 +49,7 @@ from fuxictr_miss.self_supervision import check_method_keys, method_defaults
 from fuxictr_miss.trackers import check_tracker
 from fuxictr_miss.training import fit
 from fuxictr_miss.training.watch import watching
+from fuxictr_miss.warm_start import read_artefact, start_from
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def run(
     embeddings: str | Path | None = None,
     extra_metrics: Sequence[str] = (),
     test: bool = True,
+    init_from: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
@@ -70,6 +72,7 @@ def run(
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
         extra_metrics: evaluated at the end beside the config's.
         test: False for a trial of a search, which must not see the test split.
+        init_from: the folder of an exported artefact, whose weights the training starts with.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
@@ -91,6 +94,7 @@ def run(
     if embeddings is not None:
         check_embeddings_path(embeddings, config.feature_cols)
     check_tracker(config.tracker)
+    artefact = None if init_from is None else read_artefact(init_from)
     log_file = config.file(".log")
     read_run_file(config.file(METRICS))  # refuse a stranger's before the training
     with (
@@ -101,6 +105,10 @@ def run(
     ):
         set_logger(log_file, append=resume)
         model, loaders = build(config, test)
+        settings = dict(config.settings)
+        if artefact is not None:
+            start_from(model, artefact)
+            settings["init_from"] = artefact.digest
         rows = fit(
             model,
             loaders["train"],
@@ -108,11 +116,12 @@ def run(
             validation_data=loaders["valid"],
             max_gradient_norm=config.max_gradient_norm,
             resume=resume,
-            settings=config.settings,
+            settings=settings,
             watch=watch,
         )
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         record = _record(config, model, rows)
+        record["init_from"] = artefact and artefact.digest
         for split in ("valid", "test"):
             if loaders[split] is not None:
                 names = list(dict.fromkeys((*config.metrics, *extra_metrics)))

@@ -54,6 +54,7 @@ class SelfSupervision(nn.Module):
         check_method_keys(params)
         self.settings = read_settings(SSLSettings, "ssl_", params)
         self.active = True  # whether the loss includes the contrastive terms
+        self.warm = False  # whether the tables hold the vectors of an earlier training
         self.watched = False  # whether a tracker shows the similarity of the negatives
         self.last: SSLLosses | None = None  # of the last step, for the log
         self.sources: list[BehaviorSource] = []  # one per behavior

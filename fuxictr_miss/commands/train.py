@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python run_expid.py --expid DIN_MISS_demo --seed 2         the same with another seed
   python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
   python run_expid.py --expid DIN_MISS_demo --resume         continue an interrupted run
+  python run_expid.py --expid DIN_MISS_demo --init-from served/last_week
   python run_expid.py --expid DIN_MISS_demo --tracker tensorboard
   python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
   python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
@@ -40,6 +41,11 @@ def main() -> None:
         "feature's pretrained_emb; with --resume a finished run is not trained again",
     )
     parser.add_argument(
+        "--init-from",
+        metavar="DIR",
+        help="start with the weights of an exported artefact: ids that it knows keep their vectors",
+    )
+    parser.add_argument(
         "--tracker",
         metavar="NAME",
         help="show the curves of the training: tensorboard, wandb or mlflow (config key: tracker)",
@@ -60,7 +66,12 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    result = experiment.run(config, arguments.resume, arguments.export_embeddings)
+    result = experiment.run(
+        config,
+        arguments.resume,
+        arguments.export_embeddings,
+        init_from=arguments.init_from,
+    )
     del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):

@@ -233,7 +233,10 @@ class Pretraining:
                 rows = torch.cat([part.weight.detach() for part in parts], dim=1)
                 norm = count.to(rows).log1p()
                 norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
-                _write(parts, nn.functional.normalize(rows) * norm[:, None])
+                scaled = nn.functional.normalize(rows) * norm[:, None]
+                if self.ssl.warm:  # what an earlier training knew of ids without a history now
+                    scaled = scaled.where(count[:, None] > 0, rows)
+                _write(parts, scaled)
 
     def state(self) -> dict[str, Any]:
         return {
