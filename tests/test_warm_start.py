@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -125,13 +126,27 @@ def recoded(batch: dict[str, Tensor], old: BaseModel, new: BaseModel) -> dict[st
 
 
 def of_model(params: dict[str, Any], model: str) -> dict[str, Any]:
+    """Also "DIN, sum" and "DIN, init", whose items have pretrained vectors of another width."""
+    model, _, usage = model.partition(", ")
     params = {**params, "model": model}
+    if usage:
+        file = Path(params["model_root"]).parent / f"{params['dataset_id']}.npz"
+        week = params["dataset_id"]
+        names = [f"i{n}" for n in range(40) if week == "this_week" or n % 6 != 5]
+        values = np.random.default_rng(len(names)).random((len(names), 3))
+        np.savez(file, key=np.array(names), value=values)
+        users, *rest = params["feature_cols"]
+        item = {**users, "name": "item_id", "pretrained_emb": str(file), "pretrain_dim": 3,
+                "pretrain_usage": usage, "freeze_emb": usage == "init"}  # fmt: skip
+        params["feature_cols"] = [{**users, "name": ["user_id", "cate_id"]}, item, *rest]
     if model in ("FM", "LR"):
         del params["embedding_regularizer"], params["net_regularizer"]
     return params
 
 
-@pytest.mark.parametrize("model", ["DIN", "DNN", "FM", "LR", "xDeepFM", "SeveralTables"])
+@pytest.mark.parametrize(
+    "model", ["DIN", "DIN, init", "DIN, sum", "DNN", "FM", "LR", "xDeepFM", "SeveralTables"]
+)
 def test_known_ids_get_the_old_predictions_to_the_bit(
     last_week, this_week, tmp_path, export, model, monkeypatch
 ):
@@ -300,6 +315,24 @@ def test_what_is_no_artefact_is_refused_before_anything_is_done(
     with pytest.raises(InputError, match=words):
         experiment.run(this_week, init_from=folder)
     assert not Config.of(this_week).file(".log").exists()
+
+
+def test_a_training_starts_from_what_export_has_written(last_week, this_week, tmp_path):
+    """The whole way: train, export, a grown vocabulary, the first predictions, train again."""
+    serving = pytest.importorskip("fuxictr_miss.serving")
+    if not hasattr(serving, "export"):
+        pytest.skip("there is no export")
+    keys = {"model": "DIN_MISS", "ssl_training": "pretrain", "ssl_pretrain_epochs": 1}
+    experiment.run({**last_week, **keys})
+    old = experiment.load_trained({**last_week, **keys})
+    folder = serving.export(old, tmp_path / "served")
+    new, _ = experiment.build({**this_week, **keys})
+    start_from(new, read_artefact(folder))
+    batch = next(iter(experiment.build({**last_week, **keys})[1]["test"]))
+    with torch.no_grad():
+        found = new.eval()(recoded(batch, old, new))["y_pred"]
+        assert torch.equal(found, old(batch)["y_pred"])
+    assert 0 < experiment.run({**this_week, **keys}, init_from=folder)["test_AUC"] < 1
 
 
 def test_a_resume_with_another_start_is_refused(last_week, this_week, tmp_path, export):
