@@ -73,15 +73,24 @@ def read_artefact(folder: str | Path) -> Artefact:
             if "vocabulary" in each
         }
         model = str(content["model"])
-    with explained(Exception, f"{folder / 'model.pt2'} cannot be read", then):
-        weights = {
-            k: v.detach() for k, v in torch.export.load(folder / "model.pt2").state_dict.items()
-        }
+    weights = _weights_in(folder / "model.pt2", then)
     digest = hashlib.blake2b(json.dumps([model, vocabularies]).encode(), digest_size=8)
     for name, weight in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
     return Artefact(folder, model, weights, vocabularies, digest.hexdigest())
+
+
+def _weights_in(path: Path, then: str) -> dict[str, Tensor]:
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it logs the traceback of an error that it raises anyway
+    try:
+        with explained(Exception, f"{path} cannot be read", then):
+            state = torch.export.load(path).state_dict
+    finally:
+        logger.setLevel(level)
+    return {name: weight.detach() for name, weight in state.items()}
 
 
 def start_from(model: BaseModel, artefact: Artefact) -> None:

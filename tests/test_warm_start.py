@@ -308,13 +308,14 @@ def test_what_does_not_fit_is_one_sentence(last_week, this_week, tmp_path, expor
     ],
 )
 def test_what_is_no_artefact_is_refused_before_anything_is_done(
-    last_week, this_week, tmp_path, export, damage, words
+    last_week, this_week, tmp_path, export, damage, words, caplog
 ):
     folder = export(trained(last_week)[0], tmp_path / "exported")
     damage(folder)
     with pytest.raises(InputError, match=words):
         experiment.run(this_week, init_from=folder)
     assert not Config.of(this_week).file(".log").exists()
+    assert "Traceback" not in caplog.text
 
 
 def test_a_training_starts_from_what_export_has_written(last_week, this_week, tmp_path):
