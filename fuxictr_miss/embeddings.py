@@ -119,7 +119,11 @@ class BehaviorSource(Source):
         return self.features
 
     def read(
-        self, model: BaseModel, inputs: dict[str, Tensor], users: Tensor | None = None
+        self,
+        model: BaseModel,
+        inputs: dict[str, Tensor],
+        users: Tensor | None = None,
+        watched: bool = False,
     ) -> Behavior:
         """The behaviors of a batch.
 
@@ -127,9 +131,11 @@ class BehaviorSource(Source):
             model: the model whose tables embed them.
             inputs: the columns of the batch by name; those of the sequences are (B, L) ids.
             users: (B,) ids; None: rows with the same history are of one user.
+            watched: as in `Behavior`.
         """
         columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        return Behavior([columns[name] for name in self.sequences], self.tables(model), users)
+        ids = [columns[name] for name in self.sequences]
+        return Behavior(ids, self.tables(model), users, watched)
 
 
 class FieldSource(Source):
@@ -164,7 +170,11 @@ class FieldSource(Source):
         return [name for name, size in zip(self.features, self.sizes, strict=True) if size]
 
     def read(
-        self, model: BaseModel, inputs: dict[str, Tensor], users: Tensor | None = None
+        self,
+        model: BaseModel,
+        inputs: dict[str, Tensor],
+        users: Tensor | None = None,
+        watched: bool = False,
     ) -> Fields:
         """The fields of a batch.
 
@@ -172,6 +182,7 @@ class FieldSource(Source):
             model: the model whose tables embed them.
             inputs: the columns of the batch by name.
             users: not used.
+            watched: not used.
         """
         columns = model.get_inputs({name: inputs[name] for name in self.features})
         return Fields(list(columns.values()), self.kinds, self.sizes, self.tables(model))

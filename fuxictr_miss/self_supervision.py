@@ -55,6 +55,8 @@ class SelfSupervision(nn.Module):
         self.settings = read_settings(SSLSettings, "ssl_", params)
         self.active = True  # whether the loss includes the contrastive terms
         self.reads_fields = False  # whether the method needs no history
+        self.warm = False  # whether the tables hold the vectors of an earlier training
+        self.watched = False  # whether a tracker shows the similarity of the negatives
         self.last: SSLLosses | None = None  # of the last step, for the log
         self.sources: list[BehaviorSource | FieldSource] = []  # one per behavior, or one
         self.methods = nn.ModuleList()  # one per source
@@ -137,10 +139,14 @@ class SelfSupervision(nn.Module):
             users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
             each = [
-                method(source.read(model, inputs, users))
+                method(source.read(model, inputs, users, self.watched))
                 for source, method in zip(self.sources, self.methods, strict=True)
             ]
-        return SSLLosses(*(torch.stack(part).mean() for part in zip(*each, strict=True)))
+        values = zip(*(losses[:3] for losses in each), strict=True)
+        ssl, feature, similarity = (torch.stack(of_behaviors).mean() for of_behaviors in values)
+        others = [o for o in (losses.negative_similarity for losses in each) if o is not None]
+        negative = torch.stack(others).mean() if others else None
+        return SSLLosses(ssl, feature, similarity, negative)
 
     def begin_epoch(self) -> None:
         """Tell the methods that want to know."""

@@ -50,6 +50,7 @@ class SSLLosses(NamedTuple):
     ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
     feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
     similarity: Tensor  # mean cosine similarity of the positive pairs (Fig. 5), detached
+    negative_similarity: Tensor | None = None  # and of the negatives, if `behavior.watched`
 
 
 def register_method(name: str) -> Callable[[ClassT], ClassT]:

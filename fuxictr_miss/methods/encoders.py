@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.errors import InputError
@@ -135,6 +136,40 @@ class SequenceEncoder(nn.Module):
             h = block(h, h, allowed)
         last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
         return self.blocks[-1](last, h, present).squeeze(1)
+
+
+def similarities(
+    first: Tensor, second: Tensor, mask: Tensor, group: Tensor, watched: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Mean cosine similarity of the positive pairs and, if `watched`, of the negatives.
+
+    A negative is the second view of a row of another group. Sums of unit vectors give the mean over
+    all of them in the time of one look at each view.
+
+    Args:
+        first: (B, ..., D) one view of each pair.
+        second: (B, ..., D) the other view.
+        mask: (B, ...) whether the pair exists.
+        group: (B,) integers, equal for rows of one user.
+        watched: whether the second mean is wanted.
+
+    Returns:
+        Scalars without a gradient, 0 if there is no such pair; None if not `watched`.
+    """
+    positive = mean_similarity(first, second, mask)
+    if not watched:
+        return positive, None
+    with torch.no_grad():
+        exists = mask.reshape(len(mask), -1, 1)  # (B, P, 1)
+        views = (z.reshape(len(z), -1, z.shape[-1]) for z in (first, second))
+        a, b = (exists * F.normalize(z, dim=-1) for z in views)
+        _, of_row = group.unique(return_inverse=True)
+        alike = a.new_zeros(len(a), *a.shape[1:])  # (groups, P, D)
+        same = (alike.index_add(0, of_row, a) * alike.index_add(0, of_row, b)).sum()
+        counts = alike[..., :1].index_add(0, of_row, exists.to(a))
+        number = (counts.sum(dim=0).square() - counts.square().sum(dim=0)).sum()
+        total = (a.sum(dim=0) * b.sum(dim=0)).sum() - same
+        return positive, total / number.clamp(min=1)
 
 
 def mean_similarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:

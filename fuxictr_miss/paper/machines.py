@@ -30,6 +30,7 @@ from fuxictr_miss.data.folder import read_stamp
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.run_files import versions
 
 _AT_ONCE = 1 << 26  # bytes of a file that are sent as one object
 
@@ -73,7 +74,7 @@ def code_here() -> Code:
     for folder in (package(), Path(model_zoo.__path__[0])):
         for file in sorted(folder.rglob("*.py")):
             digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
-    return Code(worker.versions(), digest.hexdigest()[:12])
+    return Code(versions(), digest.hexdigest()[:12])
 
 
 def package() -> Path:

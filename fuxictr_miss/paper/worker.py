@@ -12,16 +12,15 @@ import resource
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import fuxictr_miss
 from fuxictr_miss import experiment, yardsticks
 from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.run_files import versions
 
 # beside the config's, whose metrics belong to a run's digest
 _EXTRA_METRICS = ("ECE",)
@@ -106,16 +105,6 @@ def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
             curve["training step"].append(step)
             curve["similarity"].append(round(epoch["similarity"], 5))
     return curve
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fuxictr": version("fuxictr"),
-        "fuxictr_miss": fuxictr_miss.__version__,
-    }
 
 
 def _host(gpu: int) -> str:

@@ -65,7 +65,10 @@ class Labels:
             ssl.begin_epoch()
         loop.model.train()
         for index, batch in enumerate(self.train):
-            means.add(_split_losses(loop.model, self._step(batch, number, index)))
+            losses = _split_losses(loop.model, self._step(batch, number, index))
+            means.add(losses)
+            if loop.watch is not None:
+                loop.watch.add(losses, loop.model.optimizer.param_groups[0]["lr"])
             progress.update()
             if loop.due:
                 metrics = self._validate(number)

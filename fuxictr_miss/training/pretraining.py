@@ -147,8 +147,10 @@ class Pretraining:
         """Make one pass over the users; return the means and whether to stop."""
         self.model.train()
         sums = Means()
-        for losses in self.steps(number):
-            sums.add(loss_columns(losses))
+        for losses in map(loss_columns, self.steps(number)):
+            sums.add(losses)
+            if self.loop.watch is not None:
+                self.loop.watch.add(losses, self.optimizer.param_groups[0]["lr"])
             progress.update()
         held_out, over = self.judge()
         return {"steps": sums.steps, **sums.means(), **held_out}, over
@@ -235,7 +237,10 @@ class Pretraining:
                 rows = torch.cat([part.weight.detach() for part in parts], dim=1)
                 norm = count.to(rows).log1p()
                 norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
-                _write(parts, nn.functional.normalize(rows) * norm[:, None])
+                scaled = nn.functional.normalize(rows) * norm[:, None]
+                if self.ssl.warm:  # what an earlier training knew of ids without a history now
+                    scaled = scaled.where(count[:, None] > 0, rows)
+                _write(parts, scaled)
 
     def state(self) -> dict[str, Any]:
         return {
