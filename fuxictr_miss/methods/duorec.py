@@ -13,7 +13,7 @@ from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Rate, Switch
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
 from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
 
 
@@ -100,7 +100,8 @@ class DuoRec(nn.Module):
             other = self.index.another(own, item, self.generator)
         first, second = (self.encoder(x.tensor.flatten(2), x.length) for x in (own, other))
         loss = nt_xent(first, second, self.temperature, behavior.group, exists)
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
+        similar = similarities(first, second, exists, behavior.group, behavior.watched)
+        return SSLLosses(loss, loss.new_zeros(()), *similar)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the training histories, which a copy or a file does not need."""

@@ -16,7 +16,7 @@ from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
 from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
 
 
@@ -124,7 +124,8 @@ class ICSRec(nn.Module):
                 intent = nearest(state.detach(), self.centres)
                 centre = self.centres[intent]
                 fine = fine + nt_xent(state, centre, self.temperature, intent, exists)
-        return SSLLosses(coarse, fine, mean_similarity(first, second, exists))
+        similar = similarities(first, second, exists, item, behavior.watched)
+        return SSLLosses(coarse, fine, *similar)
 
     def _encode(self, behavior: Behavior) -> Tensor:
         """(B, JK) states."""
