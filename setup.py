@@ -25,7 +25,7 @@ setup(
     install_requires=[
         "fuxictr>=2.3.10,<2.4",
         "torch>=2.4",
-        "polars>=1.32,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
+        "polars>=1.36,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
         "pandas>=2",
         "numpy>=1.26",
         "pyarrow>=15",
@@ -41,7 +41,7 @@ setup(
     ],
     extras_require={
         # `Scorer` and `fuxictr-miss score` import nothing but these
-        "serving": ["numpy>=1.26", "polars>=1.32,<2", "onnxruntime>=1.20"],
+        "serving": ["numpy>=1.26", "polars>=1.36,<2", "onnxruntime>=1.20"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "tensorboard": ["tensorboard>=2.15"],
         "wandb": ["wandb>=0.16"],

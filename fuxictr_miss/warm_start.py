@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, self_supervision_of
+from fuxictr_miss.serving import FORMAT
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of vocab.json
 _RESERVED = ("__PAD__", "__OOV__")
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError)
 
@@ -61,9 +61,9 @@ def read_artefact(folder: str | Path) -> Artefact:
     then = "export the model again"
     with explained(_UNREADABLE, f"{folder / 'vocab.json'} cannot be read", then):
         content = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
+        if content["format"] != FORMAT:
             raise InputError(
-                f"{folder} has the format {content['format']}, and this version reads {_FORMAT}: "
+                f"{folder} has the format {content['format']}, and this version reads {FORMAT}: "
                 f"{then} with this version."
             )
         known = content["vocabularies"]

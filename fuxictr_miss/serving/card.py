@@ -10,12 +10,10 @@ from typing import Any
 import onnx
 import onnxruntime
 import onnxscript
-import torch
 from fuxictr.pytorch.models import BaseModel
-from fuxictr.version import __version__ as fuxictr_version
 
-from fuxictr_miss import __version__
 from fuxictr_miss.config.recipes import with_recipe
+from fuxictr_miss.run_files import METRICS, read_run_file, versions
 from fuxictr_miss.self_supervision import self_supervision_of
 
 _CARD = """# {model} on {dataset}
@@ -73,10 +71,8 @@ def card(
         folder: where it will be.
     """
     data = vocabulary["data"]
-    versions = {
-        "fuxictr_miss": __version__,
-        "fuxictr": fuxictr_version,
-        "torch": torch.__version__,
+    packages = {
+        **versions(),
         "onnx": onnx.__version__,
         "onnxscript": onnxscript.__version__,
         "onnxruntime": onnxruntime.__version__,
@@ -85,7 +81,7 @@ def card(
         "experiment": model.model_id,
         "data digest": f"`{data}`",
         **notes,
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
     scores = sample["scores"]
     first = {k: v[0] for k, v in scores.items()} if isinstance(scores, dict) else scores[0]
@@ -113,12 +109,8 @@ def _trained(model: BaseModel) -> str:
 
 def _record(model: BaseModel, data: str) -> dict[str, Any]:
     """What the run wrote beside its checkpoint, if it was on the same data."""
-    try:
-        path = Path(model.checkpoint).with_suffix(".metrics.json")
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and record.get("data") == data else {}
+    record = read_run_file(Path(model.checkpoint).with_suffix(METRICS)) or {}
+    return record if record.get("data") == data else {}
 
 
 def _metrics(record: Mapping[str, Any]) -> str:

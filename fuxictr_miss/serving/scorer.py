@@ -12,10 +12,10 @@ import onnxruntime
 import polars as pl
 
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.serving import FORMAT
 from fuxictr_miss.serving.encode import Encoder
 from fuxictr_miss.serving.rows import as_frame
 
-FORMAT = 1  # of vocab.json
 _ROWS_AT_ONCE = 2048  # with histories of 3,000 items, some 300 MB
 
 

@@ -109,9 +109,9 @@ def test_health_says_which_columns_a_row_needs(server):
 
 def test_the_triton_repository_names_the_inputs_with_their_shapes(artefact, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLE)
-    import triton
+    import triton_repository
 
-    folder = triton.write(artefact, tmp_path / "repository")
+    folder = triton_repository.write(artefact, tmp_path / "repository")
     assert folder == tmp_path / "repository" / "Sum"
     model = (folder / "1" / "model.onnx").read_bytes()
     assert model == (artefact / "model.onnx").read_bytes()
@@ -121,4 +121,4 @@ def test_the_triton_repository_names_the_inputs_with_their_shapes(artefact, tmp_
     assert 'name: "price" data_type: TYPE_FP32 dims: [ 1 ] reshape: { shape: [ ] }' in config
     assert 'name: "y_pred" data_type: TYPE_FP32 dims: [ 1 ]' in config
     with pytest.raises(InputError, match="exists"):
-        triton.write(artefact, tmp_path / "repository")
+        triton_repository.write(artefact, tmp_path / "repository")

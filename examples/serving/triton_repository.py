@@ -1,6 +1,6 @@
 """Lay an exported model out as a model repository of NVIDIA Triton.
 
-    python examples/serving/triton.py exported repository
+    python examples/serving/triton_repository.py exported repository
 
 writes repository/<model>/config.pbtxt and repository/<model>/1/model.onnx.
 """
@@ -30,7 +30,7 @@ output [
 
 def main() -> None:
     if len(sys.argv) != 3:
-        raise InputError("usage: python triton.py EXPORTED REPOSITORY")
+        raise InputError("usage: python triton_repository.py EXPORTED REPOSITORY")
     artefact, repository = map(Path, sys.argv[1:])
     print(write(artefact, repository))
 
