@@ -138,6 +138,8 @@ MEANING = {
     "cl4srec_heads": "attention heads of the Transformer",
     "cl4srec_dropout": "of the Transformer",
     "s3rec_heads": "attention heads of the Transformer",
+    "nextitem_heads": "attention heads of the Transformer",
+    "nextitem_dropout": "of the Transformer",
     "miss_max_width": "the widths 1 to M of the horizontal convolutions",
     "miss_max_height": "the heights 1 to N of the vertical convolutions",
     "miss_max_distance": "the largest distance between the two views of a pair",

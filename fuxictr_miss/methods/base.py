@@ -10,8 +10,10 @@ and called in training as `method(behavior: Behavior) -> SSLLosses`. All its ran
 `generator`, so that the backbone sees the same random numbers with and without it: use
 `fuxictr_miss.methods.draws.drop`, not PyTorch's dropout, which draws from the global generator.
 
-Two attributes are optional:
+Three attributes are optional:
 
+    open_tables(sizes)       called once after the method is built, with the number of ids of each
+                             of the J sequences, if it has parameters of that size
     prepare(columns)         called once before the first step with the training split: the J
                              sequences by name, (rows, L) ids each
     behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
@@ -110,7 +112,7 @@ def list_methods() -> list[str]:
     Example:
         >>> import fuxictr_miss as fm
         >>> fm.list_methods()
-        ['CL4SRec', 'IRSSL', 'MISS', 'PPMI', 'Rule', 'S3Rec']
+        ['CL4SRec', 'IRSSL', 'Item2Vec', 'MISS', 'NextItem', 'PPMI', 'Rule', 'S3Rec']
     """
     return sorted(_methods)
 
