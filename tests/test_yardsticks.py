@@ -150,23 +150,35 @@ def test_without_a_target_of_the_same_table_it_is_refused(params, name):
 
 
 def test_sasrec_scores_the_target_by_the_state_after_the_history_and_is_trained(params):
-    keys = {"model": "DIN_NextItem", "nextitem_dropout": 0.0, **yardsticks.SASREC}
-    model, loaders = experiment.build({**params, **keys, "ssl_pretrain_epochs": 2})
+    keys = {**yardsticks.SASREC, "model": "DIN_NextItem", "ssl_pretrain_epochs": 2}
+    model, loaders = experiment.build({**params, **keys})
     ssl = model._self_supervision
     before = [p.clone() for p in ssl.trained(model)]
     histories = Histories(loaders["train"], [ssl.sources[0].sequences], ssl.user, ssl.unknown_user)
     assert yardsticks.train_next_item(model, loaders, histories) == 2
     assert not any(torch.equal(p, b) for p, b in zip(ssl.trained(model), before, strict=True))
-    items, cates = (loaders["test"].column(f"{name}_history")[:5] for name in ("item", "cate"))
-    items[2], cates[2] = 0, 0
-    target = [loaders["test"].column(f"{name}_id")[:5] for name in ("item", "cate")]
-    found = yardsticks.next_item(model, [items, cates], target)
+    past, target = (
+        [loaders["test"].column(f"{name}_{kind}")[:4].long() for name in ("item", "cate")]
+        for kind in ("history", "id")
+    )
+    found = yardsticks.next_item(model, past, target)
     tables = ssl.sources[0].tables(model)
-    expected = []
-    for past, wanted in zip(zip(items, cates, strict=True), zip(*target, strict=True), strict=True):
-        e = [torch.cat([t(ids[ids != 0]) for t, ids in zip(tables, past, strict=True)], dim=1)]
-        state = ssl.methods[0].encoder(e[0].unsqueeze(0), torch.tensor([len(e[0])]))[0] \
-            if len(e[0]) else torch.zeros(2 * ssl.sources[0].dim)  # fmt: skip
-        vector = torch.cat([t(i.long()) for t, i in zip(tables, wanted, strict=True)])
-        expected.append((state @ vector).item())
-    assert found == pytest.approx(expected, abs=1e-5)
+    for b, score in enumerate(found):
+        e = [table(ids[b][ids[b] != 0]) for table, ids in zip(tables, past, strict=True)]
+        x = torch.cat(e, dim=1).unsqueeze(0)
+        h = ssl.methods[0].encoder(x, torch.tensor([x.shape[1]]))[0]
+        e = torch.cat([table(ids[b]) for table, ids in zip(tables, target, strict=True)])
+        assert score == pytest.approx((h @ e).item(), abs=1e-5)
+
+
+def test_sasrec_without_a_next_behavior_is_refused_in_one_sentence(params, monkeypatch):
+    def of_one_behavior(*arguments):
+        model, loaders = experiment_build(*arguments)
+        for name in ("item_history", "cate_history"):
+            loaders["train"].columns[name][:, 1:] = 0
+        return model, loaders
+
+    experiment_build = experiment.build
+    monkeypatch.setattr(experiment, "build", of_one_behavior)
+    with pytest.raises(InputError, match="no training row has a positive pair"):
+        yardsticks.run({**params, "model": "SASRec"})
