@@ -45,21 +45,22 @@ class Item2Vec(nn.Module):
     Two behaviors i and j of one history, at most `item2vec_window` apart, are a pair. With u the
     row of the backbone's table and v a row of an output table that only this method has,
 
-        L = -log σ(u_i · v_j - log N) - Σ_k log σ(log N - u_i · v_k),
+        L = -log σ(u_i · v_j / τ - log N) - Σ_k log σ(log N - u_i · v_k / τ),
 
     the sum over N ids k ≠ j, drawn for the pair in proportion to count^power over the training
-    rows. At its optimum u_i · v_j is about PMI(i, j) (Levy and Goldberg 2014), which `_PPMI`
+    rows. At its optimum u_i · v_j / τ is about PMI(i, j) (Levy and Goldberg 2014), which `_PPMI`
     factorises. An occurrence of an id with the share f of all counts min(1, sqrt(ρ / f)).
 
-    It differs from the published one in these points. Without log N, scores would be PMI - log N:
-    all of them far below 0, which takes one of K dimensions and more epochs (CDs, PNN: validation
-    AUC .892 after 60 epochs without it, .900 after 30 with it). A step draws P pairs of a history,
-    all within the window alike, instead of listing all; `ssl_pretrain_sampling: pairs` makes that
-    the published sum in expectation. Subsampling weighs the pairs instead of discarding some, and
-    does not widen the window. Each of the J attributes has its own loss, and L is their mean. The
-    output table starts at random, as the backbone's own starts near 0. `ssl_temperature` is not
-    used. The paper ends with the vectors; here they are a CTR model's frozen tables:
-    `ssl_training: pretrain` with `ssl_label_gradient: 0`.
+    It differs from the published one in these points. Without log N, all scores would lie far
+    below 0, which takes one of K dimensions and more epochs (CDs, PNN: validation AUC .892 after 60
+    epochs without it, .900 after 30 with it). τ (`ssl_temperature`) only makes the vectors shorter,
+    so that a step of Adam turns them further (.913). A step draws P pairs of a history, all within
+    the window alike, instead of listing all; `ssl_pretrain_sampling: pairs` makes that the
+    published sum in expectation. Subsampling weighs the pairs instead of discarding some, and does
+    not widen the window. Each of the J attributes has its own loss, and L is their mean. The output
+    table starts at random, as the backbone's own starts near 0. The paper ends with the vectors;
+    here they are a CTR model's frozen tables: `ssl_training: pretrain` with
+    `ssl_label_gradient: 0`.
 
     A step reads B P (N + 2) J rows of K numbers, whatever the length of the histories, and costs
     2.5 times as much as MISS under the recommended recipe. The second table is as large as the
@@ -84,6 +85,7 @@ class Item2Vec(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.temperature = ssl.temperature
         self.settings, self.dim, self.generator = settings, dim, generator
         self.unigrams: list[Unigrams] | None = None  # None: those of the batch
 
@@ -122,7 +124,7 @@ class Item2Vec(nn.Module):
         for j, (table, (up_to, kept)) in enumerate(zip(self.output, unigrams, strict=True)):
             shape = (*pairs.shape[:2], self.settings.negatives)
             drawn = by_weight(up_to, shape, self.generator)  # (B, P, N)
-            u_i, v_j = u[..., j, :], table[context[..., j]]  # (B, P, K)
+            u_i, v_j = u[..., j, :] / self.temperature, table[context[..., j]]  # (B, P, K)
             own = torch.linalg.vecdot(u_i, v_j) - shift  # (B, P)
             others = (table[drawn] @ u_i.unsqueeze(-1)).squeeze(-1) - shift  # (B, P, N)
             others = F.logsigmoid(-others) * (drawn != context[..., j, None])

@@ -62,15 +62,15 @@ def test_loss_and_gradients_equal_the_loops(
         drawn = by_weight(up_to, (len(rows), 3, 4), replay).tolist()
         share = {i: n / sum(count.values()) for i, n in count.items()}
         kept = {i: min(1, math.sqrt((subsample or 1) / f)) for i, f in share.items()}
-        u, v = behavior.tables[j].weight, method.output[j]
+        u, v, tau = behavior.tables[j].weight, method.output[j], method.temperature
         total, weights, cosines = [], [], []
         for b, row in enumerate(rows):
             for p in range(3 if len(row) >= 2 else 0):
                 one, other = (row[place][j] for place in pairs[b, p].tolist())
-                term = -torch.log(sigmoid(u[one] @ v[other] - math.log(4)))
+                term = -torch.log(sigmoid(u[one] @ v[other] / tau - math.log(4)))
                 for k in drawn[b][p]:
                     if k != other:
-                        term = term - torch.log(sigmoid(math.log(4) - u[one] @ v[k]))
+                        term = term - torch.log(sigmoid(math.log(4) - u[one] @ v[k] / tau))
                 total.append(term * kept[one] * kept[other])
                 weights.append(kept[one] * kept[other])
                 cosines.append(torch.cosine_similarity(u[one], v[other], dim=0))
