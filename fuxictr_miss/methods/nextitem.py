@@ -58,16 +58,16 @@ class NextItem(nn.Module):
     batch.
 
     SASRec has one negative and a binary loss, which gSASRec (arXiv 2308.07192) shows to be
-    overconfident; its cure is hundreds of negatives and a calibrated binary loss. Here the sampled
+    overconfident; its cure is hundreds of negatives and a calibrated binary loss. Here a sampled
     softmax takes the place of the latter, as in GPSD (arXiv 2506.03699). GPSD then moves tables and
-    Transformer to a CTR model and freezes the tables; here only tables move, as the backbone has no
-    such Transformer: `ssl_training: pretrain` with `ssl_label_gradient: 0`. LayerNorm comes after
-    each part of a block, as in the other methods here, not before it. `ssl_temperature` is not
-    used.
+    Transformer to a CTR model and freezes the tables. Here only tables move, as the backbone has no
+    such Transformer: `ssl_training: pretrain` with `ssl_label_gradient: 0`. The blocks are those of
+    the other methods here, with LayerNorm behind each part, learned positions and no RoPE. Cosines
+    over `ssl_temperature` in place of h · e were tried (CDs, PNN: validation AUC .887 against
+    .894), so this loss does not use it.
 
-    A step costs a Transformer over B × L places and a product with N items for each next behavior:
-    beside MISS under the recommended recipe several times. Twice the length of the histories is at
-    least twice the cost.
+    A step costs a Transformer over the behaviors of B histories, short ones by themselves, and a
+    product of each with N items: four to seven times as much as MISS under the recommended recipe.
 
     Args:
         ssl: keys that all methods share.
