@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
+from fuxictr_miss.fuxictr_fixes.few_histories import tolerate_few_histories
 from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
@@ -41,6 +42,7 @@ from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 from fuxictr_miss.logs import set_logger
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixed_precision import autocast
+from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
@@ -91,15 +93,16 @@ def run(
     with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
         set_logger(log_file, append=resume)
         model, loaders = build(config, test)
-        rows = fit(
-            model,
-            loaders["train"],
-            epochs=config.epochs,
-            validation_data=loaders["valid"],
-            max_gradient_norm=config.max_gradient_norm,
-            resume=resume,
-            settings=config.settings,
-        )
+        with _as_input_error(config.model) if _is_of_a_zoo(model) else nullcontext():
+            rows = fit(
+                model,
+                loaders["train"],
+                epochs=config.epochs,
+                validation_data=loaders["valid"],
+                max_gradient_norm=config.max_gradient_norm,
+                resume=resume,
+                settings=config.settings,
+            )
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         for split in ("valid", "test"):
             if loaders[split] is not None:
@@ -183,6 +186,7 @@ def build(
     set_optimizer(model, config.optimizer)
     initialize_forgotten_tables(model, config.seed)
     tolerate_one_row(model)
+    tolerate_few_histories(model)
     size = sum(p.numel() for p in model.parameters())
     log.info("%s: %d parameters on %s", config.model_id, size, model.device)
     _log_recipe(params)
@@ -228,13 +232,18 @@ def _as_input_error(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, OSError):  # OSError: a full disk is no fault of the class
         raise
     except Exception as error:  # a class may raise anything
         raise InputError(
             f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
             "keys of the model, and the embedding_dim of single features if any has its own."
         ) from error
+
+
+def _is_of_a_zoo(model: BaseModel) -> bool:
+    """Whether the backbone's class is from a checkout of FuxiCTR, model_zoo/DIN/src/DIN.py."""
+    return ".src." in backbone_of(type(model)).__module__
 
 
 def _log_recipe(params: Mapping[str, Any]) -> None:

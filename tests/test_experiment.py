@@ -300,3 +300,21 @@ def test_the_raw_log_of_the_demo_is_gzip_json(tmp_path):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value.value = ""
         assert "demo" not in ast.unparse(tree), path
+
+
+def test_a_class_of_a_zoo_that_fails_while_training_is_named_in_one_sentence(params, tmp_path):
+    """As FuxiCTR's DIEN does on some batches of 2.3.10."""
+    source = tmp_path / "zoo" / "Late" / "src" / "Late.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(
+        "from model_zoo.DNN import DNN\n"
+        "class Late(DNN):\n"
+        "    def add_loss(self, *values):\n"
+        "        if getattr(self, '_total_steps', 0) == 2:\n"
+        "            raise ValueError('no row has a history')\n"
+        "        return super().add_loss(*values)\n"
+    )
+    late = {**params, "model": "Late", "model_zoo_path": str(tmp_path / "zoo")}
+    words = "Late does not run .*: ValueError: no row has a history in Late.py, line 5"
+    with pytest.raises(InputError, match=words):
+        experiment.run(late)

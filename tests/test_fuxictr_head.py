@@ -53,6 +53,15 @@ result["digests"] = {
 print(json.dumps({"fuxictr": fuxictr.__file__, **result}))
 """
 
+OWN = """
+import polars as pl
+from fuxictr.preprocess import FeatureProcessor
+
+class Mine(FeatureProcessor):
+    def halves(self, column):
+        return pl.col(column).cast(pl.Float64) / 2
+"""
+
 
 @pytest.fixture
 def head() -> Path:
@@ -62,23 +71,32 @@ def head() -> Path:
     return Path(os.environ["FUXICTR_HEAD"]).resolve()
 
 
-def run(params: dict[str, Any], head: Path, first: list[Path]) -> dict[str, Any]:
-    """What the script prints with `first` at the front of the path."""
+def python(code: str, *arguments: str, first: list[Path]) -> subprocess.CompletedProcess[str]:
+    """Run a script with `first` at the front of the path."""
     path = os.pathsep.join(filter(None, [*map(str, first), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(params), str(head / "model_zoo")],
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run(params: dict[str, Any], head: Path, first: list[Path]) -> dict[str, Any]:
+    """What the script prints with `first` at the front of the path."""
+    done = python(SCRIPT, json.dumps(params), str(head / "model_zoo"), first=first)
     assert done.returncode == 0, done.stderr
     assert "PerformanceWarning" not in done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_both_encode_train_and_score_to_the_same_digits(params, splits, tmp_path, head):
-    """Also with what FuxiCTR's two processors do differently: meta and numeric columns, ints."""
+    """Also with what FuxiCTR's two processors do differently: meta and numeric columns, ints, and
+    what a function returns that is not of the column's dtype.
+    """
+    (tmp_path / "own.py").write_text(OWN)
+    params["feature_processor"] = f"{tmp_path / 'own.py'}:Mine"
     for split in ("train", "valid", "test"):
         length = pl.col("item_history").str.split("^").list.len()
         rows = pl.read_parquet(splits / f"{split}.parquet").with_columns(
@@ -91,6 +109,8 @@ def test_both_encode_train_and_score_to_the_same_digits(params, splits, tmp_path
         {"name": "behaviors", "active": True, "dtype": "int", "type": "categorical"},
         {"name": "price", "active": True, "dtype": "float", "type": "numeric",
          "normalizer": "MinMaxScaler"},
+        {"name": "halved", "active": True, "dtype": "float", "type": "categorical",
+         "preprocess": "halves(behaviors)"},
     ]  # fmt: skip
     params.update(group_id="user", metrics=["gAUC", "AUC", "logloss"], min_categr_count=2)
     results = []
@@ -103,6 +123,22 @@ def test_both_encode_train_and_score_to_the_same_digits(params, splits, tmp_path
     assert len(package["digests"]) == 5  # three splits, the feature map and the vocabulary
     assert repository == package
     assert repository["DIN_MISS"]["test_AUC"] > 0.5
+
+
+def test_a_pretrained_table_in_parquet_is_refused_in_one_sentence(params, tmp_path, head):
+    """The repository's reader of it fails for a missing import."""
+    file = tmp_path / "items.parquet"
+    pl.DataFrame({"key": ["1"], "value": [[0.1] * 4]}).write_parquet(file)
+    params["feature_cols"][0]["name"] = ["user_id", "cate_id"]
+    params["feature_cols"].insert(
+        0, {"name": "item_id", "active": True, "dtype": "str", "type": "categorical",
+            "pretrained_emb": str(file), "pretrain_dim": 4},
+    )  # fmt: skip
+    code = "import json, sys; from fuxictr_miss.data import build_dataset; "
+    code += "build_dataset(json.loads(sys.argv[1]))"
+    done = python(code, json.dumps(params), first=[head])
+    words = f"Feature 'item_id': pretrained_emb must end in .h5, .npz; got '{file}'."
+    assert f"InputError: {words}" in done.stderr
 
 
 def test_fuxictrs_own_demo_runs_beside_this_package(head, tmp_path):

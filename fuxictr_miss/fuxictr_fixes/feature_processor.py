@@ -4,7 +4,8 @@ Fault: the package and the repository (at 0245987) are both called 2.3.10, but t
 `FeatureProcessor`s (fuxictr/preprocess/feature_processor.py) differ. The package's counts ids with
 polars and encodes dicts of columns. The repository's counts one column after another with pandas in
 a pool of processes, numbers ids of the same count in the order in which it meets them and those of
-`meta` columns only while it encodes, and encodes data frames.
+`meta` columns only while it encodes, casts what a `preprocess` function returns to the column's
+dtype (2.5 becomes 2 where that is int), and encodes data frames.
 Obsolete when FuxiCTR's repository counts with polars, as its package 2.3.10 does.
 """
 
@@ -25,10 +26,16 @@ FROM_PACKAGE = hasattr(FeatureProcessor, "_collect_statistics")  # else from the
 class RepositoryProcessor(FeatureProcessor):
     """The repository's processor with the methods, ids and encoded columns of the package's."""
 
+    dtype_dict: dict[str, Any]
+
     def preprocess(self, ddf: pl.LazyFrame) -> pl.LazyFrame:
+        types = self.dtype_dict
+        self.dtype_dict = dict.fromkeys(types, pl.Unknown)  # casts nothing
         with warnings.catch_warnings():  # of columns and types that are asked of a lazy frame
             warnings.simplefilter("ignore", pl.exceptions.PerformanceWarning)
-            return super().preprocess(ddf)
+            frame = super().preprocess(ddf)
+        self.dtype_dict = types
+        return frame
 
     def fit(self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame, **options: Any) -> None:
         self._counted = self._collect_statistics(train_ddf, meta_ddf)
