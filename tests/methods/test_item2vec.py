@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fuxictr_miss import experiment
 from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods import item2vec
@@ -118,6 +119,14 @@ def test_counts_are_those_of_behaviors_however_the_rows_are_cut(make_batch, hist
             total = sum(count.values())
             for i in count:
                 assert kept[i].item() == pytest.approx(min(1, math.sqrt(0.01 * total / count[i])))
+
+
+def test_each_output_table_is_as_large_as_the_backbones(params):
+    model, _ = experiment.build({**params, "model": "DIN_Item2Vec"})
+    ssl = model._self_supervision
+    tables = ssl.sources[0].tables(model)
+    assert [v.shape for v in ssl.methods[0].output] == [table.weight.shape for table in tables]
+    assert {id(v) for v in ssl.methods[0].output} <= {id(p) for p in ssl.trained(model)}
 
 
 def test_power_0_draws_every_id_that_occurs_alike_and_no_other():
