@@ -36,6 +36,7 @@ SASREC = {
     "ssl_training": "pretrain",
     "ssl_pretrain_epochs": 60,
     "ssl_pretrain_learning_rate": 4e-3,
+    "ssl_pretrain_sampling": "pairs",
 }
 _UNREAD = ("ssl_", "nextitem_")  # what belongs to models
 _ROWS_AT_ONCE = 8192

@@ -107,7 +107,10 @@ _MODELS = {"IPNN": "PNN", "DCN-M": "DCNv2", "SIM(soft)": "SIM", "AutoInt+": "Aut
 _BASELINES = ("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM", "DIN", "DIEN", "SIM(soft)",
               "DMR", "AutoInt+", "FiGNN")  # fmt: skip
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
-RIVALS = ("Item2Vec", "NextItem")  # not in the paper
+RIVALS: dict[str, Mapping[str, Any]] = {  # not in the paper; keys beside the recommended recipe
+    "Item2Vec": {},
+    "NextItem": {"nextitem_power": 1.0, "nextitem_log_q": False},
+}
 _ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
 
@@ -145,13 +148,16 @@ def _controls(name: str) -> tuple[Variant, ...]:
 def _methods(name: str) -> tuple[Variant, ...]:
     """Every method as published and under the recommended recipe, and what is beside them."""
     plain, *miss = _pair(name)
-    others = [Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in (*_METHODS, *RIVALS)]
-    frozen = [
-        dataclasses.replace(
-            each, name=f"{each.name} (recommended)", settings={"ssl_recipe": "recommended"}
+    names = (*_METHODS, *RIVALS)
+    others = (Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in names)
+    frozen = (
+        Variant(
+            f"{name}-{m} (recommended)",
+            f"{plain.model}_{m}",
+            {"ssl_recipe": "recommended", **RIVALS.get(m, {})},
         )
-        for each in others
-    ]
+        for m in names
+    )
     return (plain, *others, *frozen, *_YARDSTICKS, *_controls(name), *miss)
 
 

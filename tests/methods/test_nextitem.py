@@ -38,15 +38,15 @@ def shares(rows: list[list[tuple[int, ...]]], power: float) -> dict[tuple[int, .
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])
-@pytest.mark.parametrize("power", [0.0, 0.75])
+@pytest.mark.parametrize(("power", "log_q"), [(0.0, True), (0.75, True), (1.0, False)])
 @pytest.mark.parametrize(("lengths", "padding"), CASES)
 def test_loss_and_gradients_equal_the_loops(
-    lengths, padding, power, sequences, make_batch, exact, histories, look_up, encode_sequence,
-    gradients,
+    lengths, padding, power, log_q, sequences, make_batch, exact, histories, look_up,
+    encode_sequence, gradients,
 ):  # fmt: skip
     twins = TWINS if len(lengths) > TWINS[1] else None
     behavior = make_batch(lengths, sequences, padding, twins, vocabulary=5)
-    method = exact(build(sequences, power=power))
+    method = exact(build(sequences, power=power, log_q=log_q))
     if power:  # else the batch is the catalogue
         method.prepare({str(j): column for j, column in enumerate(behavior.columns)})
     replay = torch.Generator()
@@ -60,17 +60,21 @@ def test_loss_and_gradients_equal_the_loops(
         item: torch.cat([table.weight[i] for table, i in zip(tables, item, strict=True)])
         for item in q
     }
-    terms, similarities = [], []
+    means, similarities = [], []
     for ids, x in zip(histories(behavior), look_up(behavior), strict=True):
+        terms = []
         for place in range(1, len(x)):
             h = encode_sequence(method.encoder, x[:place], newer=len(x) - 1 - place)
             total = torch.exp(h @ x[place])
             for item in drawn:
                 if item != ids[place]:
-                    total = total + torch.exp(h @ vector[item]) / (6 * q[item])
+                    expected_draws = 6 * q[item] if log_q else 1
+                    total = total + torch.exp(h @ vector[item]) / expected_draws
             terms.append(-torch.log(torch.exp(h @ x[place]) / total))
             similarities.append(torch.cosine_similarity(h, x[place], dim=0))
-    expected = sum(terms) / len(terms)
+        if terms:
+            means.append(sum(terms) / len(terms))
+    expected = sum(means) / len(means)
     torch.testing.assert_close(losses.ssl, expected)
     torch.testing.assert_close(losses.similarity, sum(similarities) / len(similarities))
     assert losses.feature.item() == 0
@@ -108,11 +112,11 @@ def test_a_state_knows_nothing_of_what_follows(make_batch, exact):
     """Another fourth behavior changes no prediction up to its own."""
     method = exact(build())
     behavior = make_batch([6, 6, 6])
-    h, _, ids = method._predictions(behavior)
+    h, _, ids, _ = method._predictions(behavior)
     for column in behavior.columns:
         column[:, 3] = column[:, 3] % 11 + 1
     again = Behavior(behavior.columns, behavior.tables)
-    other, _, changed = method._predictions(again)
+    other, _, changed, _ = method._predictions(again)
     same = [True, True, True, False, False] * 3
     assert (h == other).all(dim=1).tolist() == same
     assert (ids == changed).all(dim=1).tolist() == [True, True, False, True, True] * 3
@@ -128,7 +132,7 @@ def test_the_denominator_is_an_unbiased_estimate_of_the_sum_over_all_items(
     behavior = make_batch([2], 1, vocabulary=5)
     rows = torch.tensor([[1, 2, 2, 3], [4, 1, 1, 1]])
     method.prepare({"items": rows})
-    h, target, _ = method._predictions(behavior)
+    h, target, *_ = method._predictions(behavior)
     scores = behavior.tables[0].weight[1:] @ h[0]
     mean = 0.0
     for item, q in shares([[(i,) for i in row] for row in rows.tolist()], power).items():
