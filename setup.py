@@ -39,5 +39,16 @@ setup(
         "scipy>=1.10",
         "ray>=2.9",
     ],
-    extras_require={"dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"]},
+    extras_require={
+        # `Scorer` and `fuxictr-miss score` import nothing but these
+        "serving": ["numpy>=1.26", "polars>=1.32,<2", "onnxruntime>=1.20"],
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "tensorboard": ["tensorboard>=2.15"],
+        "wandb": ["wandb>=0.16"],
+        "mlflow": ["mlflow>=2.10"],
+        "dev": [
+            *("pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"),
+            *("fastapi>=0.110", "uvicorn>=0.29", "httpx>=0.27"),  # of examples/serving
+        ],
+    },
 )

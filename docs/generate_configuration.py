@@ -140,6 +140,8 @@ MEANING = {
     "s3rec_heads": "attention heads of the Transformer",
     "nextitem_heads": "attention heads of the Transformer",
     "nextitem_dropout": "of the Transformer",
+    "duorec_heads": "attention heads of the Transformer",
+    "icsrec_heads": "attention heads of the Transformer",
     "miss_max_width": "the widths 1 to M of the horizontal convolutions",
     "miss_max_height": "the heights 1 to N of the vertical convolutions",
     "miss_max_distance": "the largest distance between the two views of a pair",

@@ -63,7 +63,7 @@ def run(params: Mapping[str, Any]) -> dict[str, Any]:
     ssl = self_supervision_of(model)
     assert ssl is not None
     source, features = ssl.sources[0], model.feature_map.features
-    sequences = source.sequences if trained else source.sequences[:1]
+    sequences = source.features if trained else source.features[:1]
     targets = [features[each].get("share_embedding") for each in sequences]
     if None in targets:
         raise InputError(

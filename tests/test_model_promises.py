@@ -127,7 +127,8 @@ def test_fit_twice_is_two_fits(params):
 
 
 @pytest.mark.parametrize(
-    "name", ["DIN_MISS", "PNN_S3Rec", "DNN_IRSSL", "PNN_Item2Vec", "DIN_NextItem"]
+    "name",
+    ["DIN_MISS", "PNN_S3Rec", "DNN_IRSSL", "DIN_ICSRec", "PNN_MAP", "PNN_Item2Vec", "DIN_NextItem"],
 )
 def test_copies_and_files_of_a_model_predict_its_bits(params, name):
     model, loaders = trained(params, model=name)

@@ -154,7 +154,7 @@ def test_sasrec_scores_the_target_by_the_state_after_the_history_and_is_trained(
     model, loaders = experiment.build({**params, **keys})
     ssl = model._self_supervision
     before = [p.clone() for p in ssl.trained(model)]
-    histories = Histories(loaders["train"], [ssl.sources[0].sequences], ssl.user, ssl.unknown_user)
+    histories = Histories(loaders["train"], [ssl.sources[0].features], ssl.user, ssl.unknown_user)
     assert yardsticks.train_next_item(model, loaders, histories) == 2
     assert not any(torch.equal(p, b) for p, b in zip(ssl.trained(model), before, strict=True))
     past, target = (

@@ -110,6 +110,10 @@ _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
 RIVALS: dict[str, Mapping[str, Any]] = {  # not in the paper; keys beside the recommended recipe
     "Item2Vec": {},
     "NextItem": {"nextitem_power": 1.0, "nextitem_log_q": False},
+    "CL4CTR": {},
+    "MAP": {},
+    "DuoRec": {},
+    "ICSRec": {},
 }
 _ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5

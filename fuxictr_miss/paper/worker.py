@@ -52,7 +52,7 @@ def run(
     started = time.perf_counter()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
-    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host(params["gpu"])}
+    row: dict[str, Any] = {**job.row(), "versions": versions(), "host": _host(params["gpu"])}
     try:
         if job.model in yardsticks.YARDSTICKS:
             result = yardsticks.run(params)
@@ -108,7 +108,8 @@ def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
     return curve
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

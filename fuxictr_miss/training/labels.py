@@ -60,6 +60,9 @@ class Labels:
         """Make one pass; return the means, the metrics, and whether to stop."""
         loop, means = self.loop, Means()
         metrics: dict[str, float] = {}
+        ssl = self_supervision_of(loop.model)
+        if ssl is not None and ssl.active:
+            ssl.begin_epoch()
         loop.model.train()
         for index, batch in enumerate(self.train):
             means.add(_split_losses(loop.model, self._step(batch, number, index)))

@@ -16,7 +16,7 @@ from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.histories import Histories, Rows
 from fuxictr_miss.training.means import Means, loss_columns
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ class ClosedForm:
 
     name, epochs = "closed_form", 1
 
-    def __init__(self, loop: FuxiCTRLoop, ssl: SelfSupervision, histories: Histories) -> None:
+    def __init__(
+        self, loop: FuxiCTRLoop, ssl: SelfSupervision, histories: Histories | Rows
+    ) -> None:
         model = loop.model
         self.loop, self.histories = loop, histories
         self.tables = ssl.plain_tables(model)
@@ -82,12 +84,12 @@ class ClosedForm:
 
 
 class Pretraining:
-    """The contrastive loss alone, one history per user, until the held-out loss stops improving.
+    """The contrastive loss alone, one history a user, until the held-out loss stops improving.
 
     Args:
         loop: of the model.
         ssl: the model's self-supervised part.
-        histories: of the training users; a share of them is held out.
+        histories: of the training users, or the rows; a share of them is held out.
         train: the training loader, for its batch size and seed.
 
     Raises:
@@ -100,7 +102,7 @@ class Pretraining:
         self,
         loop: FuxiCTRLoop,
         ssl: SelfSupervision,
-        histories: Histories,
+        histories: Histories | Rows,
         train: Any,
     ) -> None:
         settings = ssl.settings
@@ -110,16 +112,17 @@ class Pretraining:
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         if len(histories) < 2:
             raise InputError(
-                "Pretraining needs two users with a history or more, as each takes its negatives "
+                f"Pretraining needs two {histories.needs} or more, as each takes its negatives "
                 f"from the others; the training split has {len(histories)}."
             )
         shuffled = torch.randperm(len(histories), generator=self.generator)
         held_out = min(round(len(shuffled) * HELD_OUT_SHARE), MAX_HELD_OUT)
         if held_out < MIN_HELD_OUT:
             log.info(
-                "%d users are too few to hold some out: pretraining runs all of its epochs and "
-                "keeps the last weights.",
+                "%d %s are too few to hold some out: pretraining runs all of its epochs and keeps "
+                "the last weights.",
                 len(shuffled),
+                histories.unit,
             )
             held_out = 0
         self.held_out, self.users = shuffled[:held_out], shuffled[held_out:]
@@ -152,6 +155,7 @@ class Pretraining:
 
     def steps(self, number: int) -> Iterator[SSLLosses]:
         """Take the steps of an epoch; yield the losses of each."""
+        self.ssl.begin_epoch()
         for step, users in enumerate(self._order().split(self.batch_size), number * len(self)):
             self._set_rate(step)
             yield self.step(users)
@@ -225,8 +229,8 @@ class Pretraining:
                     name,
                 )
             for parts, names in tables:
-                ids = torch.cat([self.histories.column(name) for name in names])
-                count = ids.flatten().long().bincount(minlength=parts[0].num_embeddings)
+                columns = [self.histories.column(name).flatten() for name in names]
+                count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
                 count[0] = 0  # padding
                 rows = torch.cat([part.weight.detach() for part in parts], dim=1)
                 norm = count.to(rows).log1p()
