@@ -139,6 +139,8 @@ MEANING = {
     "cl4srec_heads": "attention heads of the Transformer",
     "cl4srec_dropout": "of the Transformer",
     "s3rec_heads": "attention heads of the Transformer",
+    "nextitem_heads": "attention heads of the Transformer",
+    "nextitem_dropout": "of the Transformer",
     "duorec_heads": "attention heads of the Transformer",
     "icsrec_heads": "attention heads of the Transformer",
     "miss_max_width": "the widths 1 to M of the horizontal convolutions",

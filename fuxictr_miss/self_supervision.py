@@ -82,6 +82,9 @@ class SelfSupervision(nn.Module):
             for source in self.sources:
                 width = len(source.features), source.dim
                 module = kind(self.settings, settings, *width, self.generator)
+                if hasattr(module, "open_tables"):
+                    features = model.feature_map.features
+                    module.open_tables([features[n]["vocab_size"] for n in source.features])
                 self.methods.append(module.to(model.device))
         model.optimizer.param_groups[0]["params"] += self.methods.parameters()
 

@@ -10,11 +10,26 @@ from fuxictr_miss.methods import (
     duorec,
     icsrec,
     irssl,
+    item2vec,
     map,
     miss,
+    nextitem,
     ppmi,
     rule,
     s3rec,
 )
 
-__all__ = ["cl4ctr", "cl4srec", "duorec", "icsrec", "irssl", "map", "miss", "ppmi", "rule", "s3rec"]
+__all__ = [
+    "cl4ctr",
+    "cl4srec",
+    "duorec",
+    "icsrec",
+    "irssl",
+    "item2vec",
+    "map",
+    "miss",
+    "nextitem",
+    "ppmi",
+    "rule",
+    "s3rec",
+]

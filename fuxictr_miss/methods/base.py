@@ -15,6 +15,8 @@ so that the backbone sees the same random numbers with and without it: use
 
 Three attributes are optional:
 
+    open_tables(sizes)       called once after the method is built, with the number of ids of each
+                             of the J sequences, if it has parameters of that size
     prepare(columns)         called once before the first step with the training split: the J
                              sequences by name, (rows, L) ids each, or the F fields
     begin_epoch()            called before each epoch in which the method's loss is trained
@@ -114,8 +116,8 @@ def list_methods() -> list[str]:
 
     Example:
         >>> import fuxictr_miss as fm
-        >>> fm.list_methods()
-        ['CL4CTR', 'CL4SRec', 'DuoRec', 'ICSRec', 'IRSSL', 'MAP', 'MISS', 'PPMI', 'Rule', 'S3Rec']
+        >>> fm.list_methods()  # doctest: +ELLIPSIS
+        ['CL4CTR', 'CL4SRec', 'DuoRec', 'ICSRec', 'IRSSL', 'Item2Vec', ..., 'PPMI', 'Rule', 'S3Rec']
     """
     return sorted(_methods)
 

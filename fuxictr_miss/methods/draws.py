@@ -27,6 +27,18 @@ def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
     return order.argsort(dim=-1)
 
 
+def by_weight(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Places drawn with replacement, each in proportion to its weight.
+
+    Args:
+        up_to: (V,) float64, the cumulative sums of the weights; a place of weight 0 is never drawn,
+            unless all are.
+        shape: of the result.
+    """
+    draw = torch.rand(shape, generator=generator, device=up_to.device, dtype=up_to.dtype)
+    return torch.searchsorted(up_to, draw * up_to[-1], right=True).clamp(max=len(up_to) - 1)
+
+
 def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Dropout: a component is 0 with probability `rate`, else divided by 1 - `rate`.
 

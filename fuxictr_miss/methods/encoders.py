@@ -73,7 +73,7 @@ class TransformerBlock(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """A Transformer over a history; the last state of the newest behavior represents it.
+    """A Transformer over a history; the state of the newest behavior represents it.
 
     Positions are learned and counted back from the newest behavior, so that a state does not depend
     on how long a batch is padded. The published code of S3Rec and CL4SRec gets the same from
@@ -124,6 +124,27 @@ class SequenceEncoder(nn.Module):
             x: (B, S, width) behaviors, oldest first; positions from `length` on are ignored.
             length: (B,) behaviors per row; an empty row gets an arbitrary finite state.
         """
+        h, present, allowed = self._read(x, length)
+        for block in self.blocks[:-1]:
+            h = block(h, h, allowed)
+        newest = (length - 1).clamp(min=0)
+        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
+        return self.blocks[-1](last, h, present).squeeze(1)
+
+    def states(self, x: Tensor, length: Tensor) -> Tensor:
+        """The (B, S, width) states of all behaviors; arbitrary and finite from `length` on.
+
+        Args:
+            x: as for `forward`.
+            length: as for `forward`.
+        """
+        h, _, allowed = self._read(x, length)
+        for block in self.blocks:
+            h = block(h, h, allowed)
+        return h
+
+    def _read(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first states, and whether they may attend to a place: the newest, and each."""
         place = torch.arange(x.shape[1], device=x.device)
         newest = (length - 1).clamp(min=0)
         age = (newest[:, None] - place).clamp(0, len(self.position) - 1)
@@ -132,10 +153,7 @@ class SequenceEncoder(nn.Module):
             h = drop(h, self.dropout, self.generator)
         present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), at least one place
         allowed = present & (place <= place[:, None]) if self.causal else present
-        for block in self.blocks[:-1]:
-            h = block(h, h, allowed)
-        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
-        return self.blocks[-1](last, h, present).squeeze(1)
+        return h, present, allowed
 
 
 def similarities(

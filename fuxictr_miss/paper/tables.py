@@ -108,6 +108,8 @@ _BASELINES = ("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM", "DIN", "D
               "DMR", "AutoInt+", "FiGNN")  # fmt: skip
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
 RIVALS: dict[str, Mapping[str, Any]] = {  # not in the paper; keys beside the recommended recipe
+    "Item2Vec": {},
+    "NextItem": {"nextitem_power": 1.0, "nextitem_log_q": False},
     "CL4CTR": {},
     "MAP": {},
     "DuoRec": {},
@@ -207,6 +209,7 @@ _YARDSTICKS = (  # of the histories alone, without a backbone
     Variant("Popularity", "Popularity", role=CONTROL),
     Variant("item-kNN", "ItemKNN", role=CONTROL),
     Variant("PPMI-SVD", "PPMISVD", role=CONTROL),
+    Variant("SASRec", "SASRec", role=CONTROL),
 )
 # The recommended recipe with nothing learned from the histories: a step of 1e-30 changes no float.
 _AS_DRAWN = {
@@ -220,9 +223,9 @@ _AS_DRAWN = {
     "ssl_thaw": False,
 }
 _CONTROLS = (
-    "Controls: Popularity, item-kNN and PPMI-SVD score by the training histories alone and give no "
-    "probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended recipe with "
-    "frozen tables of random directions."
+    "Controls: Popularity, item-kNN, PPMI-SVD and SASRec score by the training histories alone and "
+    "give no probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended "
+    "recipe with frozen tables of random directions."
 )
 
 REPORTS = {

@@ -167,13 +167,16 @@ def encode_mlp() -> Callable[[nn.Sequential, Tensor], Tensor]:
 
 
 @pytest.fixture
-def encode_sequence() -> Callable[[SequenceEncoder, list[Tensor]], Tensor]:
-    """A Transformer over a list of vectors, oldest first: the state of the last of them."""
+def encode_sequence() -> Callable[..., Tensor]:
+    """A Transformer over a list of vectors, oldest first: the state of the last of them.
 
-    def encode(encoder: SequenceEncoder, x: list[Tensor]) -> Tensor:
+    `newer` behaviors follow that it may not see.
+    """
+
+    def encode(encoder: SequenceEncoder, x: list[Tensor], newer: int = 0) -> Tensor:
         oldest = len(encoder.position) - 1
         h = [
-            norm(encoder.norm, each + encoder.position[min(len(x) - 1 - place, oldest)])
+            norm(encoder.norm, each + encoder.position[min(len(x) - 1 + newer - place, oldest)])
             for place, each in enumerate(x)
         ]
         for block in encoder.blocks:

@@ -76,7 +76,7 @@ def test_our_methods_are_known_wherever_the_first_import_is():
     )
     first = ("registry", "methods.base", "methods.miss", "mixin", "self_supervision")
     found = subprocess.run([sys.executable, "-c", code, *first], capture_output=True, check=True)
-    ours = "CL4CTR CL4SRec DuoRec ICSRec IRSSL MAP MISS PPMI Rule S3Rec"
+    ours = "CL4CTR CL4SRec DuoRec ICSRec IRSSL Item2Vec MAP MISS NextItem PPMI Rule S3Rec"
     assert found.stdout.decode().splitlines() == [ours] * len(first)
 
 

@@ -46,6 +46,20 @@ def test_the_newest_state_equals_the_loops_whatever_lies_past_the_end(
         torch.testing.assert_close(found[b], encode_sequence(encoder, list(x[b, :n])))
 
 
+def test_the_states_of_all_behaviors_are_those_of_the_loops(exact, encode_sequence):
+    """Each as if newer behaviors were there, but not seen."""
+    encoder = exact(sequence_encoder(causal=True)).eval()
+    x = torch.randn(3, 7, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    length = torch.tensor([7, 0, 4])
+    found = encoder.states(x, length)
+    assert found.isfinite().all()
+    for b, n in enumerate(length.tolist()):
+        for place in range(n):
+            state = encode_sequence(encoder, list(x[b, : place + 1]), newer=n - 1 - place)
+            torch.testing.assert_close(found[b, place], state)
+    torch.testing.assert_close(found[[0, 2], length[[0, 2]] - 1], encoder(x, length)[[0, 2]])
+
+
 def test_an_empty_row_is_finite_and_disturbs_no_other(exact):
     encoder = exact(sequence_encoder()).eval()
     x = torch.randn(2, 3, WIDTH, dtype=torch.float64)

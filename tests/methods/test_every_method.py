@@ -321,4 +321,4 @@ def ssl_histories(model: Any, train: Any) -> Histories:
 
 def test_the_methods_of_table_v_are_here():
     assert {"MISS", "PPMI", "Rule", "IRSSL", "S3Rec", "CL4SRec"} <= set(METHODS)
-    assert {"CL4CTR", "MAP", "DuoRec", "ICSRec"} <= set(METHODS)
+    assert {"CL4CTR", "MAP", "DuoRec", "ICSRec", "Item2Vec", "NextItem"} <= set(METHODS)

@@ -365,7 +365,7 @@ def test_the_log_names_behaviors_tables_and_the_share_of_rows_with_a_pair(params
 @pytest.mark.parametrize(
     ("method", "sequences", "learns"),
     [("MISS", ["item_history"], False), ("MISS", None, True), ("IRSSL", ["item_history"], True),
-     ("S3Rec", None, False)],
+     ("S3Rec", None, False), ("Item2Vec", None, False), ("NextItem", None, False)],
 )  # fmt: skip
 def test_histories_of_one_behavior_have_a_pair_where_the_method_needs_no_second(
     params, method, sequences, learns
