@@ -155,7 +155,7 @@ def _record(config: Config, model: BaseModel, rows: Sequence[Mapping[str, Any]])
         "data": data_of(model),
         "parameters": _size(model),
         "epochs": len(rows),
-        "training_seconds": round(sum(row["seconds"] for row in rows), 1),
+        "training_seconds": round(sum(row["seconds"] for row in rows), 3),
         "metrics": {},
         "versions": versions(),
     }

@@ -18,6 +18,7 @@ from test_to_backbone import MODELS
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.run_files import write_run_file
 from fuxictr_miss.serving import artefact
 
 FILES = ["card.md", "feature_map.json", "model.onnx", "model.pt2", "sample.json", "vocab.json"]
@@ -151,12 +152,11 @@ def test_sample_and_card_are_of_the_test_split(params, splits, tmp_path):
     model = untrained(params, "DNN_MISS", ssl_recipe="paper").eval()
     record = {"data": "another", "seed": 7, "metrics": {"test": {"AUC": 0.75}}}
     beside = Path(model.checkpoint).with_suffix(".metrics.json")
-    beside.parent.mkdir(parents=True)
-    beside.write_text(json.dumps(record))
+    write_run_file(beside, record)
     card = (fm.serving.export(model, tmp_path / "other") / "card.md").read_text()
     assert "Metrics: unknown" in card  # those beside it are of other data
     record["data"] = fm.data.data_digest(Path(params["data_root"]) / "small")
-    beside.write_text(json.dumps(record))
+    write_run_file(beside, record)
     folder = fm.serving.export(model, tmp_path / "out")
     card = (folder / "card.md").read_text()
     for text in ("# DNN on small", "DNN_MISS by `ssl_recipe: paper`", "seed 7", "| AUC | 0.75 |",
