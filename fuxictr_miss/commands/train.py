@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -46,12 +47,16 @@ def main() -> None:
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
 
+    # DistributedDataParallel warns if all parameters are used
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     gc.disable()  # the collector would scan all imported modules repeatedly: a fifth of the start
-    from fuxictr_miss import experiment  # late: --help must not wait for torch
+    from fuxictr_miss import experiment, processes  # late: --help must not wait for torch
 
     gc.freeze()
     gc.enable()
     result = experiment.run(config, arguments.resume, arguments.export_embeddings)
+    if processes.rank() > 0:
+        return  # rank 0 reports
     del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):

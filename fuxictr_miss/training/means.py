@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.errors import DivergedError
 
 
@@ -26,7 +27,8 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        totals = {name: processes.mean(each) for name, each in self.sums.items()}
+        return {name: float(total) / self.counts[name] for name, total in totals.items()}
 
 
 def loss_columns(losses: Any) -> dict[str, Tensor]:
