@@ -111,10 +111,11 @@ def session(gpu: int = -1) -> Iterator[int]:
         yield gpu
         return
     local = int(os.environ.get("LOCAL_RANK", 0)) if gpu >= 0 else -1
-    if local >= torch.cuda.device_count():
+    wanted, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if local >= 0 and wanted > there:
         raise InputError(
-            f"Process {local} of this machine finds no GPU of its own: there are "
-            f"{torch.cuda.device_count()}. Start as many processes, or set --gpu -1."
+            f"{wanted} processes of this machine need a GPU each, and it has {there}: start fewer, "
+            "or set --gpu -1."
         )
     if local >= 0:
         torch.cuda.set_device(local)
@@ -142,9 +143,10 @@ def session(gpu: int = -1) -> Iterator[int]:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process has ended."""
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error).lower()
-    )
+    if _world is None:
+        return False
+    by_gloo = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+    return by_gloo or isinstance(error, dist.DistError)
 
 
 def _is_reported(store: Any) -> bool:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,13 @@ def on_one(settings: dict[str, Any]) -> dict[str, Any]:
 
 def close(first: Any, other: Any) -> None:
     """Two results are equal up to float rounding."""
-    history = first.pop("history"), other.pop("history")
-    assert first == pytest.approx(other, rel=1e-4, abs=1e-5)
-    assert len(history[0]) == len(history[1])
-    for row, same in zip(*history, strict=True):
-        assert row == pytest.approx(same, rel=1e-4, abs=1e-5)
+    rows = [[result, *result["history"]] for result in (first, other)]
+    assert len(rows[0]) == len(rows[1])
+    for row, same in zip(*rows, strict=True):
+        assert row.keys() == same.keys()
+        for name in row.keys() - {"history"}:
+            exact = not isinstance(same[name], float)
+            assert row[name] == (same[name] if exact else pytest.approx(same[name], 1e-4, 1e-5))
 
 
 # ------------------------------------------------------------------- two processes
@@ -93,7 +94,7 @@ def test_the_gradient_of_shares_is_that_of_the_whole_batch(on_two, case):
     loss, own = found.pop("losses")
     assert own == pytest.approx(loss, rel=1e-5)
     for ratio, cosine in found.values():
-        assert ratio == pytest.approx(1, abs=1e-3)
+        assert ratio == pytest.approx(1, abs=1e-4)
         assert cosine == pytest.approx(1, abs=1e-5)
 
 
@@ -111,7 +112,7 @@ def test_metrics_are_those_of_one_process(on_two):
 
 @pytest.mark.parametrize("name", ranks.RUNS)
 def test_a_run_does_not_depend_on_the_number_of_processes(on_one, on_two, name):
-    close(dict(on_two["runs"][name]), dict(on_one[name]))
+    close(on_two["runs"][name], on_one[name])
 
 
 @pytest.mark.parametrize("name", RESUMED)
@@ -119,7 +120,7 @@ def test_a_run_killed_on_two_processes_resumes_on_one(on_one, on_two, settings, 
     copied = folder / "resumed" / name
     shutil.copytree(folder / "checkpoints" / "killed", copied)
     changed = ranks.experiment_of(settings, name, "") | {"model_root": str(copied)}
-    close(ranks.digits(experiment.run(changed, resume=True)), dict(on_one[name]))
+    close(ranks.digits(experiment.run(changed, resume=True)), on_one[name])
 
 
 def test_a_models_dropout_differs_by_process_and_is_the_same_in_a_second_run(on_two):
@@ -160,9 +161,9 @@ def test_four_processes_train_and_resume_as_one_does(on_one, on_two, settings, f
     assert on_two
     found = task("runs", 4, settings, folder)
     for name in ranks.RUNS:
-        close(found[name], dict(on_one[name]))
+        close(found[name], on_one[name])
     for name in RESUMED:
-        close(found[f"{name}, resumed"], dict(on_one[name]))
+        close(found[f"{name}, resumed"], on_one[name])
 
 
 @pytest.mark.slow
@@ -267,10 +268,3 @@ def test_the_shares_of_a_loader_are_its_batches(params):
     for whole, first, second in zip(loaders["train"], batches(0), batches(1), strict=True):
         for name, column in whole.items():
             assert torch.equal(torch.cat([first[name], second[name]]), column)
-
-
-def test_a_process_of_another_machine_waits_no_longer_than_its_job():
-    assert processes._PATIENCE.total_seconds() >= 3600
-    started = time.perf_counter()
-    assert processes.together(lambda: 1) == [1]
-    assert time.perf_counter() - started < 1
