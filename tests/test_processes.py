@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def test_a_process_that_ends_takes_the_others_along_with_one_message(settings, f
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     script = ROOT / "tests" / "ranks.py"
     done = torchrun(2, script, how, folder / "params.yaml", folder / "none", cwd=folder)
+    after = time.time() - float((folder / f"{how}_at").read_text())
+    assert after < 60  # seconds, most of them to leave two interpreters
     ours = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode != 0
     assert len(ours) <= 1
