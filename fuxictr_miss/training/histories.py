@@ -34,16 +34,15 @@ class Histories:
         ends = list(itertools.accumulate(column.shape[1] for column in columns))
         slices = (slice(e - c.shape[1], e) for c, e in zip(columns, ends, strict=True))
         self.slices = dict(zip(names, slices, strict=True))
-        rows = torch.cat(columns, dim=1)  # (rows, ΣL)
-        users = torch.full((len(rows),), unknown)
+        length = torch.stack([(column != 0).sum(dim=1) for column in columns]).sum(dim=0)  # (rows,)
+        users = torch.full((len(length),), unknown)
         if user is not None:
             users = train.column(user).cpu().long()
-        length = (rows != 0).sum(dim=1)
         different, place = users.unique(return_inverse=True)  # ids of a meta column may be large
         longest = length.new_zeros(len(different)).scatter_reduce(0, place, length, "amax")
         kept = (length > 0) & ((length == longest[place]) | (users == unknown))
-        owned = torch.cat([place[kept, None].int(), rows[kept]], dim=1)  # int64 is twice the memory
-        distinct = owned.unique(dim=0)  # sorted by user
+        owned = [place[kept, None].int(), *(c[kept] for c in columns)]  # int64: twice the memory
+        distinct = torch.cat(owned, dim=1).unique(dim=0)  # (rows, 1 + ΣL), sorted by user
         self.ids, self.rows = different[distinct[:, 0].long()], distinct[:, 1:]
         new = self.ids.diff(prepend=self.ids[:1] - 1) != 0
         self.first = (new | (self.ids == unknown)).nonzero().squeeze(1)  # (users,) row of each user
