@@ -174,7 +174,8 @@ def test_the_command_writes_one_log_one_row_and_one_line(settings, folder):
     config = folder / "config"
     config.mkdir()
     (config / "dataset_config.yaml").write_text(yaml.safe_dump({"small": {}}))
-    entry = {**settings, "model": "DIN_MISS", "epochs": 1}
+    entry = {**settings, "model": "DIN_MISS", "epochs": 1, "ssl_recipe": "paper"}
+    entry |= {"ssl_training": "joint"}
     entry.pop("model_id")
     (config / "model_config.yaml").write_text(yaml.safe_dump({"E": entry}))
     words = [ROOT / "run_expid.py", "--config", config, "--expid", "E"]
@@ -182,7 +183,7 @@ def test_the_command_writes_one_log_one_row_and_one_line(settings, folder):
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line[:6] for line in done.stdout.splitlines()] == ["[valid", "[test]"]
     assert len(pl.read_csv(folder / "config.csv")) == 1
-    assert done.stderr.count("joint epoch 1") <= 1
+    assert done.stderr.count("joint epoch 1") == 1
     unknown = torchrun(2, *words[:-1], "F", cwd=folder)
     assert unknown.returncode != 0
     assert unknown.stderr.count("error: ") == 1
