@@ -21,6 +21,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
+
 _NEWEST = 8  # behaviors that `group` reads
 
 
@@ -106,6 +108,12 @@ class Behavior:
         """C of Eq. 18, (B, L, J, K): the behaviors, oldest first, then zeros."""
         return self.embed(self.indices)
 
+    def of_all_processes(self) -> Behavior:
+        """The behaviors of the global batch, of which this process has a share."""
+        columns = [processes.gather(each, gradient=False) for each in self.columns]
+        users = None if self.users is None else processes.gather(self.users, gradient=False)
+        return Behavior(columns, self.tables, users)
+
     @property
     def indices(self) -> Tensor:
         """(B, L) the indices 0 to L - 1 in each row; those from `length` on are padding."""
@@ -135,7 +143,10 @@ class Behavior:
         Returns:
             (B, ..., J, K): e_{j,l} of Eq. 18; padding is zero and sends no gradient to the table.
         """
-        tokens = self.tokens(behaviors)  # (B, ..., J)
+        return self.embed_tokens(self.tokens(behaviors))
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """The same for ids (..., J) of behaviors: (..., J, K)."""
         columns = zip(self.tables, tokens.unbind(-1), strict=True)
         e = torch.stack([_looked_up(table, ids) for table, ids in columns], dim=-2)
         return e.mul_((tokens[..., 0] != 0)[..., None, None])

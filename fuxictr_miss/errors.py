@@ -64,20 +64,26 @@ def run_command(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except InputError as error:
-        sys.exit(_say(f"error: {error}", 2))
+        sys.exit(_say(f"error: {error}", 2, error))
     except BrokenPipeError:  # as in `--list | head`; the interpreter would flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         where = f"{' and '.join(names)}: " if names else ""
-        sys.exit(_say(f"error: {where}{error.strerror or error}.", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted; finished files are whole", 130))
+        sys.exit(_say(f"error: {where}{error.strerror or error}.", 2, error))
+    except KeyboardInterrupt as error:
+        sys.exit(_say("interrupted; finished files are whole", 130, error))
 
 
-def _say(message: str, exit_code: int) -> int:
-    """Close progress bars and print the message on stderr; return the exit code."""
+def _say(message: str, exit_code: int, error: BaseException) -> int:
+    """Close progress bars and print the message on stderr; return the exit code.
+
+    Of several processes of torchrun only one prints: the first with an error, as
+    `processes.session` notes at it, or the first of a machine if they have not met yet.
+    """
+    if getattr(error, "reported", os.environ.get("LOCAL_RANK", "0") != "0"):
+        return exit_code
     if "tqdm" in sys.modules:
         for bar in list(sys.modules["tqdm"].tqdm._instances):
             bar.close()

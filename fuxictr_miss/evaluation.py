@@ -14,7 +14,10 @@ from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.errors import DivergedError, InputError, unknown
+
+Predicted = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # predictions, labels, group ids
 
 
 def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str, float]:
@@ -23,6 +26,9 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     A loader that trims histories predicts rows sorted by history length, so that batches contain
     little padding; the metrics see them in the order of the file. A class with its own `evaluate`,
     such as a multi-task model, or its own `evaluate_metrics` keeps it.
+
+    Several processes predict some of the batches each, and rank 0 measures all rows, each counted
+    once. A class with its own `evaluate`, or a loader of another kind, is left to rank 0.
 
     Args:
         model: in any mode; it is left in `eval()` mode.
@@ -38,22 +44,49 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     """
     where = f"the {split} split" if (split := getattr(loader, "split", None)) else "these rows"
     if type(model).evaluate is not BaseModel.evaluate:
-        own = model.evaluate(loader, metrics=list(metrics))
+        own = processes.first(lambda: model.evaluate(loader, metrics=list(metrics)))
+        model.eval()
         return _finite({name: float(value) for name, value in own.items()}, where)
-    own_metrics = _evaluates_itself(model)
-    for name in () if own_metrics else metrics:
+    for name in () if _evaluates_itself(model) else metrics:
         _check_known(name)
     order = loader.by_length() if hasattr(loader, "by_length") else None
-    batches = loader if order is None else loader.batches(order, _MULTIPLE)
-    y_pred, y_true, group = _predictions(model, batches)
+    shared = hasattr(loader, "by_length") and len(loader) >= processes.world_size() > 1
+    if shared:
+        every = slice(processes.rank(), None, processes.world_size())
+        batches = loader.batches(order, 1 if order is None else _MULTIPLE, every)
+        predicted = _of_all_processes(_predictions(model, batches), loader)
+    else:
+        batches = loader if order is None else loader.batches(order, _MULTIPLE)
+        predicted = _predictions(model, batches)
+    return processes.first(lambda: _measured(model, metrics, predicted, order, where))
+
+
+def _measured(
+    model: BaseModel, metrics: Sequence[str], predicted: Predicted, order: Tensor | None, where: str
+) -> dict[str, float]:
+    y_pred, y_true, group = predicted
     _check_predictions(y_pred, where)
     if order is not None:
         y_pred, y_true = _restored(y_pred, order), _restored(y_true, order)
         group = None if group is None else _restored(group, order)
-    if own_metrics:
+    if _evaluates_itself(model):
         values = model.evaluate_metrics(y_true, y_pred, list(metrics), group)
         return _finite({name: float(values[name]) for name in metrics}, where)
     return _finite({name: _value(name, y_true, y_pred, group, where) for name in metrics}, where)
+
+
+def _of_all_processes(predicted: Predicted, loader: Any) -> Predicted:
+    """Put together what the processes predict, each every W-th batch."""
+    joined: list[Any] = []
+    for values in predicted:
+        if values is None:
+            joined.append(None)
+            continue
+        parts = processes.gather_any(torch.from_numpy(values))
+        batches = [each.split(loader.batch_size) for each in parts]
+        each = (batches[n % len(parts)][n // len(parts)] for n in range(len(loader)))
+        joined.append(torch.cat(list(each)).numpy())
+    return joined[0], joined[1], joined[2]
 
 
 def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None:
@@ -191,9 +224,7 @@ def _calibration_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _predictions(
-    model: BaseModel, batches: Iterable[dict[str, Tensor]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _predictions(model: BaseModel, batches: Iterable[dict[str, Tensor]]) -> Predicted:
     """Predictions, labels and, if the feature map has one, group ids: (rows,) each."""
     model.eval()
     y_pred, y_true, group = [], [], []

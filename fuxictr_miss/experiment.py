@@ -22,6 +22,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from fuxictr_miss import processes
 from fuxictr_miss.adapt import adapt
 from fuxictr_miss.checkpoint import data_of, load
 from fuxictr_miss.config import Config
@@ -95,17 +96,39 @@ def run(
     config = Config.of_experiment(config)
     if embeddings is not None:
         check_embeddings_path(embeddings, config.feature_cols)
+    with processes.session(config.gpu) as gpu:
+        config = config if gpu == config.gpu else config.replace({"gpu": gpu}, "torchrun")
+        result = _run(config, resume, embeddings, extra_metrics, test, init_from)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    return result
+
+
+def _run(
+    config: Config,
+    resume: bool,
+    embeddings: str | Path | None,
+    extra_metrics: Sequence[str],
+    test: bool,
+    init_from: str | Path | None,
+) -> dict[str, Any]:
     check_tracker(config.tracker)
     artefact = None if init_from is None else read_artefact(init_from)
     log_file = config.file(".log")
     read_run_file(config.file(METRICS))  # refuse a stranger's before the training
+    writes = processes.rank() == 0
     with (
         _run_lock(config),
         logging_redirect_tqdm(),
         without_fuxictr_info(),
-        watching(config) as watch,
+        watching(config) if writes else nullcontext() as watch,
     ):
-        set_logger(log_file, append=resume)
+        if writes:
+            set_logger(log_file, append=resume)
+        else:
+            logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+        if processes.world_size() > 1:
+            log.info("%d processes share each batch of %d rows.", processes.world_size(),
+                     config.batch_size)  # fmt: skip
         model, loaders = build(config, test)
         settings = dict(config.settings)
         if artefact is not None:
@@ -131,15 +154,16 @@ def run(
                 metrics = record["metrics"][split] = evaluate(model, loaders[split], names)
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
-        _keep(record, config.file(METRICS))
+        if writes:
+            _keep(record, config.file(METRICS))
         if watch is not None:
             watch.end(record)
-        if embeddings is not None:
+        if embeddings is not None and writes:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
-    plot_history(rows, log_file.with_suffix(".png"), title=config.model_id)
+    if writes:
+        plot_history(rows, log_file.with_suffix(".png"), title=config.model_id)
     result["epochs"] = len(rows)
-    result["seconds"] = round(time.perf_counter() - started, 1)
     result["history"] = rows
     return result
 
@@ -179,6 +203,9 @@ def _size(model: BaseModel) -> int:
 @contextmanager
 def _run_lock(config: Config) -> Iterator[None]:
     """Refuse a second run of an experiment, which would overwrite the first one's files."""
+    if processes.rank() > 0:
+        yield
+        return
     path = config.file(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -226,7 +253,8 @@ def build(
     of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
     if unread := config.unread_keys(arguments, of_methods):
         log.info("%s does not read %s.", config.model, ", ".join(unread))
-    paths = dict(zip(("train", "valid", "test"), build_dataset(config), strict=True))
+    built = processes.first(lambda: build_dataset(config))
+    paths = dict(zip(("train", "valid", "test"), built, strict=True))
     log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
     used_as_it_is = is_encoded(config)
     folder = encoded_folder(config)
@@ -290,6 +318,8 @@ def _as_input_error(name: str) -> Iterator[None]:
     except (InputError, OSError):  # OSError: a full disk is no fault of the class
         raise
     except Exception as error:  # a class may raise anything
+        if processes.is_loss(error):
+            raise
         raise InputError(
             f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
             "keys of the model, and the embedding_dim of single features if any has its own."

@@ -12,6 +12,7 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.config.recipes import with_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
 from fuxictr_miss.embeddings import BehaviorSource, FieldSource
@@ -138,7 +139,9 @@ class SelfSupervision(nn.Module):
         users = None
         if self.user is not None and not self.reads_fields:
             users = inputs[self.user].to(model.device).long()
-            nobody = -1 - torch.arange(len(users), device=users.device)
+            share = processes.share()
+            start = share.own.start if share else 0
+            nobody = -1 - torch.arange(start, start + len(users), device=users.device)
             users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
             each = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def main() -> None:
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
 
+    # DistributedDataParallel warns if all parameters are used
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     gc.disable()  # the collector would scan all imported modules repeatedly: a fifth of the start
-    from fuxictr_miss import experiment  # late: --help must not wait for torch
+    from fuxictr_miss import experiment, processes  # late: --help must not wait for torch
 
     gc.freeze()
     gc.enable()
@@ -72,6 +75,8 @@ def main() -> None:
         arguments.export_embeddings,
         init_from=arguments.init_from,
     )
+    if processes.rank() > 0:
+        return  # rank 0 reports
     del result["history"]  # is in the log and the plot
     try:
         for split in ("valid", "test"):

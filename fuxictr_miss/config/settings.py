@@ -54,6 +54,7 @@ class SSLSettings:
     feature_weight: NonNegative | None = None  # α2 of Eq. 17; None: α1
     temperature: Positive = 0.1  # τ of Eq. 15
     block_size: Count | None = 128  # rows contrasted with one another; None: the batch
+    gather_negatives: Switch = True  # of torchrun's processes, where they share a block
     every: Count = 1  # contrast at every n-th joint step, with n times the weight
     training: Literal["joint", "pretrain", "pretrain_joint"] = "joint"  # Table VIII
     pretrain_epochs: Count = 30  # maximum; the held-out contrastive loss may stop it earlier

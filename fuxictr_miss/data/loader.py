@@ -14,6 +14,7 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.tensors import open_columns
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.processes import Share
 
 _ROWS_AT_ONCE = 65_536
 _SORTED_AT_ONCE = 4 * _ROWS_AT_ONCE  # rows sorted by length: a mapped file is read nearly in order
@@ -127,27 +128,53 @@ class TensorDataLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield {column: (b,) or (b, L)}; b = batch_size but for the last batch."""
-        order = None
-        if self.shuffle:
-            order = torch.randperm(self.num_samples, generator=self.generator)
-        return self.batches(order)
+        return self.batches(self._order())
+
+    def shares(
+        self, share_of: Callable[[int], Share | None]
+    ) -> Iterator[tuple[dict[str, Tensor], Share | None]]:
+        """Yield this process's rows of each batch, and which they are; None: all.
+
+        Args:
+            share_of: its share of a batch of so many rows.
+        """
+        for rows in self._rows(self._order()):
+            share = share_of(len(rows))
+            batch = self._batch(rows if share is None else rows[share.own])
+            if self.trim_history:
+                self._trim(batch, rows, 1)
+            yield batch, share
+
+    def _order(self) -> Tensor | None:
+        """The order of a pass: a new one each time, if this split is shuffled."""
+        if not self.shuffle:
+            return None
+        return torch.randperm(self.num_samples, generator=self.generator)
 
     def batches(
-        self, order: Tensor | None = None, multiple: int = 1
+        self,
+        order: Tensor | None = None,
+        multiple: int = 1,
+        chosen: slice = slice(None),
     ) -> Iterator[dict[str, Tensor]]:
         """One pass over this split's rows.
 
         Args:
             order: a (num_samples,) permutation; None: as in the file.
             multiple: trimmed sequences begin and end at multiples of it.
+            chosen: which of the batches; all others are left out.
         """
-        order = torch.arange(self.num_samples) if order is None else order
-        order = order if self.rows is None else self.rows[order]
-        for rows in order.split(self.batch_size):
+        for rows in self._rows(order)[chosen]:
             batch = self._batch(rows)
             if self.trim_history:
                 self._trim(batch, rows, multiple)
             yield batch
+
+    def _rows(self, order: Tensor | None) -> tuple[Tensor, ...]:
+        """The rows of each batch."""
+        order = torch.arange(self.num_samples) if order is None else order
+        order = order if self.rows is None else self.rows[order]
+        return order.split(self.batch_size)
 
     def column(self, name: str) -> Tensor:
         """A column of this split's rows, in the order of the file."""

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.data.column_files import Form, opened
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write
@@ -40,7 +41,8 @@ def open_columns(
     Args:
         files: parquet, npz or h5, as `build_dataset` or FuxiCTR wrote them.
         names: of the columns.
-        budget_gb: for the decoded columns, in 10^9 bytes; None: half of the available memory.
+        budget_gb: for the decoded columns, in 10^9 bytes; None: half of the available memory, or
+            this process's part of it.
         mapped: the file to map, ending in .columns; None: beside the first of the files.
 
     Returns:
@@ -54,7 +56,8 @@ def open_columns(
     """
     forms = _forms(files, names)
     size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in forms.values())
-    budget = _available_memory() / 2 if budget_gb is None else budget_gb * _GB
+    available = _available_memory() / processes.on_this_machine()
+    budget = available / 2 if budget_gb is None else budget_gb * _GB
     if size <= budget:
         return {name: _read(files, name, form) for name, form in forms.items()}, False
     path = Path(mapped or Path(files[0]).with_suffix(".columns"))

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
+
 
 def tolerate_one_row(model: nn.Module) -> None:
     """Let every `BatchNorm1d` of the model use its running statistics for a batch of one row.
@@ -37,7 +39,7 @@ class _Pause:
         self.on = False
 
     def begin(self, norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        if norm.training and inputs[0].shape[0] <= 1:
+        if norm.training and inputs[0].shape[0] <= 1 and processes.share() is None:
             self.on = True
             norm.eval()
 

@@ -24,28 +24,31 @@ class FusedSum(torch.autograd.Function):
 
     Args of `apply`:
         plain: the same sum in differentiable operations, for derivatives of the gradient.
-        z1: (P, B, D) anchors, unit vectors over τ.
+        z1: (P, A, D) anchors, unit vectors over τ.
         z2: (P, B, D) unit vectors.
         mask: (P, B) booleans.
         group: (P, B), or (1, B) for all sets, or None.
         chunk_size: anchors of a set at a time; None lets the size decide.
+        first: the row of `z2` that belongs to the first anchor.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        plain: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+        plain: Callable[[Tensor, Tensor, Tensor, Tensor | None, int], Tensor],
         z1: Tensor,
         z2: Tensor,
         mask: Tensor,
         group: Tensor | None,
         chunk_size: int | None,
+        first: int,
     ) -> Tensor:
         z2_columns = z2.mT.contiguous()  # products are faster with the rows last: (P, D, B)
-        by_z1, by_z2 = torch.empty_like(z2_columns), torch.zeros_like(z2_columns)
+        by_z1, by_z2 = z1.new_empty(z1.mT.shape), torch.zeros_like(z2_columns)
         total = z1.new_zeros(())
-        for sets, rows in _parts(mask.shape[0], mask.shape[1], chunk_size):
-            a, z, of_anchor = z1[sets, rows], z2_columns[sets], mask[sets, rows]
+        for sets, anchors in _parts(z1.shape[:2], mask.shape[1], chunk_size):
+            rows = slice(first + anchors.start, first + anchors.stop)  # of z2
+            a, z, of_anchor = z1[sets, anchors], z2_columns[sets], mask[sets, rows]
             groups = group if group is None or len(group) == 1 else group[sets]
             logits = _logits(a, z, mask[sets], groups, rows)
             own = logits.diagonal(rows.start, 1, 2)  # (p, c), a view
@@ -56,9 +59,9 @@ class FusedSum(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 share = sums.reciprocal().where(of_anchor, 0)  # e · share is the softmax
                 own.sub_(sums)  # now it is the gradient: the softmax, less 1 at the positive
-                by_z1[sets, :, rows] = (z @ e.mT).mul_(share.unsqueeze(1))
+                by_z1[sets, :, anchors] = (z @ e.mT).mul_(share.unsqueeze(1))
                 by_z2[sets] += (a * share.unsqueeze(-1)).mT @ e
-        ctx.plain, ctx.group = plain, group
+        ctx.plain, ctx.group, ctx.first = plain, group, first
         ctx.save_for_backward(z1, z2, mask, by_z1, by_z2)
         return total / _LOG2_E
 
@@ -66,11 +69,11 @@ class FusedSum(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         z1, z2, mask, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            total = ctx.plain(z1, z2, mask, ctx.group)
+            total = ctx.plain(z1, z2, mask, ctx.group, ctx.first)
             by = torch.autograd.grad(total, (z1, z2), grad_output, create_graph=True)
         else:
             by = tuple(grad_output * each.mT for each in gradients)
-        return None, *by, None, None, None
+        return None, *by, None, None, None, None
 
 
 def _logits(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, rows: slice) -> Tensor:
@@ -88,11 +91,18 @@ def _logits(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, rows: sl
     return logits.sub_(logits.amax(dim=-1, keepdim=True))
 
 
-def _parts(sets: int, rows: int, chunk_size: int | None) -> Iterator[tuple[slice, slice]]:
-    """Which sets and which anchors form a part: a few whole sets, or a chunk of one's anchors."""
-    number = max(1, -(-sets * rows**2 // SIMILARITIES_PER_PART))
+def _parts(anchors: torch.Size, rows: int, chunk_size: int | None) -> Iterator[tuple[slice, slice]]:
+    """Which sets and which anchors form a part: a few whole sets, or a chunk of one's anchors.
+
+    Args:
+        anchors: (P, A), how many there are.
+        rows: B, with which each is contrasted.
+        chunk_size: as in `FusedSum`.
+    """
+    sets, per_set = anchors
+    number = max(1, -(-sets * per_set * rows // SIMILARITIES_PER_PART))
     some = max(1, -(-sets // number))  # in parts of nearly equal size
-    anchors = chunk_size or max(MIN_ANCHORS_PER_PART, SIMILARITIES_PER_PART // max(1, rows))
+    chunk = chunk_size or max(MIN_ANCHORS_PER_PART, SIMILARITIES_PER_PART // max(1, rows))
     for first_set in range(0, sets, some):
-        for first in range(0, rows, anchors):
-            yield slice(first_set, first_set + some), slice(first, min(first + anchors, rows))
+        for first in range(0, per_set, chunk):
+            yield slice(first_set, first_set + some), slice(first, min(first + chunk, per_set))

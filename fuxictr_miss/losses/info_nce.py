@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.losses.checks import check_masks, check_size, check_temperature, check_views
 from fuxictr_miss.losses.fused import FusedSum
 
@@ -63,8 +64,10 @@ def info_nce(
     check_temperature(temperature)
     check_views("anchor and positive", anchor, positive, (2, 3))
     check_masks(anchor, group, mask)
-    rows = anchor.shape[-2]  # B
-    blocks = 1 if block_size is None else max(1, -(-rows // block_size))  # K
+    rows, share = anchor.shape[-2], processes.share()  # B, of which a process may have a share
+    everyone = rows if share is None or not share.gather else rows // share.rows * share.total
+    blocks = 1 if block_size is None else max(1, -(-everyone // block_size))  # K
+    size = max(1, -(-everyone // blocks))  # rows of a block
     with torch.autocast(anchor.device.type, enabled=False):
         kind = torch.promote_types(anchor.dtype, torch.float32)
         z1, z2 = (
@@ -75,11 +78,50 @@ def info_nce(
         z2 = z2 / _norm(z2)
         mask = z1.new_ones(rows, dtype=torch.bool) if mask is None else mask
         mask = mask.expand(z1.shape[:2])  # (P, B)
-        if group is not None:
-            group = _cut(group.expand(1 if blocks == 1 else len(z1), -1), blocks)
-        z1, z2, in_mask = _cut(z1, blocks), _cut(z2, blocks), _cut(mask, blocks)
-        total = FusedSum.apply(_sum_of_terms, z1, z2, in_mask, group, chunk_size)
-        return (total / mask.sum().clamp(min=1)).to(anchor.dtype)
+        if share is None or not share.gather or _whole_blocks(share, rows, size):
+            if group is not None:
+                group = _cut(group.expand(1 if rows <= size else len(z1), -1), size)
+            z1, z2, in_mask = _cut(z1, size), _cut(z2, size), _cut(mask, size)
+            total = FusedSum.apply(_sum_of_terms, z1, z2, in_mask, group, chunk_size, 0)
+        else:
+            total = _against_everyone(share, z1, z2, mask, group, chunk_size, size)
+        return (total / processes.number_of_pairs(mask)).to(anchor.dtype)
+
+
+def _whole_blocks(share: processes.Share, rows: int, size: int) -> bool:
+    """Whether every process has all rows of its blocks."""
+    times = rows // share.rows
+    return all(edge * times % size == 0 for edge in share.edges[:-1])
+
+
+def _against_everyone(
+    share: processes.Share,
+    z1: Tensor,
+    z2: Tensor,
+    mask: Tensor,
+    group: Tensor | None,
+    chunk_size: int | None,
+    size: int,
+) -> Tensor:
+    """The sum over this process's anchors, contrasted with the rows of all processes."""
+    times = z1.shape[1] // share.rows
+    start, stop = share.own.start * times, share.own.stop * times
+    z2 = processes.gather(z2, dim=1)
+    mask = processes.gather(mask, dim=1, gradient=False)
+    group = None if group is None else processes.gather(group[None], dim=1, gradient=False)
+    terms = []
+    for block in range(start - start % size, stop, size):  # those with rows of this process
+        rows = slice(max(start, block), min(stop, block + size))
+        inside = slice(block, min(block + size, z2.shape[1]))
+        anchors = z1[:, rows.start - start : rows.stop - start]
+        groups = group if group is None else group[:, inside]
+        terms.append(
+            FusedSum.apply(
+                _sum_of_terms, anchors, z2[:, inside], mask[:, inside], groups, chunk_size,
+                rows.start - block,
+            )
+        )  # fmt: skip
+    return torch.stack(terms).sum()
 
 
 def _norm(z: Tensor) -> Tensor:
@@ -87,31 +129,33 @@ def _norm(z: Tensor) -> Tensor:
     return torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=1e-12)
 
 
-def _sum_of_terms(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None) -> Tensor:
+def _sum_of_terms(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, first: int) -> Tensor:
     """Σ_p Σ_x -log( ... ) of Eq. 15.
 
     Args:
-        z1: (P, B, D) anchors, unit vectors over τ.
+        z1: (P, A, D) anchors, unit vectors over τ.
         z2: (P, B, D) unit vectors.
         mask: (P, B).
         group: (P, B), or (1, B) for all sets, or None.
+        first: the row of `z2` that belongs to the first anchor.
     """
-    row = torch.arange(z1.shape[1], device=z1.device)
+    row = torch.arange(z2.shape[1], device=z1.device)
+    anchor = row[first : first + z1.shape[1]]
     excluded = ~mask.unsqueeze(1)  # (P, 1, B)
     if group is not None:
-        same_group = (group[:, :, None] == group[:, None]) & (row[:, None] != row)
-        excluded = excluded | same_group  # (P, B, B), row = anchor
-    logits = (z1 @ z2.mT).masked_fill(excluded, torch.finfo(z1.dtype).min)  # (P, B, B)
-    target = row.where(mask, _NO_PAIR)
+        same_group = (group[:, anchor, None] == group[:, None]) & (anchor[:, None] != row)
+        excluded = excluded | same_group  # (P, A, B), row = anchor
+    logits = (z1 @ z2.mT).masked_fill(excluded, torch.finfo(z1.dtype).min)  # (P, A, B)
+    target = anchor.where(mask[:, anchor], _NO_PAIR)
     return F.cross_entropy(
         logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=_NO_PAIR
     )
 
 
-def _cut(x: Tensor, blocks: int) -> Tensor:
+def _cut(x: Tensor, size: int) -> Tensor:
     """(P, B, ...) to (PK, B/K, ...): every block is a set; zeros fill up the last one."""
+    blocks = -(-x.shape[1] // size)
     if blocks == 1:
         return x
-    size = -(-x.shape[1] // blocks)
     padding = (0, 0) * (x.dim() - 2) + (0, blocks * size - x.shape[1])
     return F.pad(x, padding).unflatten(1, (blocks, size)).flatten(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.losses.checks import check_masks, check_views
 from fuxictr_miss.losses.info_nce import info_nce
 
@@ -45,7 +46,9 @@ def nt_xent(
     check_views("first and second", first, second, (2,))
     check_masks(first, group, mask)
     # InfoNCE of 2B pairs (z_i, z_i⁺) in which the two views of a row are of one group
-    group = torch.arange(len(first), device=first.device) if group is None else group
+    if group is None:
+        share = processes.share()
+        group = torch.arange(len(first), device=first.device) + (share.own.start if share else 0)
     return info_nce(
         torch.cat([first, second]),
         torch.cat([second, first]),

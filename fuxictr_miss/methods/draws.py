@@ -1,15 +1,45 @@
-"""Random draws that several methods make, each from the given generator only."""
+"""Random draws that methods make, each from the given generator only.
+
+Where several processes share a batch, each draws for all of its rows and takes its own: a row's
+draws do not depend on the number of processes. The rows of a draw are its first axis, or a multiple
+of them, all of one row next to each other.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from fuxictr_miss import processes
+
 
 def uniform(count: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform integers in [0, count), of the shape of `count`; 0 where it is not positive."""
-    draw = torch.randint(2**62, count.shape, generator=generator, device=count.device)
-    return draw % count.clamp(min=1)
+    return integers(count.shape, generator, count.device) % count.clamp(min=1)
+
+
+def integers(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Uniform integers in [0, 2^62)."""
+    return _own_rows(
+        lambda size: torch.randint(2**62, size, generator=generator, device=device), shape
+    )
+
+
+def numbers(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    return _own_rows(lambda size: torch.rand(size, generator=generator, device=device), shape)
+
+
+def _own_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Draw for the rows of the global batch; return those of this process."""
+    share = processes.share()
+    if share is None:
+        return draw(shape)
+    times = shape[0] // (share.rows * share.copies)
+    drawn = draw((share.copies * times * share.total, *shape[1:])).unflatten(0, (share.copies, -1))
+    return drawn[:, times * share.own.start : times * share.own.stop].flatten(0, 1)
 
 
 def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
@@ -22,7 +52,7 @@ def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
         (..., L): the rank of each place among the eligible ones, uniform over all orders. Places
         that are not eligible rank behind them.
     """
-    key = torch.rand(eligible.shape, generator=generator, device=eligible.device)
+    key = numbers(eligible.shape, generator, eligible.device)
     order = key.masked_fill(~eligible, torch.inf).argsort(dim=-1, stable=True)
     return order.argsort(dim=-1)
 
@@ -46,5 +76,5 @@ def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """
     if rate == 0:
         return x
-    kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    kept = numbers(x.shape, generator, x.device) >= rate
     return x * kept / (1 - rate)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
 
@@ -204,4 +205,4 @@ def mean_similarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
     with torch.no_grad():
         dot = torch.linalg.vecdot
         lengths = (dot(first, first) * dot(second, second)).sqrt().clamp(min=1e-8)
-        return (dot(first, second) / lengths * mask).sum() / mask.sum().clamp(min=1)
+        return (dot(first, second) / lengths * mask).sum() / processes.number_of_pairs(mask)

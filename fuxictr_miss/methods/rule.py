@@ -14,6 +14,7 @@ from fuxictr_miss.config.values import Count, LayerSizes, Natural, PositiveRate
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
+from fuxictr_miss.methods.draws import numbers
 from fuxictr_miss.methods.encoders import mlp, similarities
 
 
@@ -106,7 +107,7 @@ def draw_segments(
     again = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0)) & (ordered != 0)
     second = again & ~F.pad(again[:, :-1], (1, 0))  # once for each category that occurs twice
     shape = (len(category), num_pairs, category.shape[1])
-    key = torch.rand(shape, generator=generator, device=category.device)
+    key = numbers(shape, generator, category.device)
     chosen = key.masked_fill(~second.unsqueeze(1), -1).argmax(dim=-1)  # (B, P)
     exists = second.any(dim=1)
     segment = category.unsqueeze(1) == ordered.gather(1, chosen).unsqueeze(-1)
@@ -116,7 +117,7 @@ def draw_segments(
 def leave_out(segment: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Two views (B, P, 2, L) of segments (B, P, L): booleans, each with some of the behaviors."""
     shape = (*segment.shape[:2], 2, segment.shape[2])
-    draw = torch.rand(shape, generator=generator, device=segment.device)
+    draw = numbers(shape, generator, segment.device)
     draw = draw.masked_fill(~segment.unsqueeze(2), -1)
     best = draw == draw.amax(dim=-1, keepdim=True)  # always kept, so that no view is empty
     return segment.unsqueeze(2) & ((draw >= rate) | best)

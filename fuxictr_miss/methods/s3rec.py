@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Rate
@@ -86,20 +87,35 @@ class S3Rec(nn.Module):
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw segments and negatives, encode them, and compare their scores."""
         x = behavior.tensor.flatten(2)  # (B, L, JK)
-        drawn = draw_segments(behavior.length, behavior.group, x.shape[1], self.generator)
+        drawn, negative = self._draw(behavior, x)
         inside = drawn.inside.unsqueeze(-1)
         context = self.mask_token.where(inside, x)
         segment = x.where(inside, self.mask_token)
-        negative = x[drawn.row, drawn.place].where(inside, self.mask_token)
+        negative = negative.where(inside, self.mask_token)
         sequences = torch.cat([context, segment, negative])
-        c, positive, other = self.encoder(sequences, behavior.length.repeat(3)).chunk(3)
+        with processes.copies(3):
+            states = self.encoder(sequences, behavior.length.repeat(3))
+        c, positive, other = states.chunk(3)
         c = self.w(c)
         advantage = (c * positive).sum(-1).sigmoid() - (c * other).sum(-1).sigmoid()
         mask = drawn.mask
-        loss = (-F.logsigmoid(advantage) * mask).sum() / mask.sum().clamp(min=1)
+        loss = (-F.logsigmoid(advantage) * mask).sum() / processes.number_of_pairs(mask)
         similarity = mean_similarity(c, positive, mask)
         of_negatives = mean_similarity(c, other, mask) if behavior.watched else None
         return SSLLosses(loss, loss.new_zeros(()), similarity, of_negatives)
+
+    def _draw(self, behavior: Behavior, x: Tensor) -> tuple[Segments, Tensor]:
+        """The segments, and the behaviors (B, L, JK) at their negatives' places."""
+        share = processes.share()
+        if share is None or not share.gather:
+            drawn = draw_segments(behavior.length, behavior.group, x.shape[1], self.generator)
+            return drawn, x[drawn.row, drawn.place]
+        everyone = behavior.of_all_processes()
+        with processes.sharing(None):
+            drawn = draw_segments(everyone.length, everyone.group, x.shape[1], self.generator)
+        drawn = Segments(*(each[share.own] for each in drawn))
+        tokens = everyone.tokens(everyone.indices)[drawn.row, drawn.place]
+        return drawn, everyone.embed_tokens(tokens).flatten(2)
 
 
 class Segments(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,12 @@ import numpy as np
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
+from fuxictr_miss.batch_norm import synchronised_batch_norm
 from fuxictr_miss.checkpoint import load, save, write_error
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import evaluate
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.watch import Watch
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
@@ -39,6 +43,7 @@ class FuxiCTRLoop:
         self.verbose, self.patience = model._verbose, model._early_stop_patience
         self.start: dict[str, Any] | None = None  # weights before any label
         self.rival: dict[str, Any] | None = None  # the best before a restart: metric and weights
+        self._loss: Callable[[Any], Tensor] | None = None  # of this phase, if processes share it
 
     @contextmanager
     def during_fit(self, max_gradient_norm: float) -> Iterator[None]:
@@ -50,10 +55,14 @@ class FuxiCTRLoop:
         model._verbose = 0  # we show our own progress bar
         model._max_gradient_norm = max_gradient_norm
         hook = model.register_state_dict_post_hook(partial(_mark, data=self.data))
+        if processes.rank() > 0:
+            model.save_weights = _leave_to_rank_0
         try:
-            yield
+            with synchronised_batch_norm(model):
+                yield
         finally:
             hook.remove()
+            vars(model).pop("save_weights", None)
             for name in _DURING_FIT:
                 vars(model).pop(name, None)
             model._verbose, model._eval_steps = self.verbose, eval_steps
@@ -75,6 +84,7 @@ class FuxiCTRLoop:
     def begin(self, steps_per_epoch: int, patience: int | None = None) -> None:
         """Set the counters as FuxiCTR's `fit` does at its start, and how early it stops."""
         model = self.model
+        self._loss = None  # a phase may freeze other parameters
         model._early_stop_patience = self.patience if patience is None else patience
         if getattr(model, "_best_metric", None) is None:
             model._best_metric = np.inf if model._monitor_mode == "min" else -np.inf
@@ -122,7 +132,9 @@ class FuxiCTRLoop:
         assert self.rival is not None  # `restart` has set it
         better = max if self.model._monitor_mode == "max" else min
         if better(self.rival["metric"], self.best_metric) == self.rival["metric"]:
-            save(self.checkpoint, self.rival["weights"])
+            if processes.rank() == 0:
+                save(self.checkpoint, self.rival["weights"])
+            processes.barrier()
             self.model._best_metric = self.rival["metric"]
         self.rival = None
 
@@ -131,7 +143,34 @@ class FuxiCTRLoop:
         model = self.model
         model._epoch_index, model._batch_index = epoch, index
         model._total_steps += 1
+        if processes.world_size() > 1:
+            return self._shared_step(batch)
         return model.train_step(batch).detach()
+
+    def share_of(self, rows: int) -> processes.Share | None:
+        """This process's share of a batch."""
+        ssl = self_supervision_of(self.model)
+        if ssl is None or not ssl.on:
+            return processes.share_of(rows)
+        return processes.share_of(rows, ssl.settings.block_size, ssl.settings.gather_negatives)
+
+    def _shared_step(self, batch: dict[str, Tensor]) -> Tensor:
+        """FuxiCTR's `train_step` on a share of a batch: the same, but for who computes the loss."""
+        model = self.model
+        if self._loss is None:
+            trained = [each for each in model.parameters() if each.requires_grad]
+            self._loss = processes.synchronised(self._loss_of, trained)
+        model.optimizer.zero_grad()
+        self._loss(batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
+        model.optimizer.step()
+        return self._own_loss
+
+    def _loss_of(self, batch: dict[str, Tensor]) -> Tensor:
+        model = self.model
+        loss = model.compute_loss(model.forward(batch), model.get_labels(batch))
+        self._own_loss = loss.detach()
+        return loss
 
     @property
     def due(self) -> bool:
@@ -179,6 +218,7 @@ class FuxiCTRLoop:
             model.checkpoint_and_earlystop(metrics)
         except (OSError, RuntimeError) as error:
             raise write_error(self.checkpoint, error) from error
+        processes.barrier()  # the others may read it now
         return metrics
 
     def state(self) -> dict[str, Any]:
@@ -188,6 +228,30 @@ class FuxiCTRLoop:
     def restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self.model, name, value)
+
+
+def check_shareable(model: BaseModel, train: Any) -> None:
+    """Refuse what several processes cannot train.
+
+    Raises:
+        InputError: the class has a `train_step` of its own, or the loader is not ours.
+    """
+    if processes.world_size() == 1:
+        return
+    if type(model).train_step is not BaseModel.train_step:
+        raise InputError(
+            f"{type(model).__name__} has a train_step of its own, which several processes cannot "
+            "share: train it without torchrun."
+        )
+    if not hasattr(train, "shares"):
+        raise InputError(
+            "Several processes share batches of a fuxictr_miss.data.TensorDataLoader only: pass "
+            "one to fit()."
+        )
+
+
+def _leave_to_rank_0(path: str) -> None:
+    """Write nothing."""
 
 
 def _mark(module: Any, state: Any, prefix: str, metadata: dict[str, Any], data: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -10,6 +11,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
@@ -64,9 +66,10 @@ class Labels:
         if ssl is not None and ssl.active:
             ssl.begin_epoch()
         loop.model.train()
-        for index, batch in enumerate(self.train):
-            losses = _split_losses(loop.model, self._step(batch, number, index))
-            means.add(losses)
+        for index, (batch, share) in enumerate(self._batches()):
+            with processes.sharing(share):
+                losses = _split_losses(loop.model, self._step(batch, number, index))
+                means.add({name: processes.weighted(loss) for name, loss in losses.items()})
             if loop.watch is not None:
                 loop.watch.add(losses, loop.model.optimizer.param_groups[0]["lr"])
             progress.update()
@@ -78,6 +81,12 @@ class Labels:
         if number + 1 == self.epochs and not loop.validated:
             metrics = self._validate(number)  # eval_steps exceeds the steps of the run
         return {"steps": means.steps, **means.means(), **metrics}, loop.stopped
+
+    def _batches(self) -> Iterator[tuple[dict[str, Tensor], processes.Share | None]]:
+        """This process's rows of each batch."""
+        if processes.world_size() == 1:
+            return ((batch, None) for batch in self.train)
+        return self.train.shares(self.loop.share_of)
 
     def _step(self, batch: dict[str, Tensor], number: int, index: int) -> Tensor:
         try:

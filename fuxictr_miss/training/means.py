@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fuxictr_miss import processes
 from fuxictr_miss.errors import DivergedError
 
 LOSSES = ("label_loss", "ssl_loss", "ssl_feature_loss", "similarity", "negative_similarity")
@@ -28,7 +29,8 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        totals = {name: processes.mean(each) for name, each in self.sums.items()}
+        return {name: float(total) / self.counts[name] for name, total in totals.items()}
 
 
 def loss_columns(losses: Any) -> dict[str, Tensor]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fuxictr_miss import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
@@ -135,6 +136,7 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             if "betas" in group:  # Adam and its variants
                 group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
+        self._loss: Callable[[dict[str, Tensor]], Tensor] | None = None
         self.best_loss, self.worse, self.best = float("inf"), 0, self._weights()
         if loop.start is None:  # else a closed form or a resume has set it
             loop.remember_start()
@@ -158,25 +160,42 @@ class Pretraining:
     def steps(self, number: int) -> Iterator[SSLLosses]:
         """Take the steps of an epoch; yield the losses of each."""
         self.ssl.begin_epoch()
-        for step, users in enumerate(self._order().split(self.batch_size), number * len(self)):
+        with processes.sharing(None):  # every process draws all users
+            order = self._order()
+        for step, users in enumerate(order.split(self.batch_size), number * len(self)):
             self._set_rate(step)
             yield self.step(users)
 
     def step(self, users: Tensor) -> SSLLosses:
         """Take one step on a history of each of these users; return its losses."""
-        losses = self.ssl.losses(self.model, self.histories.batch(users, self.generator))
-        self.optimizer.zero_grad()
-        self.ssl.weighted(losses).backward()
+        with processes.sharing(None):
+            batch = self.histories.batch(users, self.generator)
+        share = self.loop.share_of(len(users))
+        if share is not None:
+            batch = {name: column[share.own] for name, column in batch.items()}
+        if self._loss is None:
+            self._loss = processes.synchronised(self._loss_of, self.parameters)
+        with processes.sharing(share):
+            loss = self._loss(batch)
+            self.optimizer.zero_grad()
+            loss.backward()
+            losses = SSLLosses(*map(processes.weighted, self._losses))
         torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
+
+    def _loss_of(self, batch: dict[str, Tensor]) -> Tensor:
+        losses = self.ssl.losses(self.model, batch)
+        self._losses = [each.detach() for each in losses]
+        return self.ssl.weighted(losses)
 
     def judge(self) -> tuple[dict[str, float], bool]:
         """Keep the weights if they are the best so far; return the held-out loss and "stop now"."""
         if not len(self.held_out):
             self.best = self._weights()
             return {}, False
-        held_out = self._held_out_loss()
+        with processes.sharing(None):
+            held_out = self._held_out_loss()
         if held_out < self.best_loss:
             self.best_loss, self.worse, self.best = held_out, 0, self._weights()
         else:

@@ -16,12 +16,13 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 from tqdm import tqdm
 
+from fuxictr_miss import processes
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.run_files import METRICS, TRACKER, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
-from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop, check_shareable
 from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of
 from fuxictr_miss.training.training_data import inspect_training_data
@@ -73,6 +74,7 @@ def fit(
         raise InputError("fit() needs training data, but data_generator has no rows.")
     if epochs < 1:
         raise InputError(f"epochs must be 1 or more, got {epochs}.")
+    check_shareable(model, data_generator)
     run = Run(model, data_generator, validation_data, epochs, settings, watch)
     inspect_training_data(model, data_generator)
     with without_fuxictr_info(), run.loop.during_fit(max_gradient_norm):
@@ -117,15 +119,16 @@ class Run:
     def go(self, resume: bool) -> None:
         """Run the remaining epochs and load the best weights."""
         if not (resume and self._restore()):
-            remove_own(self.path)
-            remove_own(self.loop.checkpoint)
-            for ending in (METRICS, TRACKER):
-                remove_run_file(self.path.with_suffix(ending))
+            if processes.rank() == 0:
+                remove_own(self.path)
+                remove_own(self.loop.checkpoint)
+                for ending in (METRICS, TRACKER):
+                    remove_run_file(self.path.with_suffix(ending))
             self._begin()
         if self.watch is not None:
             self.watch.begin(self.rows)
         if self.ssl is not None:
-            self.ssl.watched = self.watch is not None
+            self.ssl.watched = processes.first(lambda: self.watch is not None)
         try:
             while self.phase is not None:
                 with self._progress(self.phase) as progress:
@@ -146,6 +149,8 @@ class Run:
     def _epoch(self, phase: Phase, progress: tqdm) -> bool:
         """Run one epoch and save the state; return whether the phase continues."""
         started = time.perf_counter()
+        if processes.world_size() > 1:
+            processes.seed_epoch(self.train.generator.initial_seed(), len(self.rows))
         values, over = phase.epoch(self.epoch, progress)
         self.epoch += 1
         row = {"phase": phase.name, "epoch": self.epoch, **values}
@@ -169,11 +174,13 @@ class Run:
             initial=len(phase) * self.epoch,
             desc=phase.name,
             unit=" steps",
-            disable=self.loop.verbose == 0,
+            disable=self.loop.verbose == 0 or processes.rank() > 0,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
 
     def _save(self) -> None:
+        if processes.rank() > 0:  # its state is the same
+            return
         model = self.model
         save(
             self.path,
@@ -194,7 +201,7 @@ class Run:
 
     def _restore(self) -> bool:
         """Continue from the saved state; False if there is none."""
-        if not self.path.exists():
+        if not processes.first(self.path.exists):
             log.info("Nothing to resume at %s: starting from the beginning.", self.path)
             return False
         state = load(self.path, self.data)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fuxictr_miss.methods.draws import shuffle, uniform
+from fuxictr_miss.methods.draws import numbers, shuffle, uniform
 
 Distance = Literal["uniform", "gaussian", "geometric"]
 
@@ -138,6 +138,6 @@ def _distances(
     weight = torch.exp(-((step / sigma) ** 2) / 2) if distribution == "gaussian" else 0.5**step
     up_to = torch.cat([weight.new_zeros(1), weight.cumsum(0)])  # of the distances 1..h
     available = available.clamp(min=1)
-    draw = torch.rand(available.shape, generator=generator, device=available.device)
+    draw = numbers(available.shape, generator, available.device)
     h = torch.searchsorted(up_to, draw * up_to[available], right=True)
     return h.minimum(available)
