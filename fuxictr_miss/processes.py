@@ -249,17 +249,23 @@ def fraction() -> float:
     return _share.rows / _share.total if _share else 1 / world_size()
 
 
-def number_of_pairs(mask: Tensor) -> Tensor:
+def number_of_pairs(mask: Tensor, least: float = 1) -> Tensor:
     """What a sum over this rank's pairs is divided by, so that the weighted mean over ranks is the
-    mean over all pairs; at least 1 pair.
+    mean over all pairs.
 
     Args:
-        mask: booleans, which pairs exist.
+        mask: booleans, which pairs exist, or their weights.
+        least: the smallest sum of them, so that nothing is divided by 0.
     """
     count = mask.sum()
     if _share is None:
-        return count.clamp(min=1)
-    return total(count).clamp(min=1) * fraction()
+        return count.clamp(min=least)
+    return total(count).clamp(min=least) * fraction()
+
+
+def largest(value: int) -> int:
+    """The largest of the ranks' numbers."""
+    return max(together(lambda: value))
 
 
 def weighted(value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Rate
 from fuxictr_miss.fields import Fields
@@ -98,8 +99,12 @@ class CL4CTR(nn.Module):
             projection(self._encode(self._masked(x))) for projection in self.projections
         )
         distance = (first - second).square().sum(dim=-1)
-        contrast = (distance * exists).sum() / exists.sum().clamp(min=1)
-        regularity = alignment(x, present) + uniformity(x, present)
+        contrast = (distance * exists).sum() / processes.number_of_pairs(exists)
+        share = processes.share()
+        everyone = x, present
+        if share is not None and share.gather:
+            everyone = processes.gather(x), processes.gather(present, gradient=False)
+        regularity = alignment(*everyone) + uniformity(x, present)
         loss = contrast + self.settings.field_weight * regularity
         return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
 
@@ -150,4 +155,4 @@ def uniformity(x: Tensor, present: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(x, dim=-1)
     cosine = x @ x.mT / (length.unsqueeze(1) * length.unsqueeze(2) + SMOOTHING)  # (B, F, F)
     pairs = (present.unsqueeze(1) & present.unsqueeze(2)).triu(1)
-    return (cosine * pairs).sum() / pairs.sum().clamp(min=1)
+    return (cosine * pairs).sum() / processes.number_of_pairs(pairs)

@@ -27,9 +27,16 @@ def integers(shape: tuple[int, ...], generator: torch.Generator, device: torch.d
     )
 
 
-def numbers(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+def numbers(
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    return _own_rows(lambda size: torch.rand(size, generator=generator, device=device), shape)
+    return _own_rows(
+        lambda size: torch.rand(size, generator=generator, device=device, dtype=dtype), shape
+    )
 
 
 def _own_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
@@ -65,7 +72,7 @@ def by_weight(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator)
             unless all are.
         shape: of the result.
     """
-    draw = torch.rand(shape, generator=generator, device=up_to.device, dtype=up_to.dtype)
+    draw = numbers(shape, generator, up_to.device, up_to.dtype)
     return torch.searchsorted(up_to, draw * up_to[-1], right=True).clamp(max=len(up_to) - 1)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Rate
@@ -136,14 +137,15 @@ class ICSRec(nn.Module):
         """(intents, JK) centres of the states of random subsequences; None if there are none."""
         if not self.index:
             return None
-        count = torch.tensor(len(self.index), device=self.generator.device)
-        chosen = uniform(count.expand(self.settings.clustered), self.generator)
+        keys, index = self.settings, self.index
+        count = torch.tensor(len(index), device=self.generator.device)
         training, _ = self.training, self.eval()
-        states = [self._encode(self.index.older(part, tables)) for part in chosen.split(512)]
+        with processes.sharing(None):  # every process finds the same clusters
+            chosen = uniform(count.expand(keys.clustered), self.generator)
+            states = [self._encode(index.older(part, tables)) for part in chosen.split(512)]
+            found = k_means(torch.cat(states), keys.intents, keys.iterations, self.generator)
         self.train(training)
-        return k_means(
-            torch.cat(states), self.settings.intents, self.settings.iterations, self.generator
-        )
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the training histories and their clusters, which a copy does not need."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Positive
@@ -130,7 +131,7 @@ class Item2Vec(nn.Module):
             others = F.logsigmoid(-others) * (drawn != context[..., j, None])
             weight = kept[centre[..., j]] * kept[context[..., j]] * mask
             terms = (-F.logsigmoid(own) - others.sum(dim=-1)) * weight
-            losses.append(terms.sum() / weight.sum().clamp(min=1e-12))
+            losses.append(terms.sum() / processes.number_of_pairs(weight, least=1e-12))
             similarities.append(mean_similarity(u_i, v_j, mask))
         loss = torch.stack(losses).mean()
         return SSLLosses(loss, loss.new_zeros(()), torch.stack(similarities).mean())

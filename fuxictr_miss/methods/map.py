@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, LayerSizes, PositiveRate
 from fuxictr_miss.errors import InputError
@@ -128,11 +129,11 @@ class MAP(nn.Module):
         x = self.mask_token.where(masked.unsqueeze(-1), fields.vectors)
         g = self.recover(self.encoder(x.flatten(1)).relu()).view_as(x)  # (B, F, K)
         total = g.new_zeros(())
-        for f in masked.any(dim=0).nonzero().flatten().tolist():
+        for f in _of_ids(fields):
             rows = masked[:, f]
             target = fields.ids[rows, f]
             up_to = self._counts(fields, f)
-            noise = draw(up_to, (len(target), self.settings.negatives), self.generator)
+            noise = draw(up_to, (len(rows), self.settings.negatives), self.generator)[rows]
             ids = torch.cat([target.unsqueeze(1), noise], dim=1)  # (b, 1 + k)
             s = torch.linalg.vecdot(fields.embed(f, ids), g[rows, f].unsqueeze(1))
             q = (up_to[ids] - up_to[ids - 1]).to(s.dtype) / up_to[-1]
@@ -140,15 +141,15 @@ class MAP(nn.Module):
             is_target = torch.zeros_like(d).index_fill(1, torch.zeros_like(target[:1]), 1)
             total = total + F.binary_cross_entropy_with_logits(d, is_target, reduction="sum")
         similarity = mean_similarity(g, fields.vectors, masked)
-        return total / masked.sum().clamp(min=1), similarity
+        return total / processes.number_of_pairs(masked), similarity
 
     def _detect(self, fields: Fields, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Replaced feature detection: the mean over all ids; there are no pairs to compare."""
         x, replaced = fields.vectors.clone(), torch.zeros_like(chosen)
-        for f in chosen.any(dim=0).nonzero().flatten().tolist():
+        for f in _of_ids(fields):
             rows = chosen[:, f]
             own = fields.ids[rows, f]
-            other = draw(self._counts(fields, f), own.shape, self.generator)
+            other = draw(self._counts(fields, f), rows.shape, self.generator)[rows]
             x[rows, f] = fields.embed(f, other)
             replaced[rows, f] = other != own
         hidden = self.recover(self.encoder(x.flatten(1)).relu()).relu()
@@ -156,13 +157,18 @@ class MAP(nn.Module):
             self.detect(hidden), replaced.to(x.dtype), reduction="none"
         )
         eligible = fields.ids > 0
-        return (each * eligible).sum() / eligible.sum().clamp(min=1), x.new_zeros(())
+        return (each * eligible).sum() / processes.number_of_pairs(eligible), x.new_zeros(())
 
     def _counts(self, fields: Fields, field: int) -> Tensor:
         """(V,) how often the ids up to one occur; before `prepare`, each counts as often."""
         if self.up_to:
             return self.up_to[field]
         return torch.arange(fields.sizes[field], device=fields.ids.device)
+
+
+def _of_ids(fields: Fields) -> list[int]:
+    """The fields of one id a row; all processes draw for the same ones."""
+    return [f for f, kind in enumerate(fields.kinds) if kind == "categorical"]
 
 
 def draw(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

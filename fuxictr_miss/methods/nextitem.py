@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Rate, Switch
@@ -121,12 +122,13 @@ class NextItem(nn.Module):
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Predict each behavior but the first from all before it."""
         h, target, ids, weight = self._predictions(behavior)
-        if len(h) == 0:
+        if self.catalogue is None and len(h) == 0:
             nothing = h.sum()
             return SSLLosses(nothing, nothing.detach(), nothing.detach())
         items, up_to, log_q = self.catalogue or catalogue(behavior.columns, self.settings.power)
         count = self.settings.negatives
-        drawn = by_weight(up_to, (count,), self.generator)
+        with processes.sharing(None):  # the same in every process
+            drawn = by_weight(up_to, (count,), self.generator)
         negative = Behavior(items[drawn].split(1, dim=1), behavior.tables).tensor.flatten(1)
         own = torch.linalg.vecdot(h, target).unsqueeze(1)  # (T, 1)
         others = h @ negative.T  # (T, N)
@@ -138,7 +140,7 @@ class NextItem(nn.Module):
         logits = torch.cat([own, others.masked_fill(same, -torch.inf)], dim=1)
         first = logits.new_zeros(len(h), dtype=torch.long)
         terms = F.cross_entropy(logits, first, reduction="none")
-        loss = (terms * weight).sum() / weight.sum()
+        loss = (terms * weight).sum() / processes.number_of_pairs(weight, least=1e-12)
         similarity = mean_similarity(h, target, torch.ones_like(own[:, 0]))
         return SSLLosses(loss, loss.new_zeros(()), similarity)
 
@@ -165,10 +167,14 @@ class NextItem(nn.Module):
         """
         x, tokens = behavior.tensor.flatten(2), behavior.tokens(behavior.indices)
         found = []
-        # by length, as most places of a whole batch would be padding
-        for rows in behavior.length.argsort(stable=True).chunk(_PARTS):
+        # by length, as most places of a whole batch would be padding; where processes share a
+        # batch, the dropout of all its rows is drawn in their order
+        parts = behavior.length.argsort(stable=True).chunk(_PARTS)
+        if processes.share() is not None:
+            parts = (torch.arange(behavior.batch_size, device=behavior.length.device),)
+        for rows in parts:
             last = (behavior.length[rows] - 1).clamp(min=0)
-            longest = int(last.max())
+            longest = processes.largest(int(last.max()))
             states = self.encoder.states(x[rows, :longest], last)
             exists = behavior.indices[rows, :longest] < last[:, None]
             weight = (1 / last.to(x.dtype))[:, None].expand(exists.shape)

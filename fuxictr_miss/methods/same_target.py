@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.methods.draws import uniform
 
@@ -82,7 +83,8 @@ def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor,
 
 def older(behavior: Behavior, index: Tensor) -> Behavior:
     """The histories before the behaviors with these indices (B,), as wide as the longest."""
-    places = behavior.indices[:, : max(1, int(index.max()))]
+    longest = processes.largest(int(index.max()))  # dropout needs one width in all processes
+    places = behavior.indices[:, : max(1, longest)]
     order = places.where(places < index.unsqueeze(1), behavior.max_len)
     return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)
 

@@ -179,14 +179,15 @@ class Pretraining:
             loss = self._loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
-            losses = SSLLosses(*map(processes.weighted, self._losses))
+            ssl, feature, similar = (processes.weighted(e.detach()) for e in self._losses[:3])
+            losses = SSLLosses(ssl, feature, similar, self._losses.negative_similarity)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
 
     def _loss_of(self, batch: dict[str, Tensor]) -> Tensor:
         losses = self.ssl.losses(self.model, batch)
-        self._losses = [each.detach() for each in losses]
+        self._losses = losses
         return self.ssl.weighted(losses)
 
     def judge(self) -> tuple[dict[str, float], bool]:
