@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def params(splits: Path, tmp_path: Path) -> dict[str, Any]:
     """A config of DIN on the small data set; everything it writes goes below `tmp_path`."""
     return small_params(splits, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def params_below(splits: Path) -> Callable[[Path], dict[str, Any]]:
+    """(folder) -> the same, with everything below another folder."""
+    return partial(small_params, splits)
 
 
 def small_params(splits: Path, folder: Path) -> dict[str, Any]:

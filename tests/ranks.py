@@ -20,9 +20,11 @@ import yaml
 
 from fuxictr_miss import evaluation, experiment, processes
 from fuxictr_miss.errors import InputError, run_command
+from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training import run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.labels import Labels
+from fuxictr_miss.training.training_data import inspect_training_data
 
 Params = dict[str, Any]
 
@@ -36,6 +38,13 @@ GRADIENTS: dict[str, Params] = {
     "nt_xent": {"model": "DIN_CL4SRec", **DROPOUT},
     "negatives_of_other_rows": {"model": "DIN_S3Rec", **DROPOUT},
     "segments": {"model": "DIN_Rule", "rule_num_pairs": 3},
+    "equal_targets": {"model": "DIN_DuoRec", "duorec_dropout": 0.1},
+    "clusters": {"model": "DIN_ICSRec", "icsrec_dropout": 0.1, "icsrec_intents": 4},
+    "skip_gram": {"model": "DIN_Item2Vec"},
+    "next_item": {"model": "DIN_NextItem", "nextitem_dropout": 0.0},
+    "alignment": {"model": "DIN_CL4CTR", "cl4ctr_dropout": 0.1},
+    "masked_fields": {"model": "DIN_MAP"},
+    "replaced_fields": {"model": "DIN_MAP", "map_task": "RFD"},
     "items": {"model": "DIN_IRSSL"},
     "batch_norm": {"model": "DNN", "batch_norm": True},
     "plain": {"model": "DIN"},
@@ -97,12 +106,14 @@ def gradients(params: Params, changes: Params) -> dict[str, list[float]]:
     model, loaders = experiment.build({**params, "model_id": "gradients", **changes})
     far_apart(model)
     train, loop = loaders["train"], FuxiCTRLoop(model, loaders["valid"], "")
-    generators = [train.generator]
-    if hasattr(model, "_self_supervision"):
-        generators.append(model._self_supervision.generator)
+    inspect_training_data(model, train)  # some methods count the training rows
+    ssl = self_supervision_of(model)
+    generators = [train.generator, *([ssl.generator] if ssl else [])]
     with loop.during_fit(10.0):
         loop.begin(1)
         before = [each.get_state() for each in generators]
+        if ssl:
+            ssl.begin_epoch()
         whole = next(iter(train))
         loss = model.compute_loss(model.forward(whole), model.get_labels(whole))
         loss.backward()
@@ -110,6 +121,8 @@ def gradients(params: Params, changes: Params) -> dict[str, list[float]]:
         model.zero_grad(set_to_none=True)
         for each, state in zip(generators, before, strict=True):
             each.set_state(state)
+        if ssl:
+            ssl.begin_epoch()
         batch, share = next(train.shares(loop.share_of))
         trained = [each for each in model.parameters() if each.requires_grad]
         shared = processes.synchronised(loop._loss_of, trained)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 import ranks
 import torch
 import yaml
-from conftest import small_params
 
 from fuxictr_miss import experiment, processes
 from fuxictr_miss.methods import draws
@@ -56,8 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(splits: Path, folder: Path) -> dict[str, Any]:
-    return small_params(splits, folder)
+def settings(params_below: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
+    return params_below(folder)
 
 
 @pytest.fixture(scope="module")
