@@ -25,7 +25,7 @@ setup(
     install_requires=[
         "fuxictr>=2.3.10,<2.4",
         "torch>=2.4",
-        "polars>=1.32,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
+        "polars>=1.36,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
         "pandas>=2",
         "numpy>=1.26",
         "pyarrow>=15",
@@ -39,5 +39,16 @@ setup(
         "scipy>=1.10",
         "ray>=2.9",
     ],
-    extras_require={"dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"]},
+    extras_require={
+        # `Scorer` and `fuxictr-miss score` import nothing but these
+        "serving": ["numpy>=1.26", "polars>=1.36,<2", "onnxruntime>=1.20"],
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "tensorboard": ["tensorboard>=2.15"],
+        "wandb": ["wandb>=0.16"],
+        "mlflow": ["mlflow>=2.10"],
+        "dev": [
+            *("pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"),
+            *("fastapi>=0.110", "uvicorn>=0.29", "httpx>=0.27"),  # of examples/serving
+        ],
+    },
 )

@@ -5,6 +5,11 @@
 A few synthetic users, one batch, five steps on it (alpha = 0.5, Adam at 0.001): the loss of Eq. 17
 must fall. The same model must then take a batch of one row, and its `to_backbone()` must predict
 the same bits.
+
+    python benchmarks/upstream_zoo.py ../FuxiCTR --export
+
+exports each plain class instead, and prints which can be: ONNX Runtime must predict what PyTorch
+does.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import Any
 import polars as pl
 import torch
 
+import fuxictr_miss as fm
 from fuxictr_miss.errors import InputError, run_command
 from fuxictr_miss.experiment import build
 from fuxictr_miss.fuxictr_fixes.zoo import Zoo
@@ -65,20 +71,23 @@ def main() -> None:
     )
     parser.add_argument("zoo", help="a checkout of FuxiCTR, or any folder of models")
     parser.add_argument("--model", help="only this one")
+    parser.add_argument("--export", action="store_true", help="export the plain classes instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
     zoo = Zoo(arguments.zoo)
-    print("| model | trains with `_MISS` | first loss | fifth loss | one row | `to_backbone()` |")
-    print("|---|---|---|---|---|---|")
+    columns = ["trains with `_MISS`", "first loss", "fifth loss", "one row", "`to_backbone()`"]
+    columns = ["exports"] if arguments.export else columns
+    print(f"| {' | '.join(('model', *columns))} |\n|{'---|' * (1 + len(columns))}")
+    attempt = exported if arguments.export else tried
     with tempfile.TemporaryDirectory() as folder:
         write_splits(Path(folder))
         for name in [arguments.model] if arguments.model else sorted(zoo.models):
             try:
                 zoo.load(name)  # or a model of our own may stand in for one that does not load
-                row = tried({**settings(Path(folder)), **KEYS.get(name, {})}, name, arguments.zoo)
+                row = attempt(settings(Path(folder)) | KEYS.get(name, {}), name, arguments.zoo)
             except InputError as error:
-                row = (f"no: {str(error).replace(f'{zoo.root}/', '')}", "", "", "", "")
+                row = (f"no: {str(error).replace(f'{zoo.root}/', '')}", *[""] * (len(columns) - 1))
             print(f"| {' | '.join((name, *row))} |", flush=True)
 
 
@@ -91,6 +100,18 @@ def tried(params: dict[str, Any], name: str, zoo: str) -> tuple[str, str, str, s
     falls = "yes" if losses[-1] < losses[0] else "no: the loss does not fall"
     first, last = (f"{loss:.3f}" for loss in (losses[0], losses[-1]))
     return (falls, first, last, one_row(model, batch), same_predictions(model, batch))
+
+
+def exported(params: dict[str, Any], name: str, zoo: str) -> tuple[str]:
+    params |= {"model": name, "model_id": name, "model_zoo_path": zoo}
+    model, _ = build(params)
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():  # far from the start, at which all predict the same
+        if parameter.requires_grad:
+            parameter.data += torch.randn(parameter.shape, generator=draw) / 5
+    with tempfile.TemporaryDirectory() as folder:
+        fm.serving.export(model, Path(folder) / "out")
+    return ("yes",)
 
 
 def one_row(model: Any, batch: dict[str, torch.Tensor]) -> str:

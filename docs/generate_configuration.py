@@ -53,8 +53,8 @@ model's class, such as `dnn_hidden_units` and `din_sequence_field`, are in `mode
 """
 FUXICTR = """
 All keys here except `vocab_scope`, `vocab_data`, `preprocess_command`, `feature_processor`,
-`num_threads`, `train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast` and
-`model_zoo_path` are FuxiCTR's. Of FuxiCTR 1 and 2.0, as the BARS configs have them, `patience`,
+`num_threads`, `train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast`, `tracker`
+and `model_zoo_path` are FuxiCTR's. Of FuxiCTR 1 and 2.0, as the BARS configs have them, `patience`,
 `workers`, `debug`, `ordered_features`, and a column's `na_value` and `encoder` are read under their
 new names, with a warning. The log names the keys that neither FuxiCTR nor the model's class reads.
 """
@@ -115,6 +115,7 @@ MEANING = {
     "reduce_lr_on_plateau": "a tenth of the learning rate after a validation that is no better",
     "verbose": "0 hides the progress bar",
     "debug_mode": "for FuxiCTR's tuner",
+    "tracker": "where the curves of a run are shown while it trains; `--tracker` sets it",
     "task": "what the output is; a list for a multi-task model",
     "num_tasks": "labels of a multi-task model",
     "loss": "the label loss; a list for a multi-task model",
@@ -138,6 +139,10 @@ MEANING = {
     "cl4srec_heads": "attention heads of the Transformer",
     "cl4srec_dropout": "of the Transformer",
     "s3rec_heads": "attention heads of the Transformer",
+    "nextitem_heads": "attention heads of the Transformer",
+    "nextitem_dropout": "of the Transformer",
+    "duorec_heads": "attention heads of the Transformer",
+    "icsrec_heads": "attention heads of the Transformer",
     "miss_max_width": "the widths 1 to M of the horizontal convolutions",
     "miss_max_height": "the heights 1 to N of the vertical convolutions",
     "miss_max_distance": "the largest distance between the two views of a pair",

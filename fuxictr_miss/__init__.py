@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fuxictr_miss import data, losses
+    from fuxictr_miss import data, losses, serving
     from fuxictr_miss.methods.base import list_methods, register_method
     from fuxictr_miss.mixin import enhance
     from fuxictr_miss.registry import get_model, list_models, register_model
@@ -21,6 +21,7 @@ __all__ = [
     "losses",
     "register_method",
     "register_model",
+    "serving",
 ]
 
 _HOME = {
@@ -35,7 +36,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use (PEP 562): `--help` must not wait for torch."""
-    if name in ("data", "losses"):
+    if name in ("data", "losses", "serving"):
         return importlib.import_module(f"fuxictr_miss.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"fuxictr_miss.{_HOME[name]}"), name)

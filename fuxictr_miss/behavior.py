@@ -37,6 +37,7 @@ class Behavior:
         columns: J sequences, (B, L) token ids each; 0 is padding.
         tables: J modules that embed ids to K dimensions.
         users: (B,) integers, or None.
+        watched: whether a tracker shows the similarity of the negatives.
 
     Example:
         >>> import torch
@@ -56,10 +57,12 @@ class Behavior:
         columns: Sequence[Tensor],
         tables: Sequence[nn.Module],
         users: Tensor | None = None,
+        watched: bool = False,
     ) -> None:
         self.columns = tuple(columns)
         self.users = users
         self.tables = tuple(tables)
+        self.watched = watched
 
     @property
     def batch_size(self) -> int:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _PANELS = {
     "label loss": ("label_loss",),
     "contrastive losses": ("ssl_loss", "ssl_feature_loss", "held_out_ssl"),
-    "similarity of the positive pairs": ("similarity",),
+    "similarity of the pairs": ("similarity", "negative_similarity"),
 }
 _NOT_METRICS = {"phase", "epoch", "steps", "seconds"}.union(*_PANELS.values())
 _MARK = {"Software": "fuxictr_miss"}  # metadata of our PNGs

@@ -47,8 +47,12 @@ from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
+from fuxictr_miss.trackers import check_tracker
 from fuxictr_miss.training import fit
+from fuxictr_miss.training.watch import watching
+from fuxictr_miss.warm_start import read_artefact, start_from
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ def run(
     embeddings: str | Path | None = None,
     extra_metrics: Sequence[str] = (),
     test: bool = True,
+    init_from: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run one experiment: build the data, train the model, and evaluate it.
 
@@ -70,6 +75,7 @@ def run(
         embeddings: FILE.h5; the trained tables are written to FILE_<feature>.h5.
         extra_metrics: evaluated at the end beside the config's.
         test: False for a trial of a search, which must not see the test split.
+        init_from: the folder of an exported artefact, whose weights the training starts with.
 
     Returns:
         `expid`, `seed`, `valid_<metric>`, `test_<metric>`, `epochs`, `seconds`, and `history`, the
@@ -90,9 +96,11 @@ def run(
     config = Config.of_experiment(config)
     if embeddings is not None:
         check_embeddings_path(embeddings, config.feature_cols)
+    check_tracker(config.tracker)
+    artefact = None if init_from is None else read_artefact(init_from)
     with processes.session(config.gpu) as gpu:
         config = config if gpu == config.gpu else config.replace({"gpu": gpu}, "torchrun")
-        result = _run(config, resume, embeddings, extra_metrics, test)
+        result = _run(config, resume, embeddings, extra_metrics, test, artefact)
     result["seconds"] = round(time.perf_counter() - started, 1)
     return result
 
@@ -103,10 +111,17 @@ def _run(
     embeddings: str | Path | None,
     extra_metrics: Sequence[str],
     test: bool,
+    artefact: Any,
 ) -> dict[str, Any]:
     log_file = config.file(".log")
+    read_run_file(config.file(METRICS))  # refuse a stranger's before the training
     writes = processes.rank() == 0
-    with _run_lock(config), logging_redirect_tqdm(), without_fuxictr_info():
+    with (
+        _run_lock(config),
+        logging_redirect_tqdm(),
+        without_fuxictr_info(),
+        watching(config) if writes else nullcontext() as watch,
+    ):
         if writes:
             set_logger(log_file, append=resume)
         else:
@@ -115,6 +130,10 @@ def _run(
             log.info("%d processes share each batch of %d rows.", processes.world_size(),
                      config.batch_size)  # fmt: skip
         model, loaders = build(config, test)
+        settings = dict(config.settings)
+        if artefact is not None:
+            start_from(model, artefact)
+            settings["init_from"] = artefact.digest
         with _as_input_error(config.model) if _is_of_a_zoo(model) else nullcontext():
             rows = fit(
                 model,
@@ -123,15 +142,22 @@ def _run(
                 validation_data=loaders["valid"],
                 max_gradient_norm=config.max_gradient_norm,
                 resume=resume,
-                settings=config.settings,
+                settings=settings,
+                watch=watch,
             )
         result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
+        record = _record(config, model, rows)
+        record["init_from"] = artefact and artefact.digest
         for split in ("valid", "test"):
             if loaders[split] is not None:
                 names = list(dict.fromkeys((*config.metrics, *extra_metrics)))
-                metrics = evaluate(model, loaders[split], names)
+                metrics = record["metrics"][split] = evaluate(model, loaders[split], names)
                 result.update({f"{split}_{name}": value for name, value in metrics.items()})
                 log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
+        if writes:
+            _keep(record, config.file(METRICS))
+        if watch is not None:
+            watch.end(record)
         if embeddings is not None and writes:
             for file in export_embeddings(model, embeddings):
                 log.info("Embeddings: %s", file)
@@ -140,6 +166,38 @@ def _run(
     result["epochs"] = len(rows)
     result["history"] = rows
     return result
+
+
+def _record(config: Config, model: BaseModel, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run was, for its log and its `metrics.json`; the metrics are still missing."""
+    return {
+        "expid": config.model_id,
+        "model": config.model,
+        "dataset_id": config.dataset_id,
+        "recipe": config.params.get("ssl_recipe"),
+        "seed": config.seed,
+        "data": data_of(model),
+        "parameters": _size(model),
+        "epochs": len(rows),
+        "training_seconds": round(sum(row["seconds"] for row in rows), 3),
+        "metrics": {},
+        "versions": versions(),
+    }
+
+
+def _keep(record: Mapping[str, Any], path: Path) -> None:
+    """Log what a run was and write its `metrics.json`; a full disk costs no metrics."""
+    names = ("recipe", "seed", "data", "parameters")
+    values = {**{name: record[name] for name in names}, **record["versions"]}
+    log.info("%s: %s", record["expid"], " | ".join(f"{k} {v}" for k, v in values.items()))
+    try:
+        write_run_file(path, record)
+    except InputError as error:
+        log.warning("The metrics of this run are in its log only: %s", error)
+
+
+def _size(model: BaseModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager
@@ -213,8 +271,7 @@ def build(
     initialize_forgotten_tables(model, config.seed)
     tolerate_one_row(model)
     tolerate_few_histories(model)
-    size = sum(p.numel() for p in model.parameters())
-    log.info("%s: %d parameters on %s", config.model_id, size, model.device)
+    log.info("%s: %d parameters on %s", config.model_id, _size(model), model.device)
     _log_recipe(params)
     arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
     loaders: dict[str, Any] = {}

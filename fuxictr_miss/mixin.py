@@ -53,7 +53,8 @@ class SSLMixin(BaseModel, metaclass=Generated):
             ssl.last = None
             return loss
         term = ssl.weighted(losses) * ssl.settings.every  # the mean over steps is Eq. 17
-        ssl.last = SSLLosses(*(each.detach() for each in losses))
+        detached = {k: v.detach() for k, v in losses._asdict().items() if v is not None}
+        ssl.last = SSLLosses(**detached)
         if isinstance(loss, list):
             return [loss[0] + term, *loss[1:]]
         return loss + term

@@ -1,4 +1,4 @@
-"""What a self-supervised method adds to a model: its modules, behaviors and random generator."""
+"""What a self-supervised method adds to a model: its modules, sources and random generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fuxictr_miss import processes
 from fuxictr_miss.config.recipes import with_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
-from fuxictr_miss.embeddings import BehaviorSource
+from fuxictr_miss.embeddings import BehaviorSource, FieldSource
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
@@ -38,7 +38,7 @@ class SelfSupervision(nn.Module):
         params: its keyword arguments.
 
     Raises:
-        InputError: a key is wrong, or the data has no behavior sequence to learn from.
+        InputError: a key is wrong, or the data has nothing that the method could learn from.
     """
 
     def __init__(
@@ -55,9 +55,12 @@ class SelfSupervision(nn.Module):
         check_method_keys(params)
         self.settings = read_settings(SSLSettings, "ssl_", params)
         self.active = True  # whether the loss includes the contrastive terms
+        self.reads_fields = False  # whether the method needs no history
+        self.warm = False  # whether the tables hold the vectors of an earlier training
+        self.watched = False  # whether a tracker shows the similarity of the negatives
         self.last: SSLLosses | None = None  # of the last step, for the log
-        self.sources: list[BehaviorSource] = []  # one per behavior
-        self.methods = nn.ModuleList()  # one per behavior
+        self.sources: list[BehaviorSource | FieldSource] = []  # one per behavior, or one
+        self.methods = nn.ModuleList()  # one per source
         seed = int(params.get("seed") or 0)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.user = _user_column(self.settings.user, model.feature_map)
@@ -69,14 +72,35 @@ class SelfSupervision(nn.Module):
             return
         kind = get_method(method)
         settings = read_settings(kind.Settings, f"{method.lower()}_", params)
-        groups = self._behaviors(model, backbone, params)
-        self.sources = [BehaviorSource(model, group) for group in groups]
+        self.reads_fields = getattr(kind, "reads", "behavior") == "fields"
+        if self.reads_fields:
+            self._check_fields(method)
+            self.sources = [FieldSource(model)]
+        else:
+            groups = self._behaviors(model, backbone, params)
+            self.sources = [BehaviorSource(model, group) for group in groups]
         with isolated_rng(model.device, seed):
             for source in self.sources:
-                width = len(source.sequences), source.dim
+                width = len(source.features), source.dim
                 module = kind(self.settings, settings, *width, self.generator)
+                if hasattr(module, "open_tables"):
+                    features = model.feature_map.features
+                    module.open_tables([features[n]["vocab_size"] for n in source.features])
                 self.methods.append(module.to(model.device))
         model.optimizer.param_groups[0]["params"] += self.methods.parameters()
+
+    def _check_fields(self, method: str) -> None:
+        """Refuse the keys that only make sense for histories."""
+        if self.settings.behaviors:
+            raise InputError(
+                f"{method} reads all features of the model and no history by itself, so "
+                "ssl_sequences would do nothing: set it to null."
+            )
+        if self.settings.start == "svd":
+            raise InputError(
+                f"ssl_start: svd counts which items are in one history, and {method} reads none: "
+                "set ssl_start: tables."
+            )
 
     def _behaviors(
         self, model: BaseModel, backbone: type[BaseModel], params: dict[str, Any]
@@ -89,7 +113,8 @@ class SelfSupervision(nn.Module):
             raise InputError(
                 f"{type(model).__name__}: the feature map has no behavior sequence to learn from. "
                 "Add a feature of type 'sequence' (the behavior history) to feature_cols, or name "
-                "it in ssl_sequences."
+                "it in ssl_sequences. "
+                f"Without a history there are {_without_history()}."
             )
         return groups
 
@@ -99,7 +124,7 @@ class SelfSupervision(nn.Module):
         return any(self.settings.alpha)
 
     def losses(self, model: BaseModel, inputs: dict[str, Tensor]) -> SSLLosses:
-        """The method's losses for a batch, each the mean over the behaviors.
+        """The method's losses for a batch, each the mean over the behaviors, if it has several.
 
         They are computed in float32 even if the model runs in bfloat16: cosines divided by a
         temperature of 0.1 need more than its 8 bits.
@@ -112,7 +137,7 @@ class SelfSupervision(nn.Module):
             Scalars.
         """
         users = None
-        if self.user is not None:
+        if self.user is not None and not self.reads_fields:
             users = inputs[self.user].to(model.device).long()
             share = processes.share()
             start = share.own.start if share else 0
@@ -120,10 +145,20 @@ class SelfSupervision(nn.Module):
             users = users.where(users != self.unknown_user, nobody)
         with torch.autocast(model.device.type, enabled=False):
             each = [
-                method(source.read(model, inputs, users))
+                method(source.read(model, inputs, users, self.watched))
                 for source, method in zip(self.sources, self.methods, strict=True)
             ]
-        return SSLLosses(*(torch.stack(part).mean() for part in zip(*each, strict=True)))
+        values = zip(*(losses[:3] for losses in each), strict=True)
+        ssl, feature, similarity = (torch.stack(of_behaviors).mean() for of_behaviors in values)
+        others = [o for o in (losses.negative_similarity for losses in each) if o is not None]
+        negative = torch.stack(others).mean() if others else None
+        return SSLLosses(ssl, feature, similarity, negative)
+
+    def begin_epoch(self) -> None:
+        """Tell the methods that want to know."""
+        for method in self.methods:
+            if hasattr(method, "begin_epoch"):
+                method.begin_epoch()  # type: ignore[operator]
 
     def weighted(self, losses: SSLLosses) -> Tensor:
         """α1 L_ssl + α2 L'_ssl."""
@@ -164,11 +199,11 @@ class SelfSupervision(nn.Module):
         """The tables of the behaviors that are trainable `nn.Embedding`s, each once.
 
         Returns:
-            For each table, its parts side by side (one, but for FFM's kind), and its sequences.
+            For each table, its parts side by side (one, but for FFM's kind), and its features.
         """
         found: dict[int, tuple[list[nn.Embedding], list[str]]] = {}
         for source in self.sources:
-            for name in source.sequences:
+            for name in source.id_features:
                 modules = source.parts(model, name)
                 parts = [each for each in modules if type(each) is nn.Embedding]
                 if len(parts) == len(modules) and all(p.weight.requires_grad for p in parts):
@@ -176,9 +211,9 @@ class SelfSupervision(nn.Module):
         return list(found.values())
 
     def not_in(self, tables: list[tuple[list[nn.Embedding], list[str]]]) -> list[str]:
-        """The sequences that none of these tables embeds."""
+        """The features that none of these tables embeds."""
         named = {name for _, names in tables for name in names}
-        return [n for source in self.sources for n in source.sequences if n not in named]
+        return [n for source in self.sources for n in source.id_features if n not in named]
 
 
 def _with_scaled_gradient(values: Tensor, share: float) -> Tensor:
@@ -207,6 +242,12 @@ def _user_column(name: str | None, feature_map: Any) -> str | None:
         raise unknown("ssl_user", name, ids)
     usual = (name, getattr(feature_map, "group_id", None), *_USER_COLUMNS)
     return next((each for each in usual if each in ids), None)
+
+
+def _without_history() -> str:
+    """The methods that need no history, as endings of names."""
+    names = [n for n in list_methods() if getattr(get_method(n), "reads", "") == "fields"]
+    return " and ".join(f"_{name}" for name in names)
 
 
 def self_supervision_of(model: BaseModel) -> SelfSupervision | None:

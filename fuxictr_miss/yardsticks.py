@@ -13,17 +13,32 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from tqdm import tqdm
 
 from fuxictr_miss import experiment
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.pretraining import Pretraining
+from fuxictr_miss.training.training_data import inspect_training_data
 
 BACKBONE = "DIN"  # whose data, behaviors and K they use
-YARDSTICKS = ("Popularity", "ItemKNN", "PPMISVD")
+YARDSTICKS = ("Popularity", "ItemKNN", "PPMISVD", "SASRec")
+# how SASRec, the Transformer of `_NextItem`, trains; until its held-out loss stops improving
+SASREC = {
+    "ssl_training": "pretrain",
+    "ssl_pretrain_epochs": 60,
+    "ssl_pretrain_learning_rate": 4e-3,
+    "ssl_pretrain_sampling": "pairs",
+}
+_UNREAD = ("ssl_", "nextitem_")  # what belongs to models
 _ROWS_AT_ONCE = 8192
 
 
@@ -34,29 +49,33 @@ def run(params: Mapping[str, Any]) -> dict[str, Any]:
         params: those of `BACKBONE` on the data set, with the yardstick's name as the model.
 
     Returns:
-        `valid_AUC`, `test_AUC`, `epochs` (0), `seconds`, `history` (empty).
+        `valid_AUC`, `test_AUC`, `epochs` (0 but for SASRec), `seconds`, `history` (empty).
 
     Raises:
         InputError: the data has no behavior sequence, or none that shares the target's table.
     """
     started = time.perf_counter()
     name = params["model"]
-    read = {key: value for key, value in params.items() if not key.startswith("ssl_")}
-    model, loaders = experiment.build({**read, "model": f"{BACKBONE}_PPMI"})
+    read = {key: value for key, value in params.items() if not key.startswith(_UNREAD)}
+    trained = SASREC if name == "SASRec" else {}
+    method = "NextItem" if trained else "PPMI"
+    model, loaders = experiment.build({**read, **trained, "model": f"{BACKBONE}_{method}"})
     ssl = self_supervision_of(model)
     assert ssl is not None
-    sequence, size = ssl.sources[0].sequences[0], ssl.sources[0].dim
-    spec = model.feature_map.features[sequence]
-    item, vocab_size = spec.get("share_embedding"), spec["vocab_size"]
-    if item is None:
+    source, features = ssl.sources[0], model.feature_map.features
+    sequences = source.features if trained else source.features[:1]
+    targets = [features[each].get("share_embedding") for each in sequences]
+    if None in targets:
         raise InputError(
-            f"{name} compares the target with {sequence}, which shares the table of no target: set "
-            f"its share_embedding in the data set {params['dataset_id']}."
+            f"{name} compares the target with {sequences[targets.index(None)]}, which shares the "
+            "table of no target: set its share_embedding in the data set "
+            f"{params['dataset_id']}."
         )
     train = loaders["train"]
-    histories = Histories(train, [[sequence]], ssl.user, ssl.unknown_user)
-    label = model.feature_map.labels[0]
-    positive = train.column(label) == 1
+    histories = Histories(train, [sequences], ssl.user, ssl.unknown_user)
+    epochs = train_next_item(model, loaders, histories) if trained else 0
+    label, item, sequence = model.feature_map.labels[0], targets[0], sequences[0]
+    positive, vocab_size = train.column(label) == 1, features[sequence]["vocab_size"]
     users = None if ssl.user is None else train.column(ssl.user)[positive]
     held = user_items(
         histories, sequence, users, train.column(item)[positive], vocab_size, ssl.unknown_user
@@ -66,15 +85,18 @@ def run(params: Mapping[str, Any]) -> dict[str, Any]:
         if (loader := loaders[split]) is None:
             continue
         history, target = loader.column(sequence).long(), loader.column(item).long()
-        if name == "PPMISVD":
+        if trained:
+            columns = [[loader.column(each) for each in names] for names in (sequences, targets)]
+            scores = next_item(model, *columns)
+        elif name == "PPMISVD":
             past = histories.column(sequence).long()
-            scores = ppmi_cosine(past, history, target, vocab_size, size)
+            scores = ppmi_cosine(past, history, target, vocab_size, source.dim)
         elif name == "ItemKNN":
             scores = item_knn(held, history, target)
         else:
             scores = popularity(held, target)
         result[f"{split}_AUC"] = float(roc_auc_score(loader.column(label).numpy(), scores))
-    result.update(epochs=0, seconds=round(time.perf_counter() - started, 1), history=[])
+    result.update(epochs=epochs, seconds=round(time.perf_counter() - started, 1), history=[])
     return result
 
 
@@ -168,4 +190,47 @@ def ppmi_cosine(
     for ids, wanted in zip(history.split(_ROWS_AT_ONCE), target.split(_ROWS_AT_ONCE), strict=True):
         mean = table[ids].sum(dim=1) / (ids != 0).sum(dim=1, keepdim=True).clamp(min=1)
         scores.append((mean * table[wanted]).sum(dim=1))
+    return torch.cat(scores).numpy() if scores else np.empty(0)
+
+
+def train_next_item(model: BaseModel, loaders: Mapping[str, Any], histories: Histories) -> int:
+    """Train a model's `_NextItem` on the histories alone; return the number of epochs.
+
+    Raises:
+        InputError: the histories have no next behavior.
+    """
+    ssl = self_supervision_of(model)
+    assert ssl is not None
+    inspect_training_data(model, loaders["train"])
+    loop = FuxiCTRLoop(model, loaders["valid"], data_of(model))
+    with loop.during_fit(max_gradient_norm=10.0):
+        phase = Pretraining(loop, ssl, histories, loaders["train"])
+        number, over = 0, False
+        while not over and number < phase.epochs:
+            _, over = phase.epoch(number, tqdm(disable=True))
+            number += 1
+        phase.end()
+    return number
+
+
+def next_item(model: BaseModel, histories: list[Tensor], targets: list[Tensor]) -> np.ndarray:
+    """The scores of the target items by the Transformer of a trained `_NextItem`.
+
+    Args:
+        model: of `train_next_item`.
+        histories: J sequences, (B, L) ids each.
+        targets: J columns, (B,) ids.
+
+    Returns:
+        (B,) scores; 0 for an empty history.
+    """
+    ssl = self_supervision_of(model)
+    assert ssl is not None
+    model.eval()
+    method: Any = ssl.methods[0]
+    tables, scores = ssl.sources[0].tables(model), []
+    wanted = torch.stack(targets, dim=1).long()
+    for *past, items in zip(*(x.split(_ROWS_AT_ONCE) for x in (*histories, wanted)), strict=True):
+        behavior = Behavior([ids.to(model.device) for ids in past], tables)
+        scores.append(method.scores(behavior, items.to(model.device)).cpu())
     return torch.cat(scores).numpy() if scores else np.empty(0)

@@ -7,13 +7,20 @@ from torch import Tensor
 
 
 def padding_last(mask: Tensor) -> Tensor:
-    """Positions (B, L) that sort the behaviors of `mask` (B, L) first, the oldest at 0."""
-    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    """Positions (B, L) that sort the behaviors of `mask` (B, L) first, the oldest at 0.
+
+    They are those of a stable argsort, which has no ONNX form: a behavior goes behind the behaviors
+    before it, padding behind all behaviors and the padding before it.
+    """
+    here = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    behaviors = mask.cumsum(dim=1)  # up to and including each position
+    target = torch.where(mask, behaviors - 1, behaviors[:, -1:] + here - behaviors)
+    return torch.zeros_like(here).scatter(1, target, here)
 
 
 def padding_first(mask: Tensor) -> Tensor:
     """Positions (B, L) that sort the behaviors of `mask` (B, L) last, the newest at L - 1."""
-    return mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return padding_last(~mask)
 
 
 def reorder(history: Tensor, positions: Tensor) -> Tensor:

@@ -22,11 +22,25 @@ FOLDERS = (
     "data_preprocess",
     "results",
     "model_zoo/*",
+    "examples/serving",
     "examples/fuxictr_zoo/*",
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in ROOT.glob(f"{f}/*.md"))])
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
-SHIPPED = ("CL4SRec", "IRSSL", "MISS", "PPMI", "Rule", "S3Rec")
+SHIPPED = (
+    "CL4CTR",
+    "CL4SRec",
+    "DuoRec",
+    "ICSRec",
+    "IRSSL",
+    "Item2Vec",
+    "MAP",
+    "MISS",
+    "NextItem",
+    "PPMI",
+    "Rule",
+    "S3Rec",
+)
 
 
 def test_configuration_is_what_its_generator_gives():

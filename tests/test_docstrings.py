@@ -20,7 +20,7 @@ from fuxictr_miss.preprocess.demo import write_demo
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     *(getattr(fm, name) for name in fm.__all__),
-    *(getattr(module, name) for module in (fm.losses, fm.data) for name in module.__all__),
+    *(getattr(m, name) for m in (fm.losses, fm.data, fm.serving) for name in m.__all__),
     *(base.SSLLosses, base.get_method, behavior.Behavior, load_config),
     *(experiment.run, experiment.build, experiment.load_trained),
     *(export.export_backbone, export.export_embeddings),

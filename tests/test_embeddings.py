@@ -18,7 +18,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding, FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
 from torch import nn
 
-from fuxictr_miss.embeddings import BehaviorSource
+from fuxictr_miss.embeddings import BehaviorSource, FieldSource
 from fuxictr_miss.errors import InputError
 
 K = 3
@@ -298,3 +298,60 @@ def test_sequences_of_different_shapes_are_refused_until_some_are_named(
         BehaviorSource(model, list(SHARED))
     assert "ssl_sequences" in str(error.value)
     assert BehaviorSource(model, ["item_history"]).dim == K
+
+
+def with_a_number(feature_map: FeatureMap) -> FeatureMap:
+    feature_map.features["price"] = {"source": "", "type": "numeric"}
+    feature_map.features["user"] = {"source": "", "type": "meta"}
+    return feature_map
+
+
+def test_fields_are_all_features_of_the_main_table_and_no_meta_column(
+    make_feature_map: Maker,
+) -> None:
+    feature_map = with_a_number(make_feature_map(SHARED, pooled=True))
+    linear, main = FeatureEmbedding(feature_map, 1), FeatureEmbedding(feature_map, K)
+    few = FeatureEmbedding(feature_map, 9, required_feature_columns=["item_id", "price"])
+    source = FieldSource(Tables(feature_map, few=few, lr_layer=linear, embedding_layer=main))
+    assert source.features == ["item_id", "cate_id", "item_history", "cate_history", "price"]
+    assert source.id_features == source.features[:-1]
+    assert source.dim == K
+    layers = main.embedding_layer.embedding_layers
+    model = Tables(feature_map, few=few, lr_layer=linear, embedding_layer=main)
+    assert source.tables(model) == [layers[name] for name in source.features]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_field_is_what_the_backbone_sees_with_a_history_pooled_to_its_mean(
+    pooled: bool, make_feature_map: Maker
+) -> None:
+    feature_map = with_a_number(make_feature_map(SHARED, pooled=pooled))
+    layer = FeatureEmbeddingDict(feature_map, K)
+    model = Tables(feature_map, embedding_layer=layer)
+    history = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0]])
+    batch = {"item_id": torch.tensor([1, 4]), "cate_id": torch.tensor([2, 0]),
+             "item_history": history, "cate_history": history,
+             "price": torch.tensor([0.5, 2.0])}  # fmt: skip
+    fields = FieldSource(model).read(model, batch)
+    seen = layer(batch)
+    for f, name in enumerate(batch):
+        expected = seen[name]
+        if expected.dim() == 3:
+            expected = expected.sum(dim=1) / (history != 0).sum(dim=1, keepdim=True).clamp(min=1)
+        torch.testing.assert_close(fields.vectors[:, f], expected)
+    assert fields.sizes == (7, 7, 7, 7, 0)
+
+
+def test_fields_in_tables_of_several_parts_are_put_side_by_side(make_feature_map: Maker) -> None:
+    feature_map = make_feature_map(SHARED, pooled=True)
+    parts = nn.ModuleList(FeatureEmbedding(feature_map, width) for width in (K, 2))
+    model = Tables(feature_map, embedding_layers=parts)
+    source = FieldSource(model)
+    assert source.dim == K + 2
+    ids = torch.tensor([[3, 1, 0, 0]])
+    batch = {"item_id": ids[:, 0], "cate_id": ids[:, 1], "item_history": ids, "cate_history": ids}
+    vectors = source.read(model, batch).vectors
+    assert vectors.shape == (1, 4, K + 2)
+    first = parts[0].embedding_layer.embedding_layers["item_id"].weight[3]
+    second = parts[1].embedding_layer.embedding_layers["item_id"].weight[3]
+    torch.testing.assert_close(vectors[0, 0], torch.cat([first, second]))

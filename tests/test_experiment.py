@@ -210,8 +210,8 @@ def test_the_metrics_of_a_run_are_said_before_its_row_is_written(workplace, fail
     """The table turns into a stranger's during the run."""
     run = experiment.run
 
-    def and_then(*arguments: Any) -> dict[str, Any]:
-        result = run(*arguments)
+    def and_then(*arguments: Any, **options: Any) -> dict[str, Any]:
+        result = run(*arguments, **options)
         (workplace / "config.csv").write_text("user,item\n")
         return result
 

@@ -126,7 +126,10 @@ def test_fit_twice_is_two_fits(params):
 # ----------------------------------------------------------------- copies and files
 
 
-@pytest.mark.parametrize("name", ["DIN_MISS", "PNN_S3Rec", "DNN_IRSSL"])
+@pytest.mark.parametrize(
+    "name",
+    ["DIN_MISS", "PNN_S3Rec", "DNN_IRSSL", "DIN_ICSRec", "PNN_MAP", "PNN_Item2Vec", "DIN_NextItem"],
+)
 def test_copies_and_files_of_a_model_predict_its_bits(params, name):
     model, loaders = trained(params, model=name)
     expected = model.predict(loaders["test"])

@@ -23,7 +23,8 @@ ORDER = """
     self_supervision methods losses embeddings behavior data fuxictr_fixes preprocess config
     settings errors
 """.split()  # noqa: SIM905
-SLOW = {"matplotlib", "optuna", "ray", "scipy", "torch"}  # packages that only some calls need
+# packages that only some calls need
+SLOW = {"matplotlib", "mlflow", "optuna", "ray", "scipy", "torch", "wandb"}
 
 
 def imports(name: str) -> Iterator[tuple[ast.stmt, str, bool]]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from fuxictr_miss import yardsticks
+from fuxictr_miss import experiment, yardsticks
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.training.histories import Histories
@@ -119,10 +119,14 @@ def test_scores_of_a_split_do_not_depend_on_how_it_is_cut(monkeypatch):
 
 
 @pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
-def test_a_yardstick_scores_both_splits_and_never_reads_their_labels(params, splits, name):
-    found = yardsticks.run({**params, "model": name, "ssl_weight": 0.0})
+def test_a_yardstick_scores_both_splits_and_never_reads_their_labels(
+    params, splits, name, monkeypatch
+):
+    monkeypatch.setitem(yardsticks.SASREC, "ssl_pretrain_epochs", 2)
+    keys = {"ssl_weight": 0.0, "nextitem_layers": 7}  # of models
+    found = yardsticks.run({**params, "model": name, **keys})
     assert {key for key in found if key.endswith("_AUC")} == {"valid_AUC", "test_AUC"}
-    assert (found["epochs"], found["history"]) == (0, [])
+    assert (found["epochs"], found["history"]) == (2 if name == "SASRec" else 0, [])
     assert found == {**yardsticks.run({**params, "model": name}), "seconds": found["seconds"]}
     if name == "Popularity":
         train, test = (pl.read_parquet(splits / f"{s}.parquet") for s in ("train", "test"))
@@ -137,8 +141,44 @@ def test_a_yardstick_scores_both_splits_and_never_reads_their_labels(params, spl
         assert found["test_AUC"] == pytest.approx(roc_auc_score(test["label"], count))
 
 
-def test_without_a_target_of_the_same_table_it_is_refused(params):
+@pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
+def test_without_a_target_of_the_same_table_it_is_refused(params, name):
     for column in params["feature_cols"]:
         column.pop("share_embedding", None)
-    with pytest.raises(InputError, match="Popularity compares the target with item_history"):
-        yardsticks.run({**params, "model": "Popularity"})
+    with pytest.raises(InputError, match=f"{name} compares the target with item_history"):
+        yardsticks.run({**params, "model": name})
+
+
+def test_sasrec_scores_the_target_by_the_state_after_the_history_and_is_trained(params):
+    keys = {**yardsticks.SASREC, "model": "DIN_NextItem", "ssl_pretrain_epochs": 2}
+    model, loaders = experiment.build({**params, **keys})
+    ssl = model._self_supervision
+    before = [p.clone() for p in ssl.trained(model)]
+    histories = Histories(loaders["train"], [ssl.sources[0].features], ssl.user, ssl.unknown_user)
+    assert yardsticks.train_next_item(model, loaders, histories) == 2
+    assert not any(torch.equal(p, b) for p, b in zip(ssl.trained(model), before, strict=True))
+    past, target = (
+        [loaders["test"].column(f"{name}_{kind}")[:4].long() for name in ("item", "cate")]
+        for kind in ("history", "id")
+    )
+    found = yardsticks.next_item(model, past, target)
+    tables = ssl.sources[0].tables(model)
+    for b, score in enumerate(found):
+        e = [table(ids[b][ids[b] != 0]) for table, ids in zip(tables, past, strict=True)]
+        x = torch.cat(e, dim=1).unsqueeze(0)
+        h = ssl.methods[0].encoder(x, torch.tensor([x.shape[1]]))[0]
+        e = torch.cat([table(ids[b]) for table, ids in zip(tables, target, strict=True)])
+        assert score == pytest.approx((h @ e).item(), abs=1e-5)
+
+
+def test_sasrec_without_a_next_behavior_is_refused_in_one_sentence(params, monkeypatch):
+    def of_one_behavior(*arguments):
+        model, loaders = experiment_build(*arguments)
+        for name in ("item_history", "cate_history"):
+            loaders["train"].columns[name][:, 1:] = 0
+        return model, loaders
+
+    experiment_build = experiment.build
+    monkeypatch.setattr(experiment, "build", of_one_behavior)
+    with pytest.raises(InputError, match="no training row has a positive pair"):
+        yardsticks.run({**params, "model": "SASRec"})

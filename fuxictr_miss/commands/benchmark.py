@@ -36,7 +36,8 @@ suites:  bars, FuxiCTR's benchmark on its four sequence data sets, beside the pu
 
 Every finished experiment is a row of results/experiments.csv. The command runs only experiments
 without a row, so it can be stopped and started again at any time. The exit code is 1 if an
-experiment failed. On a cluster every machine must see this folder under the same path."""
+experiment failed. On a cluster (--ray-address) experiments of a lost machine run again, and one
+that does not see this folder is sent the encoded data: docs/tuning.md, "A cluster"."""
 
 
 def main() -> None:
@@ -168,7 +169,8 @@ def _parse() -> argparse.Namespace:
         help="first try N settings of every model, from <config>/search.yaml, and choose by "
         "validation; 0 (default): use the config unchanged")  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="parallel runs, one CPU each")
-    add("--ray-address", metavar="HOST:PORT", help="a Ray cluster instead of this machine")
+    add("--ray-address", metavar="HOST:PORT",
+        help="run on a Ray cluster that this machine belongs to, not on it alone")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and an estimate of its time")
     add("--report-only", action="store_true", help="rewrite the reports without running anything")
     add("--retry-failed", action="store_true", help="rerun experiments that failed or diverged")

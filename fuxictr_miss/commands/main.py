@@ -13,6 +13,7 @@ COMMANDS = {
     "tune": "search hyper-parameters by validation",
     "preprocess": "turn a raw log into train, validation and test splits",
     "export": "write the plain backbone or the embeddings of a trained experiment",
+    "score": "score raw rows with an exported model",
 }
 HELP = "\n".join(
     [

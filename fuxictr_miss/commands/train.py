@@ -18,11 +18,14 @@ EXAMPLES = """examples:
   python run_expid.py --expid DIN_MISS_demo --seed 2         the same with another seed
   python run_expid.py --expid DIN_MISS_demo --set epochs=3 --set ssl_weight=1
   python run_expid.py --expid DIN_MISS_demo --resume         continue an interrupted run
+  python run_expid.py --expid DIN_MISS_demo --init-from served/last_week
+  python run_expid.py --expid DIN_MISS_demo --tracker tensorboard
   python run_expid.py --expid MaskNet_MISS_mine --config ../my_config --zoo ../FuxiCTR
   python run_expid.py --expid DIN_MISS_demo --resume --export-embeddings embeddings/demo.h5
 
-Checkpoint, log and training curves go to <model_root>/<dataset_id>/<expid>.{model,log,png}; a row
-with the metrics and every parameter is added to the CSV named after the config folder."""
+Checkpoint, log, training curves and final metrics go to
+<model_root>/<dataset_id>/<expid>.{model,log,png,metrics.json}; a row with the metrics and every
+parameter is added to the CSV named after the config folder."""
 
 
 def main() -> None:
@@ -38,11 +41,23 @@ def main() -> None:
         help="after training, write each table to FILE_<feature>.h5, which FuxiCTR reads as that "
         "feature's pretrained_emb; with --resume a finished run is not trained again",
     )
+    parser.add_argument(
+        "--init-from",
+        metavar="DIR",
+        help="start with the weights of an exported artefact: ids that it knows keep their vectors",
+    )
+    parser.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="show the curves of the training: tensorboard, wandb or mlflow (config key: tracker)",
+    )
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(list_expids(arguments.config)))
         return
     config = experiment_config(arguments)
+    if arguments.tracker:
+        config = config.replace({"tracker": arguments.tracker}, "--tracker")
     folder = Path(arguments.config).resolve().name
     table = Path(f"{folder.removeprefix('shipped_')}.csv")
     check_result_table(table)
@@ -54,7 +69,12 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    result = experiment.run(config, arguments.resume, arguments.export_embeddings)
+    result = experiment.run(
+        config,
+        arguments.resume,
+        arguments.export_embeddings,
+        init_from=arguments.init_from,
+    )
     if processes.rank() > 0:
         return  # rank 0 reports
     del result["history"]  # is in the log and the plot

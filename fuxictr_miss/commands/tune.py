@@ -25,7 +25,8 @@ of values, or for random and tpe also {low: 1.0e-4, high: 1.0e-2, log: True}. Tr
 test split, and run one at a time on each of --gpu (-1 -1: two on the CPU). They and their results
 are in checkpoints/tuner/<name>/, or <name>_random, <name>_tpe: ranking.csv, the best first, and in
 full experiments.csv. A second start runs only what is missing or failed. At the end stand the best
-trial and the command that trains it; the exit code is 1 if a trial has no result."""
+trial and the command that trains it; the exit code is 1 if a trial has no result. On a cluster
+(--ray-address) trials of a lost machine run again; docs/tuning.md, "A cluster"."""
 FOLDER = Path("checkpoints") / "tuner"
 
 
@@ -70,8 +71,8 @@ def _parse() -> argparse.Namespace:
     add(
         "--ray-address",
         metavar="HOST:PORT",
-        help="a Ray cluster instead of this machine: --gpu "
-        "0 0 uses two of its GPUs; all machines must see this folder under the same path",
+        help="a Ray cluster that this machine belongs to, instead of this machine alone: --gpu 0 0 "
+        "uses two of its GPUs, -1 -1 two of its CPUs",
     )
     arguments = parser.parse_args()
     if arguments.search == "grid" and arguments.trials is not None:

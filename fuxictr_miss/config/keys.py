@@ -42,7 +42,7 @@ _REQUIRED = ("model", "model_id", "dataset_id", "model_root", "data_root", "metr
              "loss", "batch_size", "epochs", "seed", "verbose")  # fmt: skip
 # Keys that say where a run happens, not what it computes: a resume may change them.
 OF_THE_MACHINE = {"gpu", "verbose", "model_root", "data_root", "num_workers",
-                   "preprocess_command", "memory_budget_gb"}  # fmt: skip
+                   "preprocess_command", "memory_budget_gb", "tracker"}  # fmt: skip
 _NUMBER = r"\+?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -171,6 +171,7 @@ class Config(Checked):
     reduce_lr_on_plateau: Switch = True
     verbose: bool | Annotated[int, Field(ge=0)] = described("0 or more", default=0)
     debug_mode: Switch = False
+    tracker: Literal["tensorboard", "wandb", "mlflow"] | None = None
     # the model
     task: Task | Annotated[list[Task], _SEVERAL] = "binary_classification"
     num_tasks: Count = 1

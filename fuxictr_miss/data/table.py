@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from fuxictr_miss.csv_lines import line_blocks, line_count, odd_line
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.id_text import id_text, largest_exact
-
-_WORDS = pl.element()  # of a list
+from fuxictr_miss.raw_values import broken_row, typed, wanted
 
 
 class Rule(NamedTuple):
@@ -129,11 +127,7 @@ def _found(table: Table) -> pl.DataFrame:
 def _broken(table: Table, rule: Rule) -> InputError:
     first = table.raw.with_row_index("row").filter(rule.broken).head(1)
     row, value = first.select("row", rule.column).collect().row(0)
-    text = "empty" if value is None else repr(value)
-    text = text if len(text) < 80 else f"{text[:77]}..."
-    return InputError(
-        f"{table.file}, row {row + 1}, column {rule.column!r}: the value is {text}; {rule.says}."
-    )
+    return broken_row(f"{table.file}, ", row, rule.column, value, rule.says)
 
 
 def _unreadable(file: str, error: Exception) -> InputError:
@@ -181,46 +175,21 @@ def _check_present(file: str, columns: list[dict[str, Any]], present: list[str])
 
 
 def _check_lines(table: Table) -> int:
-    """Lines of a CSV below its header, each of which has all fields and is text.
-
-    polars reads a line that is cut off as empty fields, and stops at a quote inside a field.
-    """
+    """Lines of a CSV below its header, each of which has all fields and is text."""
     file, width = table.file, len(table.raw.collect_schema())
-    separator = ord(table.separator)
-    before, quoted, last = 0, False, b"\n"
-    with open(file, "rb") as lines:
-        while block := lines.read(1 << 22):
-            block += lines.readline()
-            last = block[-1:]
-            _check_text(file, block, before)
-            values = np.frombuffer(block, np.uint8)
-            ends = np.flatnonzero(values == ord("\n"))
-            if last != b"\n":
-                ends = np.append(ends, len(block))
-            quoted = quoted or b'"' in block
-            fields = np.searchsorted(np.flatnonzero(values == separator), ends)
-            odd = np.flatnonzero(np.diff(fields, prepend=0) != width - 1)
-            if len(odd) and not quoted:
-                raise InputError(
-                    f"{file}, line {before + odd[0] + 1}: it has not the {width} fields of the "
-                    "header; mend or remove it."
-                )
-            before += len(ends)
+    lines, quoted = 0, False
+    for first, block in line_blocks(file):
+        lines += line_count(block)
+        quoted = quoted or b'"' in block
+        odd = None if quoted else odd_line(block, table.separator, width)
+        if odd is not None:
+            raise InputError(
+                f"{file}, line {first + odd}: it has not the {width} fields of the header; mend or "
+                "remove it."
+            )
     if quoted:
         _check_quoted(table, width)
-    return before - 1
-
-
-def _check_text(file: str, block: bytes, before: int) -> None:
-    try:
-        if not block.isascii():
-            block.decode()
-    except UnicodeDecodeError as error:
-        line = before + block[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{file}, line {line}: {block[error.start : error.end]!r} is not UTF-8; save the file "
-            "as UTF-8."
-        ) from error
+    return lines - 1
 
 
 def _check_quoted(table: Table, width: int) -> None:
@@ -237,10 +206,6 @@ def _check_quoted(table: Table, width: int) -> None:
 
 
 # ---------------------------------------------------------------------- types
-
-
-# a column as the config wants it, and what none of its rows may be, with a sentence
-Typed = tuple[pl.Expr, list[tuple[pl.Expr, str]]]
 
 
 def _with_kind(labels: list[dict[str, Any]], binary: list[bool]) -> list[dict[str, Any]]:
@@ -261,151 +226,13 @@ def _typed(
     """Raw columns as their types in the config, and what they may not hold."""
     selected, rules = [], []
     for column in columns:
-        name, dtype, kind = column["name"], schema[column["name"]], column["type"]
-        if kind not in ("label", "numeric", "embedding"):
-            is_list = kind == "sequence" and isinstance(dtype, pl.List | pl.Array)
-            kind = "list" if is_list else "int" if column["dtype"] == "int" else "id"
-        read, wanted = _READERS[kind]
-        typed = read(pl.col(name), dtype, column)
-        if typed is None:
+        name, dtype = column["name"], schema[column["name"]]
+        values = typed(column, dtype)
+        if values is None:
             raise InputError(
-                f"{file}: column {name!r} is {dtype}, where the config wants {wanted}; convert the "
-                "column or set its type in feature_cols."
+                f"{file}: column {name!r} is {dtype}, where the config wants "
+                f"{wanted(column, dtype)}; convert the column or set its type in feature_cols."
             )
-        selected.append(typed[0].alias(name))
-        rules += [Rule(name, broken, says) for broken, says in typed[1]]
+        selected.append(values.values.alias(name))
+        rules += [Rule(name, each.broken, each.sentence()) for each in values.never]
     return selected, rules
-
-
-def _id(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-        return None
-    text, rules = id_text(raw, dtype), []
-    if "fill_na" in column:  # an empty text is as missing as a null
-        text = pl.when(text != "").then(text)
-    if dtype.is_float():
-        most = largest_exact(dtype)
-        lost = raw.is_not_nan() & (raw.abs() > most)
-        rules = [
-            (raw.is_infinite(), "an id must be finite"),
-            (lost, f"ids above {most} lose digits as {dtype}: write whole numbers or text"),
-        ]
-    return text, rules
-
-
-def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None:
-    """Histories that are lists, as text."""
-    splitter = column.get("splitter", "^")
-    raw = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
-    typed = _id(_WORDS, dtype.inner, {})
-    if typed is None:
-        return None
-    text, rules = typed
-    rules = [(broken, f"in it {says}") for broken, says in rules]
-    if dtype.inner == pl.String:
-        says = f"an id in it holds the splitter {splitter!r}: set another splitter in feature_cols"
-        rules.append((_WORDS.str.contains(splitter, literal=True), says))
-    return raw.list.eval(text.fill_null("")).list.join(splitter), [
-        (raw.list.eval(broken).list.any().fill_null(False), says) for broken, says in rules
-    ]
-
-
-def _whole(raw: pl.Expr, dtype: pl.DataType, _: Mapping[str, Any]) -> Typed | None:
-    """Whole numbers; NaN, and an empty field, are missing."""
-    real = _real(raw, dtype)
-    if real is None:
-        return None
-    decimal, no_number = real
-    text = raw.str.strip_chars() if dtype == pl.String else raw
-    number = text.cast(pl.Int64, strict=False)
-    if dtype.is_float() or dtype.is_decimal():  # the cast would drop a fraction
-        number = pl.lit(None, pl.Int64)
-    exact = (decimal == decimal.floor()) & (decimal.abs() <= largest_exact(pl.Float64()))
-    number = number.fill_null(pl.when(exact).then(decimal.cast(pl.Int64, strict=False)))
-    says = "dtype int needs a whole number of 64 bits: correct it, or set another dtype"
-    return number, [(number.is_null() & (decimal.is_not_null() | no_number), says)]
-
-
-def _real(raw: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr] | None:
-    """A number, null where there is none; and where something is there that is none."""
-    if dtype == pl.String:
-        text = raw.str.strip_chars()
-        number = text.cast(pl.Float64, strict=False)
-        return number.fill_nan(None), number.is_null() & (text != "").fill_null(False)
-    if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
-        return raw.cast(pl.Float64).fill_nan(None), pl.lit(False)
-    return None
-
-
-def _number(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
-    real = _real(raw, dtype)
-    if real is None:
-        return None
-    number, no_number = real
-    rules = [
-        (no_number, "a numeric feature needs a number"),
-        (_too_large(number), "a numeric feature must be finite in 32 bits"),
-    ]
-    if column.get("fill_na") is None:
-        says = "a numeric feature needs a number: set fill_na in its entry of feature_cols"
-        rules.append((number.is_null() & ~no_number, says))
-    else:
-        number = number.fill_null(float(column["fill_na"]))
-    return _of_dtype(number, rules, column)
-
-
-def _label(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
-    real = _real(raw, dtype)
-    if real is None:
-        return None
-    number, _ = real
-    if dtype == pl.String:  # CSV: true and false, as parquet's Boolean
-        words = {"true": 1.0, "false": 0.0}
-        number = raw.str.strip_chars().str.to_lowercase().replace_strict(words, default=number)
-    rule = (number.is_null() | _too_large(number), "a label must be a finite number")
-    if column["binary"]:
-        rule = (
-            ~number.is_in([0.0, 1.0]).fill_null(False),
-            "a label of binary_classification is 0 or 1: map the labels, or set task: regression "
-            "with a loss for it",
-        )
-    return _of_dtype(number, [rule], column)
-
-
-def _too_large(number: pl.Expr) -> pl.Expr:
-    return number.cast(pl.Float32, strict=False).is_infinite().fill_null(False)
-
-
-def _of_dtype(
-    number: pl.Expr, rules: list[tuple[pl.Expr, str]], column: Mapping[str, Any]
-) -> Typed:
-    if column["dtype"] != "int":
-        return number, rules
-    fraction = (number != number.floor()).fill_null(False)
-    says = "dtype int needs a whole number: set dtype: float"
-    return number.cast(pl.Int64, strict=False), [*rules, (fraction, says)]
-
-
-def _vector(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
-    """A column of vectors, one width for all rows."""
-    if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
-        return None
-    width = column["pretrain_dim"]
-    raw = raw if isinstance(dtype, pl.List) else raw.arr.to_list()
-    numbers = raw.cast(pl.List(pl.Float32))
-    finite = numbers.list.eval(_WORDS.is_finite().fill_null(False)).list.all()
-    return numbers.list.to_array(width), [
-        ((raw.list.len() != width).fill_null(True), f"pretrain_dim is {width}"),
-        (~finite.fill_null(False), "a vector must hold finite numbers"),
-    ]
-
-
-# how a column is read, and what it must hold
-_READERS: dict[str, tuple[Any, str]] = {
-    "id": (_id, "ids: text or whole numbers"),
-    "list": (_joined, "a list of ids"),
-    "int": (_whole, "whole numbers (dtype int)"),
-    "numeric": (_number, "numbers"),
-    "label": (_label, "numbers"),
-    "embedding": (_vector, "vectors (a list of numbers)"),
-}

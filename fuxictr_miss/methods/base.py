@@ -6,14 +6,20 @@ is built once for each behavior of a model, as
 
     Method(ssl: SSLSettings, settings: Method.Settings, num_sequences, dim, generator)
 
-and called in training as `method(behavior: Behavior) -> SSLLosses`. All its random draws come from
-`generator`, so that the backbone sees the same random numbers with and without it: use
+and called in training as `method(behavior: Behavior) -> SSLLosses`. A method that needs no history
+sets the class attribute `reads = "fields"`. It is built once for a model, with the number of fields
+in the place of `num_sequences`, and called as `method(fields: Fields) -> SSLLosses`; a pretraining
+then draws training rows instead of histories. All random draws of a method come from `generator`,
+so that the backbone sees the same random numbers with and without it: use
 `fuxictr_miss.methods.draws.drop`, not PyTorch's dropout, which draws from the global generator.
 
-Two attributes are optional:
+Three attributes are optional:
 
+    open_tables(sizes)       called once after the method is built, with the number of ids of each
+                             of the J sequences, if it has parameters of that size
     prepare(columns)         called once before the first step with the training split: the J
-                             sequences by name, (rows, L) ids each
+                             sequences by name, (rows, L) ids each, or the F fields
+    begin_epoch()            called before each epoch in which the method's loss is trained
     behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
 """
 
@@ -46,6 +52,7 @@ class SSLLosses(NamedTuple):
     ssl: Tensor  # L_ssl, weighted by α1 in Eq. 17
     feature: Tensor  # L'_ssl, weighted by α2; zero for a method without a feature level
     similarity: Tensor  # mean cosine similarity of the positive pairs (Fig. 5), detached
+    negative_similarity: Tensor | None = None  # and of the negatives, if `behavior.watched`
 
 
 def register_method(name: str) -> Callable[[ClassT], ClassT]:
@@ -109,8 +116,8 @@ def list_methods() -> list[str]:
 
     Example:
         >>> import fuxictr_miss as fm
-        >>> fm.list_methods()
-        ['CL4SRec', 'IRSSL', 'MISS', 'PPMI', 'Rule', 'S3Rec']
+        >>> fm.list_methods()  # doctest: +ELLIPSIS
+        ['CL4CTR', 'CL4SRec', 'DuoRec', 'ICSRec', 'IRSSL', 'Item2Vec', ..., 'PPMI', 'Rule', 'S3Rec']
     """
     return sorted(_methods)
 

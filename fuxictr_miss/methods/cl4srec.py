@@ -13,7 +13,7 @@ from fuxictr_miss.config.values import Count, Rate, Share
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,8 @@ class CL4SRec(nn.Module):
         first, second = states.unflatten(0, (-1, 2)).unbind(1)  # (B, JK) each
         exists = behavior.length > 0
         loss = nt_xent(first, second, self.temperature, behavior.group, exists)
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
+        similar = similarities(first, second, exists, behavior.group, behavior.watched)
+        return SSLLosses(loss, loss.new_zeros(()), *similar)
 
     def _draw(self, length: Tensor, max_len: int) -> tuple[Tensor, Tensor]:
         """(B, 2, L) the ordered behaviors of both views, and (B, 2, L) which are masked."""

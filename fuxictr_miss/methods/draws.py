@@ -35,7 +35,7 @@ def numbers(shape: tuple[int, ...], generator: torch.Generator, device: torch.de
 def _own_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
     """Draw for the rows of the global batch; return those of this process."""
     share = processes.share()
-    if share is None:
+    if share is None or shape[0] % (share.rows * share.copies):  # or they are of no rows
         return draw(shape)
     times = shape[0] // (share.rows * share.copies)
     drawn = draw((share.copies * times * share.total, *shape[1:])).unflatten(0, (share.copies, -1))
@@ -55,6 +55,18 @@ def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:
     key = numbers(eligible.shape, generator, eligible.device)
     order = key.masked_fill(~eligible, torch.inf).argsort(dim=-1, stable=True)
     return order.argsort(dim=-1)
+
+
+def by_weight(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Places drawn with replacement, each in proportion to its weight.
+
+    Args:
+        up_to: (V,) float64, the cumulative sums of the weights; a place of weight 0 is never drawn,
+            unless all are.
+        shape: of the result.
+    """
+    draw = torch.rand(shape, generator=generator, device=up_to.device, dtype=up_to.dtype)
+    return torch.searchsorted(up_to, draw * up_to[-1], right=True).clamp(max=len(up_to) - 1)
 
 
 def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:

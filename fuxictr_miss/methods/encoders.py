@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss import processes
@@ -73,7 +74,7 @@ class TransformerBlock(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """A Transformer over a history; the last state of the newest behavior represents it.
+    """A Transformer over a history; the state of the newest behavior represents it.
 
     Positions are learned and counted back from the newest behavior, so that a state does not depend
     on how long a batch is padded. The published code of S3Rec and CL4SRec gets the same from
@@ -124,6 +125,27 @@ class SequenceEncoder(nn.Module):
             x: (B, S, width) behaviors, oldest first; positions from `length` on are ignored.
             length: (B,) behaviors per row; an empty row gets an arbitrary finite state.
         """
+        h, present, allowed = self._read(x, length)
+        for block in self.blocks[:-1]:
+            h = block(h, h, allowed)
+        newest = (length - 1).clamp(min=0)
+        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
+        return self.blocks[-1](last, h, present).squeeze(1)
+
+    def states(self, x: Tensor, length: Tensor) -> Tensor:
+        """The (B, S, width) states of all behaviors; arbitrary and finite from `length` on.
+
+        Args:
+            x: as for `forward`.
+            length: as for `forward`.
+        """
+        h, _, allowed = self._read(x, length)
+        for block in self.blocks:
+            h = block(h, h, allowed)
+        return h
+
+    def _read(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first states, and whether they may attend to a place: the newest, and each."""
         place = torch.arange(x.shape[1], device=x.device)
         newest = (length - 1).clamp(min=0)
         age = (newest[:, None] - place).clamp(0, len(self.position) - 1)
@@ -132,10 +154,41 @@ class SequenceEncoder(nn.Module):
             h = drop(h, self.dropout, self.generator)
         present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), at least one place
         allowed = present & (place <= place[:, None]) if self.causal else present
-        for block in self.blocks[:-1]:
-            h = block(h, h, allowed)
-        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
-        return self.blocks[-1](last, h, present).squeeze(1)
+        return h, present, allowed
+
+
+def similarities(
+    first: Tensor, second: Tensor, mask: Tensor, group: Tensor, watched: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Mean cosine similarity of the positive pairs and, if `watched`, of the negatives.
+
+    A negative is the second view of a row of another group. Sums of unit vectors give the mean over
+    all of them in the time of one look at each view.
+
+    Args:
+        first: (B, ..., D) one view of each pair.
+        second: (B, ..., D) the other view.
+        mask: (B, ...) whether the pair exists.
+        group: (B,) integers, equal for rows of one user.
+        watched: whether the second mean is wanted.
+
+    Returns:
+        Scalars without a gradient, 0 if there is no such pair; None if not `watched`.
+    """
+    positive = mean_similarity(first, second, mask)
+    if not watched:
+        return positive, None
+    with torch.no_grad():
+        exists = mask.reshape(len(mask), -1, 1)  # (B, P, 1)
+        views = (z.reshape(len(z), -1, z.shape[-1]) for z in (first, second))
+        a, b = (exists * F.normalize(z, dim=-1) for z in views)
+        _, of_row = group.unique(return_inverse=True)
+        alike = a.new_zeros(len(a), *a.shape[1:])  # (groups, P, D)
+        same = (alike.index_add(0, of_row, a) * alike.index_add(0, of_row, b)).sum()
+        counts = alike[..., :1].index_add(0, of_row, exists.to(a))
+        number = (counts.sum(dim=0).square() - counts.square().sum(dim=0)).sum()
+        total = (a.sum(dim=0) * b.sum(dim=0)).sum() - same
+        return positive, total / number.clamp(min=1)
 
 
 def mean_similarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:

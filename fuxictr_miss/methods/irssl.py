@@ -14,7 +14,7 @@ from fuxictr_miss.config.values import Count, LayerSizes, PositiveRate
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop, uniform
-from fuxictr_miss.methods.encoders import mean_similarity, mlp
+from fuxictr_miss.methods.encoders import mlp, similarities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,8 @@ class IRSSL(nn.Module):
         loss = info_nce(
             first, second, self.temperature, items.group, mask=exists, block_size=self.block_size
         )
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, exists))
+        similar = similarities(first, second, exists, items.group, behavior.watched)
+        return SSLLosses(loss, loss.new_zeros(()), *similar)
 
 
 def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import numbers
-from fuxictr_miss.methods.encoders import mean_similarity, mlp
+from fuxictr_miss.methods.encoders import mlp, similarities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,9 @@ class Rule(nn.Module):
         loss = info_nce(
             first, second, self.temperature, behavior.group, mask=mask, block_size=self.block_size
         )
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(first, second, mask))
+        views = first.transpose(0, 1), second.transpose(0, 1), mask.T
+        similar = similarities(*views, behavior.group, behavior.watched)
+        return SSLLosses(loss, loss.new_zeros(()), *similar)
 
 
 def draw_segments(

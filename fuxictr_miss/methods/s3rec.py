@@ -100,7 +100,9 @@ class S3Rec(nn.Module):
         advantage = (c * positive).sum(-1).sigmoid() - (c * other).sum(-1).sigmoid()
         mask = drawn.mask
         loss = (-F.logsigmoid(advantage) * mask).sum() / processes.number_of_pairs(mask)
-        return SSLLosses(loss, loss.new_zeros(()), mean_similarity(c, positive, mask))
+        similarity = mean_similarity(c, positive, mask)
+        of_negatives = mean_similarity(c, other, mask) if behavior.watched else None
+        return SSLLosses(loss, loss.new_zeros(()), similarity, of_negatives)
 
     def _draw(self, behavior: Behavior, x: Tensor) -> tuple[Segments, Tensor]:
         """The segments, and the behaviors (B, L, JK) at their negatives' places."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import signal
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.paper import worker
+from fuxictr_miss.paper.cluster import Cluster, failed, summary
 from fuxictr_miss.paper.plan import Experiment
 from fuxictr_miss.paper.results import Results
 
@@ -23,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL_ROOT = "./checkpoints/benchmark"
 # One thread per worker, so that results do not depend on the number of threads.
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_OF_INIT = ConnectionError, RuntimeError, ValueError  # what ray.init raises
 
 
 def missing(
@@ -72,12 +78,12 @@ def run_all(
         experiments: the experiments to run.
         results: the results file to add to.
         gpus: one worker each, -1 for the CPU; on a cluster any other number is any GPU of it.
-        address: HOST:PORT of a Ray cluster whose machines see this folder under the same path;
-            None runs on this machine.
+        address: HOST:PORT of a Ray cluster that this machine belongs to; None runs on this machine.
         keep_checkpoints: keep the checkpoint of a run after its end.
 
     Raises:
-        InputError: Ray cannot be started or reached.
+        InputError: Ray cannot be started or reached; on a cluster, a machine has other code or
+            lacks data that cannot be sent, or no machine is left. Rows so far are in the file.
     """
     known = list(results.rows.values())
     # stable sort; unknown durations first, as they might be long
@@ -118,7 +124,8 @@ def run_each(
         _ray(len(gpus), address) as ray,
         tqdm(total=number, unit=" runs", smoothing=0, file=sys.stderr) as progress,
     ):
-        for row in _rows(ray, iter(experiments), gpus, address is not None, options):
+        place = Cluster(ray, address, gpus, options) if address else _Here(ray, gpus, options)
+        for row in _rows(iter(experiments), gpus, place):
             results.add({**row, "commit": commit})
             name = f"{row['model']} {row['dataset']} seed {row['seed']}"
             if row["status"] != "ok":
@@ -148,61 +155,112 @@ def commit_of(code: Path, results: Path) -> str:
         return "unknown"
 
 
+class _Here:
+    """The processes of this machine. If one dies, only its experiment fails."""
+
+    def __init__(self, ray: Any, gpus: Sequence[int], options: tuple[str, bool, bool]) -> None:
+        self._ray, self._options = ray, options
+        # a process that has used a GPU keeps some of its memory, so it runs one experiment only
+        once = {"max_calls": 1} if max(gpus) >= 0 else {}
+        self._task = ray.remote(num_cpus=1, max_retries=0, **once)(worker.run)
+
+    def start(self, job: Experiment, gpu: int) -> Any:
+        return self._task.remote(job, gpu, os.getcwd(), *self._options)
+
+    def first_of(self, running: Sequence[Any]) -> Any:
+        return self._ray.wait(running)[0][0]
+
+    def row(self, job: Experiment, reference: Any) -> dict[str, Any]:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return failed(job, "the worker died", error)
+
+
 def _rows(
-    ray: Any,
-    waiting: Iterator[Experiment],
-    gpus: Sequence[int],
-    cluster: bool,
-    options: tuple[str, bool, bool],
+    waiting: Iterator[Experiment], gpus: Sequence[int], place: _Here | Cluster
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows as experiments end. If a worker dies, only its experiment fails."""
-    # a process that has used a GPU keeps some of its memory, so it runs one experiment only
-    once = {"max_calls": 1} if max(gpus) >= 0 else {}
-    task = ray.remote(num_cpus=1, max_retries=0, **once)(worker.run)
+    """Yield the rows as experiments end."""
     free = list(gpus)
+    again: list[Experiment] = []  # those whose machine was lost
     running: dict[Any, tuple[Experiment, int]] = {}
     while True:
-        while free and (job := next(waiting, None)) is not None:
+        while free and (job := again.pop(0) if again else next(waiting, None)) is not None:
             gpu = free.pop(0)
-            if cluster and gpu >= 0:  # Ray chooses it, and shows the worker no other
-                started = task.options(num_gpus=1).remote(job, 0, os.getcwd(), *options)
-            else:
-                started = task.remote(job, gpu, os.getcwd(), *options)
-            running[started] = job, gpu
+            running[place.start(job, gpu)] = job, gpu
         if not running:
             return
-        (ready,), _ = ray.wait(list(running), num_returns=1)
+        ready = place.first_of(list(running))
         job, gpu = running.pop(ready)
         free.append(gpu)
-        try:
-            row = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            cause = " ".join(str(getattr(error, "cause", error)).split())[:300]
-            row = {**job.row(), "status": "failed", "reason": f"the worker died: {cause}"}
-        yield row
+        row = place.row(job, ready)
+        if row is None:
+            again.append(job)
+        else:
+            yield row
 
 
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
-    """Start Ray without its log output; stop it and all workers at the end."""
+    """Start Ray without its log output, or join a cluster; stop or leave it at the end.
+
+    SIGTERM, at which Ray would abort this process, does in between what Ctrl-C does.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    # ours first: FuxiCTR's wheel has its own top-level `model_zoo`
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    own: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    before = signal.getsignal(signal.SIGTERM)
+    of_signals = threading.current_thread() is threading.main_thread()
     try:
-        ray.init(
-            address=address or "local",
-            runtime_env={"env_vars": {**_THREADS, "PYTHONPATH": path}},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"Ray does not start ({' '.join(str(error).split())[:300]}).") from error
-    try:
+        _join(ray, address) if address else _start(ray, workers)
+        if of_signals:
+            signal.signal(signal.SIGTERM, _interrupt)
         yield ray
     finally:
         ray.shutdown()
+        if of_signals:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _start(ray: Any, workers: int) -> None:
+    with explained(_OF_INIT, "Ray does not start", "try again"):
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **_options())
+
+
+def _join(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:  # Ray itself would wait and abort
+        with explained(
+            OSError,
+            f"There is no Ray cluster at {address}",
+            "start one by `ray start --head`, and give the address that it prints",
+        ):
+            socket.create_connection((host, int(port)), timeout=10).close()
+    try:
+        ray.init(address=address, **_options())
+    except (*_OF_INIT, ray.exceptions.AuthenticationError) as error:
+        if "AuthenticationError" in f"{type(error)} {error.__cause__}":
+            raise InputError(
+                f"The Ray cluster {address} asks for a token: set RAY_AUTH_MODE=token here, and "
+                "copy ~/.ray/auth_token from the machine that started it."
+            ) from error
+        raise InputError(
+            f"The Ray cluster {address} cannot be joined ({summary(error)}): this machine has to "
+            f"belong to it (`ray start --address={address}`), and all machines need ray "
+            f"{ray.__version__} and Python {platform.python_version()}."
+        ) from error
+
+
+def _options() -> dict[str, Any]:
+    # ours first: FuxiCTR's wheel has its own top-level `model_zoo`
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {
+        "runtime_env": {"env_vars": {**_THREADS, "PYTHONPATH": path}},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }

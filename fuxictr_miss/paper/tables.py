@@ -107,6 +107,14 @@ _MODELS = {"IPNN": "PNN", "DCN-M": "DCNv2", "SIM(soft)": "SIM", "AutoInt+": "Aut
 _BASELINES = ("LR", "FM", "DeepFM", "IPNN", "DCN", "DCN-M", "xDeepFM", "DIN", "DIEN", "SIM(soft)",
               "DMR", "AutoInt+", "FiGNN")  # fmt: skip
 _METHODS = ("Rule", "IRSSL", "S3Rec", "CL4SRec")
+RIVALS: dict[str, Mapping[str, Any]] = {  # not in the paper; keys beside the recommended recipe
+    "Item2Vec": {},
+    "NextItem": {"nextitem_power": 1.0, "nextitem_log_q": False},
+    "CL4CTR": {},
+    "MAP": {},
+    "DuoRec": {},
+    "ICSRec": {},
+}
 _ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
 
@@ -142,9 +150,19 @@ def _controls(name: str) -> tuple[Variant, ...]:
 
 
 def _methods(name: str) -> tuple[Variant, ...]:
+    """Every method as published and under the recommended recipe, and what is beside them."""
     plain, *miss = _pair(name)
-    others = (Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in _METHODS)
-    return (plain, *others, *_YARDSTICKS, *_controls(name), *miss)
+    names = (*_METHODS, *RIVALS)
+    others = (Variant(f"{name}-{m}", f"{plain.model}_{m}") for m in names)
+    frozen = (
+        Variant(
+            f"{name}-{m} (recommended)",
+            f"{plain.model}_{m}",
+            {"ssl_recipe": "recommended", **RIVALS.get(m, {})},
+        )
+        for m in names
+    )
+    return (plain, *others, *frozen, *_YARDSTICKS, *_controls(name), *miss)
 
 
 def _ablations(name: str) -> tuple[Variant, ...]:
@@ -191,6 +209,7 @@ _YARDSTICKS = (  # of the histories alone, without a backbone
     Variant("Popularity", "Popularity", role=CONTROL),
     Variant("item-kNN", "ItemKNN", role=CONTROL),
     Variant("PPMI-SVD", "PPMISVD", role=CONTROL),
+    Variant("SASRec", "SASRec", role=CONTROL),
 )
 # The recommended recipe with nothing learned from the histories: a step of 1e-30 changes no float.
 _AS_DRAWN = {
@@ -204,9 +223,9 @@ _AS_DRAWN = {
     "ssl_thaw": False,
 }
 _CONTROLS = (
-    "Controls: Popularity, item-kNN and PPMI-SVD score by the training histories alone and give no "
-    "probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended recipe with "
-    "frozen tables of random directions."
+    "Controls: Popularity, item-kNN, PPMI-SVD and SASRec score by the training histories alone and "
+    "give no probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended "
+    "recipe with frozen tables of random directions."
 )
 
 REPORTS = {

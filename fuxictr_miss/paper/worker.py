@@ -12,16 +12,15 @@ import resource
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import fuxictr_miss
 from fuxictr_miss import experiment, yardsticks
 from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.run_files import versions
 
 # beside the config's, whose metrics belong to a run's digest
 _EXTRA_METRICS = ("ECE",)
@@ -52,7 +51,7 @@ def run(
     started = time.perf_counter()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
-    row: dict[str, Any] = {**job.row(), "versions": _versions(), "host": _host(params["gpu"])}
+    row: dict[str, Any] = {**job.row(), "versions": versions(), "host": _host(params["gpu"])}
     try:
         if job.model in yardsticks.YARDSTICKS:
             result = yardsticks.run(params)
@@ -106,15 +105,6 @@ def _similarities(history: list[dict[str, Any]]) -> dict[str, list[float]]:
             curve["training step"].append(step)
             curve["similarity"].append(round(epoch["similarity"], 5))
     return curve
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fuxictr": version("fuxictr"),
-        "fuxictr_miss": fuxictr_miss.__version__,
-    }
 
 
 def _host(gpu: int) -> str:

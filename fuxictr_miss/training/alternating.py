@@ -72,8 +72,10 @@ class Alternating(Labels):
     def _contrastive_steps(self, contrast: Pretraining, epochs: range) -> Iterator[None]:
         """Take a contrastive step each time that one is asked for."""
         for number in epochs:
-            for losses in contrast.steps(number):
-                self.means.add(loss_columns(losses))
+            for losses in map(loss_columns, contrast.steps(number)):
+                self.means.add(losses)
+                if self.loop.watch is not None:
+                    self.loop.watch.means.add(losses)
                 yield
             self.held_out, self.over = contrast.judge()
             if self.over:

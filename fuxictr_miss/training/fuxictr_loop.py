@@ -18,6 +18,7 @@ from fuxictr_miss.checkpoint import load, save, write_error
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.training.watch import Watch
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
 _DURING_FIT = ("_max_gradient_norm", "_steps_per_epoch", "_total_steps", "_batch_index",
@@ -33,10 +34,11 @@ class FuxiCTRLoop:
         model: any FuxiCTR model.
         valid: batches for early stopping.
         data: digest of the encoded data, written into every checkpoint.
+        watch: shows the curves at a tracker, or None.
     """
 
-    def __init__(self, model: BaseModel, valid: Any, data: str) -> None:
-        self.model, self.valid, self.data = model, valid, data
+    def __init__(self, model: BaseModel, valid: Any, data: str, watch: Watch | None = None) -> None:
+        self.model, self.valid, self.data, self.watch = model, valid, data, watch
         self.checkpoint = Path(model.checkpoint)
         self.verbose, self.patience = model._verbose, model._early_stop_patience
         self.start: dict[str, Any] | None = None  # weights before any label
@@ -210,6 +212,8 @@ class FuxiCTRLoop:
         model = self.model
         wanted = [*model._monitor.get_metrics(), *model.validation_metrics]
         metrics = evaluate(model, self.valid, list(dict.fromkeys(wanted)))
+        if self.watch is not None:
+            self.watch.validated(metrics)
         try:
             model.checkpoint_and_earlystop(metrics)
         except (OSError, RuntimeError) as error:

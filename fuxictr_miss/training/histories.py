@@ -1,4 +1,4 @@
-"""What a pretraining learns from: the histories of each user, as long as the training rows have."""
+"""What a pretraining learns from: the histories of each user, or the training rows as they are."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class Histories:
         self.count = self.first.diff(append=torch.tensor([len(self.ids)]))  # (users,) their rows
         self.length = (self.rows[self.first] != 0).sum(dim=1) // len(names)  # (users,)
 
+    unit, needs = "users", "users with a history"  # in messages
+
     def __len__(self) -> int:
         """Users."""
         return len(self.first)
@@ -74,3 +76,34 @@ class Histories:
         if self.user is not None:
             batch[self.user] = self.ids[row]
         return batch
+
+
+class Rows:
+    """The training rows, each a "user" of its own: for a method that needs no history.
+
+    Args:
+        train: the training loader, a `TensorDataLoader`.
+        features: their names.
+    """
+
+    unit, needs = "rows", "rows"  # in messages
+
+    def __init__(self, train: Any, features: list[str]) -> None:
+        self.columns = {name: train.column(name) for name in features}
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def pairs(self) -> Tensor:
+        """(rows,) ones: all rows are equally likely."""
+        return torch.ones(len(self), dtype=torch.long)
+
+    def column(self, name: str) -> Tensor:
+        """(rows,) or (rows, L) ids of a feature."""
+        return self.columns[name]
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The columns of some rows."""
+        return {n: column[rows.to(column.device)] for n, column in self.columns.items()}

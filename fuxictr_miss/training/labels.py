@@ -62,11 +62,17 @@ class Labels:
         """Make one pass; return the means, the metrics, and whether to stop."""
         loop, means = self.loop, Means()
         metrics: dict[str, float] = {}
+        ssl = self_supervision_of(loop.model)
+        if ssl is not None and ssl.active:
+            ssl.begin_epoch()
         loop.model.train()
         for index, (batch, share) in enumerate(self._batches()):
             with processes.sharing(share):
                 losses = _split_losses(loop.model, self._step(batch, number, index))
-                means.add({name: processes.weighted(loss) for name, loss in losses.items()})
+                losses = {name: processes.weighted(loss) for name, loss in losses.items()}
+            means.add(losses)
+            if loop.watch is not None:
+                loop.watch.add(losses, loop.model.optimizer.param_groups[0]["lr"])
             progress.update()
             if loop.due:
                 metrics = self._validate(number)

@@ -11,6 +11,8 @@ from torch import Tensor
 from fuxictr_miss import processes
 from fuxictr_miss.errors import DivergedError
 
+LOSSES = ("label_loss", "ssl_loss", "ssl_feature_loss", "similarity", "negative_similarity")
+
 
 class Means:
     """Means of scalar tensors over steps, without synchronising the GPU at each step."""
@@ -33,11 +35,14 @@ class Means:
 
 def loss_columns(losses: Any) -> dict[str, Tensor]:
     """A method's losses under their column names in the history."""
-    return {
+    columns = {
         "ssl_loss": losses.ssl.detach(),
         "ssl_feature_loss": losses.feature.detach(),
         "similarity": losses.similarity.detach(),
     }
+    if losses.negative_similarity is not None:
+        columns["negative_similarity"] = losses.negative_similarity.detach()
+    return columns
 
 
 def log_line(row: Mapping[str, Any]) -> str:

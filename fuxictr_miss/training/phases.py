@@ -19,7 +19,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.alternating import Alternating
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.histories import Histories, Rows
 from fuxictr_miss.training.labels import Labels, Restart, Thaw
 from fuxictr_miss.training.pretraining import ClosedForm, Pretraining
 
@@ -59,9 +59,11 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
             "an ssl_label_gradient above 0."
         )
 
-    def histories() -> Histories:
-        behaviors = [source.sequences for source in ssl.sources]
-        return Histories(train, behaviors, ssl.user, ssl.unknown_user)
+    def histories() -> Histories | Rows:
+        features = [source.features for source in ssl.sources]
+        if ssl.reads_fields:
+            return Rows(train, features[0])
+        return Histories(train, features, ssl.user, ssl.unknown_user)
 
     def pretraining() -> Pretraining:
         return Pretraining(loop, ssl, histories(), train)

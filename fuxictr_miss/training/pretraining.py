@@ -17,7 +17,7 @@ from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.histories import Histories, Rows
 from fuxictr_miss.training.means import Means, loss_columns
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ class ClosedForm:
 
     name, epochs = "closed_form", 1
 
-    def __init__(self, loop: FuxiCTRLoop, ssl: SelfSupervision, histories: Histories) -> None:
+    def __init__(
+        self, loop: FuxiCTRLoop, ssl: SelfSupervision, histories: Histories | Rows
+    ) -> None:
         model = loop.model
         self.loop, self.histories = loop, histories
         self.tables = ssl.plain_tables(model)
@@ -83,12 +85,12 @@ class ClosedForm:
 
 
 class Pretraining:
-    """The contrastive loss alone, one history per user, until the held-out loss stops improving.
+    """The contrastive loss alone, one history a user, until the held-out loss stops improving.
 
     Args:
         loop: of the model.
         ssl: the model's self-supervised part.
-        histories: of the training users; a share of them is held out.
+        histories: of the training users, or the rows; a share of them is held out.
         train: the training loader, for its batch size and seed.
 
     Raises:
@@ -101,7 +103,7 @@ class Pretraining:
         self,
         loop: FuxiCTRLoop,
         ssl: SelfSupervision,
-        histories: Histories,
+        histories: Histories | Rows,
         train: Any,
     ) -> None:
         settings = ssl.settings
@@ -111,16 +113,17 @@ class Pretraining:
         self.generator = torch.Generator().manual_seed(train.generator.initial_seed())
         if len(histories) < 2:
             raise InputError(
-                "Pretraining needs two users with a history or more, as each takes its negatives "
+                f"Pretraining needs two {histories.needs} or more, as each takes its negatives "
                 f"from the others; the training split has {len(histories)}."
             )
         shuffled = torch.randperm(len(histories), generator=self.generator)
         held_out = min(round(len(shuffled) * HELD_OUT_SHARE), MAX_HELD_OUT)
         if held_out < MIN_HELD_OUT:
             log.info(
-                "%d users are too few to hold some out: pretraining runs all of its epochs and "
-                "keeps the last weights.",
+                "%d %s are too few to hold some out: pretraining runs all of its epochs and keeps "
+                "the last weights.",
                 len(shuffled),
+                histories.unit,
             )
             held_out = 0
         self.held_out, self.users = shuffled[:held_out], shuffled[held_out:]
@@ -146,8 +149,10 @@ class Pretraining:
         """Make one pass over the users; return the means and whether to stop."""
         self.model.train()
         sums = Means()
-        for losses in self.steps(number):
-            sums.add(loss_columns(losses))
+        for losses in map(loss_columns, self.steps(number)):
+            sums.add(losses)
+            if self.loop.watch is not None:
+                self.loop.watch.add(losses, self.optimizer.param_groups[0]["lr"])
             progress.update()
         held_out, over = self.judge()
         return {"steps": sums.steps, **sums.means(), **held_out}, over
@@ -155,6 +160,7 @@ class Pretraining:
     def steps(self, number: int) -> Iterator[SSLLosses]:
         """Take the steps of an epoch; yield the losses of each."""
         with processes.sharing(None):  # every process draws all users
+            self.ssl.begin_epoch()
             order = self._order()
         for step, users in enumerate(order.split(self.batch_size), number * len(self)):
             self._set_rate(step)
@@ -173,15 +179,18 @@ class Pretraining:
             loss = self._loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
-            losses = SSLLosses(*map(processes.weighted, self._losses))
+            losses = self._losses._replace(
+                ssl=processes.weighted(self._losses.ssl),
+                feature=processes.weighted(self._losses.feature),
+                similarity=processes.weighted(self._losses.similarity),
+            )
         torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
 
     def _loss_of(self, batch: dict[str, Tensor]) -> Tensor:
-        losses = self.ssl.losses(self.model, batch)
-        self._losses = [each.detach() for each in losses]
-        return self.ssl.weighted(losses)
+        self._losses = self.ssl.losses(self.model, batch)
+        return self.ssl.weighted(self._losses)
 
     def judge(self) -> tuple[dict[str, float], bool]:
         """Keep the weights if they are the best so far; return the held-out loss and "stop now"."""
@@ -244,13 +253,16 @@ class Pretraining:
                     name,
                 )
             for parts, names in tables:
-                ids = torch.cat([self.histories.column(name) for name in names])
-                count = ids.flatten().long().bincount(minlength=parts[0].num_embeddings)
+                columns = [self.histories.column(name).flatten() for name in names]
+                count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
                 count[0] = 0  # padding
                 rows = torch.cat([part.weight.detach() for part in parts], dim=1)
                 norm = count.to(rows).log1p()
                 norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
-                _write(parts, nn.functional.normalize(rows) * norm[:, None])
+                scaled = nn.functional.normalize(rows) * norm[:, None]
+                if self.ssl.warm:  # what an earlier training knew of ids without a history now
+                    scaled = scaled.where(count[:, None] > 0, rows)
+                _write(parts, scaled)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -20,11 +20,13 @@ from fuxictr_miss import processes
 from fuxictr_miss.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
+from fuxictr_miss.run_files import METRICS, TRACKER, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop, check_shareable
 from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of
 from fuxictr_miss.training.training_data import inspect_training_data
+from fuxictr_miss.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def fit(
     max_gradient_norm: float = 10.0,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
     """Train a model by its strategy and load its best weights; a resumable FuxiCTR `fit`.
@@ -55,6 +58,7 @@ def fit(
         max_gradient_norm: the norm to which FuxiCTR clips the gradients.
         resume: continue from the saved state of an earlier run, if there is one.
         settings: the run's settings; a resume is refused where they differ from the saved ones.
+        watch: shows the curves at a tracker.
 
     Returns:
         One row per epoch: phase, epoch, steps, losses, similarity, validation metrics, seconds.
@@ -71,7 +75,7 @@ def fit(
     if epochs < 1:
         raise InputError(f"epochs must be 1 or more, got {epochs}.")
     check_shareable(model, data_generator)
-    run = Run(model, data_generator, validation_data, epochs, settings)
+    run = Run(model, data_generator, validation_data, epochs, settings, watch)
     inspect_training_data(model, data_generator)
     with without_fuxictr_info(), run.loop.during_fit(max_gradient_norm):
         run.go(resume)
@@ -87,6 +91,7 @@ class Run:
         valid: batches for early stopping.
         epochs: maximum for the phase with labels.
         settings: as in `fit`.
+        watch: as in `fit`.
     """
 
     def __init__(
@@ -96,10 +101,12 @@ class Run:
         valid: Any,
         epochs: int,
         settings: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.model, self.train, self.ssl = model, train, self_supervision_of(model)
         self.data = data_of(model)
-        self.loop = FuxiCTRLoop(model, valid, self.data)
+        self.loop = FuxiCTRLoop(model, valid, self.data, watch)
+        self.watch = watch
         self.phase_factories = phases_of(self.loop, train, epochs)
         own = {"model": type(model).__name__, "data": self.data, "state_format": STATE_FORMAT}
         self.settings = {**own, **(settings or {})}
@@ -115,7 +122,14 @@ class Run:
             if processes.rank() == 0:
                 remove_own(self.path)
                 remove_own(self.loop.checkpoint)
+                for ending in (METRICS, TRACKER):
+                    remove_run_file(self.path.with_suffix(ending))
             self._begin()
+        if self.watch is not None:
+            self.watch.begin(self.rows)
+        if self.ssl is not None:
+            # several processes would have to agree on it, and only rank 0 has a tracker
+            self.ssl.watched = self.watch is not None and processes.world_size() == 1
         try:
             while self.phase is not None:
                 with self._progress(self.phase) as progress:
@@ -123,7 +137,7 @@ class Run:
                         pass
         finally:
             if self.ssl is not None:
-                self.ssl.active = True
+                self.ssl.active, self.ssl.watched = True, False
         self.model.load_state_dict(load(self.loop.checkpoint, self.data))
 
     def _begin(self) -> None:
@@ -144,6 +158,8 @@ class Run:
         row["seconds"] = time.perf_counter() - started
         self.rows.append(row)
         log.info("%s", log_line(row))
+        if self.watch is not None:
+            self.watch.epoch(row)
         check_finite(row)
         over = over or self.epoch == phase.epochs
         if over:

@@ -33,37 +33,22 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
         return
     methods: list[Any] = list(ssl.methods)
     for source, method in zip(ssl.sources, methods, strict=True):
-        name = " + ".join(source.sequences)
+        name, tables = " + ".join(source.features), source.described(model)
         if not source.parameters(model):
             raise InputError(
                 f"{type(model).__name__}: the tables of {name} are frozen (freeze_emb) and no "
                 "layer after them is trainable, so the contrastive losses have nothing to train. "
                 "Leave the sequence out of ssl_sequences, or set freeze_emb: False."
             )
-        tables = source.described(model)
+        if ssl.reads_fields or not hasattr(train, "columns"):
+            kind = "features" if ssl.reads_fields else "behavior"
+            log.info("Learns from the %s %s, embedded by %s.", kind, name, tables)
         if not hasattr(train, "columns"):
-            log.info("Learns from the behavior %s, embedded by %s.", name, tables)
             continue
-        columns = {each: train.column(each) for each in source.sequences}
-        enough = getattr(method, "behaviors_of_a_pair", 2)
-        share = _share_with_a_pair(list(columns.values()), enough)
-        log.info(
-            "Learns from the behavior %s, embedded by %s: %.1f%% of the training rows have a pair.",
-            name, tables, 100 * share,
-        )  # fmt: skip
-        if share == 0:
-            raise InputError(
-                f"{type(model).__name__}: no training row has a positive pair of the behavior "
-                f"{name}: a history needs at least {enough} with a value in every one of these "
-                "sequences. List the sequences of one behavior in ssl_sequences (a list of lists "
-                "gives several behaviors)."
-            )
-        if share < MIN_PAIR_SHARE:
-            log.warning(
-                "Only %.1f%% of the training rows have a pair of the behavior %s. Are its "
-                "sequences attributes of one behavior? Set ssl_sequences to change them.",
-                100 * share, name,
-            )  # fmt: skip
+        columns = {each: train.column(each) for each in source.features}
+        if not ssl.reads_fields:
+            enough = getattr(method, "behaviors_of_a_pair", 2)
+            _check_pairs(type(model).__name__, name, tables, list(columns.values()), enough)
         if hasattr(method, "prepare"):
             method.prepare(columns)
     if not hasattr(train, "columns") and any(hasattr(each, "prepare") for each in methods):
@@ -72,6 +57,27 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
             "fuxictr_miss.data.TensorDataLoader.",
             type(model).__name__,
         )
+
+
+def _check_pairs(model: str, name: str, tables: str, columns: list[Tensor], enough: int) -> None:
+    """Log the share of rows with a pair of a behavior; refuse it if there is none."""
+    share = _share_with_a_pair(columns, enough)
+    log.info(
+        "Learns from the behavior %s, embedded by %s: %.1f%% of the training rows have a pair.",
+        name, tables, 100 * share,
+    )  # fmt: skip
+    if share == 0:
+        raise InputError(
+            f"{model}: no training row has a positive pair of the behavior {name}: a history needs "
+            f"at least {enough} with a value in every one of these sequences. List the sequences "
+            "of one behavior in ssl_sequences (a list of lists gives several behaviors)."
+        )
+    if share < MIN_PAIR_SHARE:
+        log.warning(
+            "Only %.1f%% of the training rows have a pair of the behavior %s. Are its sequences "
+            "attributes of one behavior? Set ssl_sequences to change them.",
+            100 * share, name,
+        )  # fmt: skip
 
 
 def _share_with_a_pair(columns: list[Tensor], enough: int) -> float:

@@ -13,12 +13,17 @@ import torch
 
 from fuxictr_miss import experiment, export
 from fuxictr_miss.commands import benchmark
+from fuxictr_miss.commands import export as export_command
 from fuxictr_miss.commands.main import COMMANDS
 from fuxictr_miss.commands.preprocess import SOURCES
-from fuxictr_miss.config import default_config, list_expids
+from fuxictr_miss.config import default_config, list_expids, load_config
 from fuxictr_miss.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA_KEYS = {
+    *("data_root", "data_format", "train_data", "valid_data", "test_data"),
+    *("feature_cols", "label_col"),
+}
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -88,6 +93,41 @@ def test_an_exported_backbone_loads_strictly_with_the_feature_map_beside_it(para
     _, loaders = experiment.build(params)
     assert (plain.predict(loaders["test"]) == model.predict(loaders["test"])).all()
     assert "labels" in json.loads(feature_map_file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("", "Nothing to export: give --output"),
+        ("--embeddings e.h5 --quantize", "--quantize is for the model.onnx of --output"),
+        ("--output a --backbone ./a", "must be two folders"),
+    ],
+)
+def test_export_says_which_option_is_missing(options, says, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fuxictr-miss export", *options.split()])
+    with pytest.raises(InputError, match=says):
+        export_command.main()
+
+
+def test_export_writes_an_artefact_of_an_experiment(params, tmp_path, monkeypatch, capsys):
+    regularizers = ("embedding_regularizer", "net_regularizer")
+    params = {k: v for k, v in params.items() if k not in regularizers}
+    params.update(model="LR", model_id="LR_small", epochs=1)
+    data = {k: params.pop(k) for k in list(params) if k in DATA_KEYS}
+    for name, content in (
+        ("dataset_config", {"small": data}),
+        ("model_config", {"LR_small": {**params, "dataset_id": "small"}}),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(content))  # JSON is YAML
+    config = load_config(tmp_path, "LR_small")
+    experiment.run(config)
+    output = str(tmp_path / "served")
+    options = ["--config", str(tmp_path), "--expid", "LR_small", "--output", output, "--quantize"]
+    monkeypatch.setattr("sys.argv", ["fuxictr-miss export", *options])
+    export_command.main()
+    files = sorted(Path(output).iterdir())
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    assert "model.onnx" in {file.name for file in files}
 
 
 def test_an_export_never_goes_where_something_is(params, tmp_path):

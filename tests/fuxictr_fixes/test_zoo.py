@@ -23,6 +23,7 @@ UNTRAINED = {
     "QNN",
     "QNN_alpha",
 }  # no table to enhance; two do not run on FuxiCTR 2.3.10
+UNEXPORTED = {*LONG, "DIEN", "QNN", "QNN_alpha"}  # DIEN packs its histories by their lengths
 DNN = "from model_zoo.DNN import DNN as Base\n"
 
 
@@ -168,3 +169,15 @@ def test_fuxictrs_own_classes_train_enhanced(monkeypatch, capsys):
     for name, trains, _, _, one_row, backbone in (row for row in rows if row[0] not in UNTRAINED):
         assert (trains, backbone) == ("yes", "same bits"), name
         assert one_row == "yes" or name == "DIEN", name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_loud")
+def test_fuxictrs_own_classes_are_exported_or_refused_in_a_sentence(monkeypatch, capsys):
+    path = os.environ.get("FUXICTR_ZOO")
+    if path is None:
+        pytest.skip("set FUXICTR_ZOO to the model_zoo folder of a checkout of FuxiCTR")
+    monkeypatch.setattr(sys, "argv", ["upstream_zoo.py", path, "--export"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert {name for name, exports in rows if exports != "yes"} <= UNEXPORTED

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerBlock
 
 VOCABULARY = 12
@@ -63,6 +64,51 @@ def make_batch() -> Callable[..., Behavior]:
             table.weight.data[0] = 0
             tables.append(table)
         return Behavior(ids.unbind(1), list(tables))
+
+    return make
+
+
+@pytest.fixture
+def make_fields(make_batch: Callable[..., Behavior]) -> Callable[[int, str], Fields]:
+    """(rows, padding) -> two ids, a number, a third id of the first's table, and a history.
+
+    The second row lacks its first id, and its history is empty; the third row has one behavior.
+    """
+
+    def make(rows: int, padding: str) -> Fields:
+        draw = torch.Generator().manual_seed(8)
+        ids = torch.randint(1, VOCABULARY, (3, 6), generator=draw)
+        ids[0, 1] = 0
+        number = torch.rand(6, generator=draw, dtype=torch.float64)
+        history = make_batch([5, 0, 1, 3, 8, 2], 1, padding)
+        table = history.tables[0]
+        site = nn.Embedding(VOCABULARY, DIM, padding_idx=0, dtype=torch.float64)
+        price = nn.Linear(1, DIM, bias=False, dtype=torch.float64)
+        columns = [ids[0], ids[1], number, ids[2], history.columns[0]]
+        kinds = ["categorical", "categorical", "numeric", "categorical", "sequence"]
+        sizes = [VOCABULARY, VOCABULARY, 0, VOCABULARY, VOCABULARY]
+        tables = [table, site, price, table, table]
+        return Fields([column[:rows] for column in columns], kinds, sizes, tables)
+
+    return make
+
+
+@pytest.fixture
+def by_field() -> Callable[[Fields], list[list[Tensor | None]]]:
+    """(fields) -> [b][f]: the vector of a field, by loops; None where it is absent."""
+
+    def vector(column: Tensor, kind: str, table: nn.Module) -> Tensor | None:
+        if kind == "numeric":
+            return table.weight[:, 0] * column
+        present = [ident for ident in column.reshape(-1).tolist() if ident]
+        return sum(table.weight[ident] for ident in present) / len(present) if present else None
+
+    def make(fields: Fields) -> list[list[Tensor | None]]:
+        return [
+            [vector(c[b], k, t)
+             for c, k, t in zip(fields.columns, fields.kinds, fields.tables, strict=True)]
+            for b in range(len(fields.columns[0]))
+        ]  # fmt: skip
 
     return make
 
@@ -121,13 +167,16 @@ def encode_mlp() -> Callable[[nn.Sequential, Tensor], Tensor]:
 
 
 @pytest.fixture
-def encode_sequence() -> Callable[[SequenceEncoder, list[Tensor]], Tensor]:
-    """A Transformer over a list of vectors, oldest first: the state of the last of them."""
+def encode_sequence() -> Callable[..., Tensor]:
+    """A Transformer over a list of vectors, oldest first: the state of the last of them.
 
-    def encode(encoder: SequenceEncoder, x: list[Tensor]) -> Tensor:
+    `newer` behaviors follow that it may not see.
+    """
+
+    def encode(encoder: SequenceEncoder, x: list[Tensor], newer: int = 0) -> Tensor:
         oldest = len(encoder.position) - 1
         h = [
-            norm(encoder.norm, each + encoder.position[min(len(x) - 1 - place, oldest)])
+            norm(encoder.norm, each + encoder.position[min(len(x) - 1 + newer - place, oldest)])
             for place, each in enumerate(x)
         ]
         for block in encoder.blocks:
@@ -205,3 +254,24 @@ def gradients() -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
         return [torch.zeros_like(each) if grad is None else grad for grad, each in pairs]
 
     return make
+
+
+def nt_xent_by_loops(
+    views: dict[int, list[Tensor]], groups: list[Any], tau: float
+) -> tuple[Tensor, Tensor]:
+    """NT-Xent of the two views of each row, and their mean similarity."""
+    terms = []
+    for b, pair in views.items():
+        for side in range(2):
+            own = torch.exp(torch.cosine_similarity(*pair, dim=0) / tau)
+            total = own
+            for other, theirs in views.items():
+                if groups[other] != groups[b]:
+                    for view in theirs:
+                        s = torch.cosine_similarity(pair[side], view, dim=0)
+                        total = total + torch.exp(s / tau)
+            terms.append(-torch.log(own / total))
+    if not terms:
+        return (torch.zeros((), dtype=torch.float64),) * 2
+    similarities = [torch.cosine_similarity(*pair, dim=0) for pair in views.values()]
+    return sum(terms) / len(terms), sum(similarities) / len(similarities)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods.conftest import nt_xent_by_loops
 
 from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
@@ -30,26 +31,6 @@ def build(sequences: int = 2, **keys: Any) -> CL4SRec:
     generator = torch.Generator().manual_seed(6)
     settings = CL4SRecSettings(**{"dropout": 0.0, "max_len": 5} | keys)
     return CL4SRec(SSLSettings(temperature=TAU), settings, sequences, DIM, generator)
-
-
-def nt_xent_by_loops(
-    views: dict[int, list[torch.Tensor]], histories: list[Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    terms = []
-    for b, pair in views.items():
-        for side in range(2):
-            own = torch.exp(torch.cosine_similarity(*pair, dim=0) / TAU)
-            total = own
-            for other, theirs in views.items():
-                if histories[other] != histories[b]:
-                    for view in theirs:
-                        s = torch.cosine_similarity(pair[side], view, dim=0)
-                        total = total + torch.exp(s / TAU)
-            terms.append(-torch.log(own / total))
-    if not terms:
-        return (torch.zeros((), dtype=torch.float64),) * 2
-    similarities = [torch.cosine_similarity(*pair, dim=0) for pair in views.values()]
-    return sum(terms) / len(terms), sum(similarities) / len(similarities)
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])
@@ -86,7 +67,7 @@ def test_loss_and_gradients_equal_the_loops(
                 order = (cropped if operator == 0 else reordered)[b, side].tolist()
                 view = [x[i] for i in order if i < MAX_LEN]
             views[b].append(encode_sequence(method.encoder, view))
-    expected, similarity = nt_xent_by_loops(views, histories(behavior))
+    expected, similarity = nt_xent_by_loops(views, histories(behavior), TAU)
     torch.testing.assert_close(losses.ssl, expected)
     torch.testing.assert_close(losses.similarity, similarity)
     assert losses.feature.item() == 0

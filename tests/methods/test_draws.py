@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from fuxictr_miss.methods.draws import drop, shuffle, uniform
+from fuxictr_miss.methods.draws import by_weight, drop, shuffle, uniform
 
 
 @pytest.fixture
@@ -35,6 +35,16 @@ def test_every_order_of_the_eligible_places_is_equally_likely(generator):
     assert all(abs(count / 6000 - 1 / 6) < 0.03 for count in counts.values())
 
 
+def test_places_are_drawn_by_their_weight_and_those_of_weight_0_never(generator):
+    weight = torch.tensor([0, 2, 0, 1, 3, 0], dtype=torch.float64)
+    drawn = by_weight(weight.cumsum(0), (2000, 3), generator)
+    shares = drawn.flatten().bincount(minlength=6) / 6000
+    torch.testing.assert_close(shares.double(), weight / 6, rtol=0, atol=0.03)
+    assert (shares[weight == 0] == 0).all()
+    nothing = by_weight(torch.zeros(6, dtype=torch.float64), (4,), generator)
+    assert (nothing < 6).all()
+
+
 def test_dropout_keeps_the_mean_and_the_given_share(generator):
     x = torch.ones(200, 100, dtype=torch.float64)
     dropped = drop(x, 0.2, generator)
@@ -54,6 +64,7 @@ def test_dropout_of_nothing_draws_nothing(generator):
 def test_the_global_random_numbers_stay_as_they_are(generator):
     before = torch.get_rng_state()
     uniform(torch.tensor([3]), generator)
+    by_weight(torch.ones(3, dtype=torch.float64), (2,), generator)
     shuffle(torch.ones(3, dtype=torch.bool), generator)
     drop(torch.ones(3), 0.5, generator)
     assert torch.equal(torch.get_rng_state(), before)

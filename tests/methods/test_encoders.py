@@ -12,6 +12,7 @@ from fuxictr_miss.methods.encoders import (
     TransformerBlock,
     mean_similarity,
     mlp,
+    similarities,
 )
 
 WIDTH = 6
@@ -43,6 +44,20 @@ def test_the_newest_state_equals_the_loops_whatever_lies_past_the_end(
     found = encoder(x, length)
     for b, n in enumerate(length.tolist()):
         torch.testing.assert_close(found[b], encode_sequence(encoder, list(x[b, :n])))
+
+
+def test_the_states_of_all_behaviors_are_those_of_the_loops(exact, encode_sequence):
+    """Each as if newer behaviors were there, but not seen."""
+    encoder = exact(sequence_encoder(causal=True)).eval()
+    x = torch.randn(3, 7, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    length = torch.tensor([7, 0, 4])
+    found = encoder.states(x, length)
+    assert found.isfinite().all()
+    for b, n in enumerate(length.tolist()):
+        for place in range(n):
+            state = encode_sequence(encoder, list(x[b, : place + 1]), newer=n - 1 - place)
+            torch.testing.assert_close(found[b, place], state)
+    torch.testing.assert_close(found[[0, 2], length[[0, 2]] - 1], encoder(x, length)[[0, 2]])
 
 
 def test_an_empty_row_is_finite_and_disturbs_no_other(exact):
@@ -103,3 +118,23 @@ def test_similarity_is_the_mean_over_the_pairs_there_are():
     for mask, mean in (([1, 1, 0], 0.5), ([0, 1, 1], -0.5), ([0, 0, 0], 0)):
         found = mean_similarity(first, second, torch.tensor(mask).bool())
         assert found.item() == pytest.approx(mean)
+
+
+def test_negatives_are_the_second_views_of_other_users():
+    """Against loops over pairs of rows, in sets of pairs with masks of their own."""
+    first, second = torch.randn(2, 6, 2, 3, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 0, 0, 1, 1, 0]]).bool().T
+    group = torch.tensor([5, -3, 5, 5, 9, -3])
+    cosines = [
+        torch.cosine_similarity(first[x, p], second[y, p], dim=0)
+        for p in range(2)
+        for x in range(6)
+        for y in range(6)
+        if mask[x, p] and mask[y, p] and group[x] != group[y]
+    ]
+    positive, negative = similarities(first, second, mask, group, watched=True)
+    torch.testing.assert_close(negative, torch.stack(cosines).mean())
+    assert torch.equal(positive, mean_similarity(first, second, mask))
+    assert similarities(first, second, mask, group, watched=False) == (positive, None)
+    alone = similarities(first, second, mask, group.new_zeros(6), watched=True)
+    assert alone[1].item() == pytest.approx(0, abs=1e-12)

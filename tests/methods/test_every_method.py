@@ -227,11 +227,26 @@ def test_losses_are_finite_on_one_row_and_nothing_on_empty_histories(method, seq
         pytest.skip("Rule needs a category sequence")
     model, loaders = build("DIN", method, sequences)
     batch = next(iter(loaders["train"]))
+    ssl, number = model._self_supervision, 3 if method == "PPMI" else 4  # PPMI has no negatives
+    ssl.watched = True
     for rows in (1, 2, 16):
         some = {name: column[:rows] for name, column in batch.items()}
-        assert all(loss.isfinite() for loss in model._self_supervision.losses(model, some))
+        assert all(loss.isfinite() for loss in ssl.losses(model, some)[:number])
         empty = {name: torch.zeros_like(column) for name, column in some.items()}
-        assert [loss.item() for loss in model._self_supervision.losses(model, empty)] == [0, 0, 0]
+        assert [loss.item() for loss in ssl.losses(model, empty)[:number]] == [0] * number
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_who_looks_at_the_negatives_changes_no_loss(method, build):
+    model, loaders = build("DIN", method, 2)
+    ssl, batch = model._self_supervision, next(iter(loaders["train"]))
+    start, seen = ssl.generator.get_state(), []
+    for ssl.watched in (False, True):
+        ssl.generator.set_state(start)
+        seen.append(ssl.losses(model, batch))
+    assert seen[0].negative_similarity is None
+    assert -1 <= seen[1].negative_similarity.item() <= 1
+    assert seen[0][:3] == seen[1][:3]
 
 
 @pytest.mark.parametrize("method", ["MISS", "Rule", "IRSSL"])
@@ -306,3 +321,4 @@ def ssl_histories(model: Any, train: Any) -> Histories:
 
 def test_the_methods_of_table_v_are_here():
     assert {"MISS", "PPMI", "Rule", "IRSSL", "S3Rec", "CL4SRec"} <= set(METHODS)
+    assert {"CL4CTR", "MAP", "DuoRec", "ICSRec", "Item2Vec", "NextItem"} <= set(METHODS)

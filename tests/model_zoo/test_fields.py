@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_zoo.fields import Fields, read_groups
 from model_zoo.histories import padding_first, padding_last, reorder
@@ -40,3 +42,25 @@ def test_histories_keep_their_order_whatever_the_padding() -> None:
     assert torch.equal(
         reorder(vectors, padding_last(mask)).ne(0).any(dim=-1), reorder(mask, padding_last(mask))
     )
+
+
+ROWS = st.integers(1, 12).flatmap(
+    lambda length: st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=1)
+)
+
+
+@given(ROWS)
+def test_padding_moves_as_by_a_stable_argsort_with_the_same_gradient(
+    rows: list[list[bool]],
+) -> None:
+    mask = torch.tensor(rows)
+    for move, padding_is_last in ((padding_last, True), (padding_first, False)):
+        order = mask.byte().argsort(dim=1, descending=padding_is_last, stable=True)
+        assert torch.equal(move(mask), order)
+        weight = torch.arange(mask.numel() * 2.0).view(*mask.shape, 2)
+        gradients = []
+        for positions in (order, move(mask)):
+            history = torch.randn(*mask.shape, 2, requires_grad=True)
+            (reorder(history, positions) * weight).sum().backward()
+            gradients.append(history.grad)
+        assert torch.equal(*gradients)

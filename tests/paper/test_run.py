@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
+import ray.exceptions
 
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Planner, variants_of
 from fuxictr_miss.paper.results import Results
-from fuxictr_miss.paper.run import estimate, missing, run_all
+from fuxictr_miss.paper.run import _ray, estimate, missing, run_all
 from fuxictr_miss.paper.tables import Variant
 from fuxictr_miss.paper.worker import data_digest
 from paper.conftest import row
+from paper.ray_nodes import nodes, wait_for  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "epochs", "curve", "status",
@@ -37,11 +40,21 @@ def command(*arguments: str) -> None:
         benchmark.main()
 
 
-def in_this_process(_, queue, gpus, cluster, options):
-    """What `_rows` does with Ray."""
-    assert gpus == [-1, -1, -1]
-    for job in queue:
-        yield worker.run(job, -1, os.getcwd(), *options)
+class InThisProcess:
+    """What `_Here` does with Ray."""
+
+    def __init__(self, _, gpus, options):
+        assert gpus == [-1, -1, -1]
+        self.options = options
+
+    def start(self, job, _):
+        return job.key
+
+    def first_of(self, running):
+        return running[0]
+
+    def row(self, job, _):
+        return worker.run(job, -1, os.getcwd(), *self.options)
 
 
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
@@ -53,7 +66,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
 
     with (
         mock.patch("fuxictr_miss.paper.run._ray", return_value=contextlib.nullcontext()),
-        mock.patch("fuxictr_miss.paper.run._rows", in_this_process),
+        mock.patch("fuxictr_miss.paper.run._Here", InThisProcess),
     ):
         command(*asked, "--workers", "3")
     assert "4 experiments: 4 ok" in capsys.readouterr().out
@@ -169,6 +182,58 @@ def test_a_strangers_file_is_refused_before_anything_runs(place, monkeypatch):
     (place / "results").write_text("a file")
     with pytest.raises(InputError, match="Reports cannot be written to results"):
         command(*asked)
+
+
+def test_sigterm_is_what_ctrl_c_is_while_ray_runs_and_only_then(monkeypatch):
+    init, shutdown = mock.Mock(), mock.Mock()
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", shutdown)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _ray(1, None):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert shutdown.call_count == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert init.call_args.kwargs["address"] == "local"  # never the cluster of somebody else
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(monkeypatch):
+    def refused(address: str, words: str) -> None:
+        with pytest.raises(InputError, match=words) as error, _ray(1, address):
+            pass
+        assert "\n" not in str(error.value)
+
+    refused(
+        "localhost:1", r"There is no Ray cluster at localhost:1 \(Connection refused\): start one"
+    )
+    refused("localhost", r"localhost cannot be joined \(Invalid address.*belong to it")
+    for raised, words in (
+        (RuntimeError("Version mismatch: the\ncluster has 2.9"), r"mismatch: the cluster.*ray 2\."),
+        (ray.exceptions.AuthenticationError("no token"), "asks for a token: set RAY_AUTH_MODE"),
+    ):
+        monkeypatch.setattr("ray.init", mock.Mock(side_effect=raised))
+        refused("ray://head:10001", words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_leaves_no_process_and_no_address_to_which_fuxictr_would_connect(
+    place, nodes, signal_  # noqa: F811
+):  # fmt: skip
+    asked = ["--dataset", "small", "--table", "4", "--seeds", "9"]
+    run = subprocess.Popen(
+        [sys.executable, str(ROOT / "run_benchmark.py"), *asked],
+        env=nodes.env, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: list(place.rglob("*.log")) or run.poll() is not None)
+    run.send_signal(signal_)
+    _, err = run.communicate(timeout=100)
+    if signal_ == signal.SIGTERM:
+        assert run.returncode == 130
+        assert err.endswith("interrupted; finished files are whole\n")
+    find = ["pgrep", "--full", str(nodes.folder)]
+    wait_for(lambda: not subprocess.run(find, capture_output=True, check=False).stdout)
+    assert (nodes.folder / "ray").is_dir()
+    assert not list(nodes.folder.rglob("ray_current_cluster"))
 
 
 def test_help_teaches_and_does_not_wait_for_torch():

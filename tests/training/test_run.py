@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -364,7 +365,7 @@ def test_the_log_names_behaviors_tables_and_the_share_of_rows_with_a_pair(params
 @pytest.mark.parametrize(
     ("method", "sequences", "learns"),
     [("MISS", ["item_history"], False), ("MISS", None, True), ("IRSSL", ["item_history"], True),
-     ("S3Rec", None, False)],
+     ("S3Rec", None, False), ("Item2Vec", None, False), ("NextItem", None, False)],
 )  # fmt: skip
 def test_histories_of_one_behavior_have_a_pair_where_the_method_needs_no_second(
     params, method, sequences, learns
@@ -550,6 +551,22 @@ def test_a_run_is_not_resumed_on_other_data_of_the_same_path(params, tmp_path):
         fit(again, loaders, epochs=1, resume=True)
     with pytest.raises(InputError, match=r"run\.model was trained on other data"):
         experiment.load_trained({**changed, "model": "DIN_MISS", "model_id": "run"})
+
+
+def test_a_run_is_not_resumed_on_other_pretrained_vectors_in_the_same_file(params, tmp_path):
+    """Nor do its weights go on with them: the file is a part of the data."""
+    users, *rest = params["feature_cols"]
+    file = tmp_path / "vectors.npz"
+    item = {**users, "name": "item_id", "pretrained_emb": str(file), "pretrain_dim": 4}
+    params["feature_cols"] = [{**users, "name": ["user_id", "cate_id"]}, item, *rest]
+    np.savez(file, key=np.array(["i1", "i2"]), value=np.ones((2, 4)))
+    fit(*build(params), epochs=1)
+    assert fit(*build(params), epochs=1, resume=True)
+    np.savez(file, key=np.array(["i1", "i2"]), value=np.full((2, 4), 2.0))
+    with pytest.raises(InputError, match=r"run\.state was trained on other data"):
+        fit(*build(params), epochs=1, resume=True)
+    with pytest.raises(InputError, match=r"run\.model was trained on other data"):
+        experiment.load_trained({**params, "model": "DIN_MISS", "model_id": "run"})
 
 
 def test_a_last_epoch_run_again_after_a_kill_logs_the_same(params, monkeypatch):

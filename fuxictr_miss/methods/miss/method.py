@@ -17,7 +17,7 @@ from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Layers
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity, mlp
+from fuxictr_miss.methods.encoders import TransformerBlock, mlp, similarities
 from fuxictr_miss.methods.miss.augmentation import (
     Distance,
     draw_feature_pairs,
@@ -139,7 +139,8 @@ class MISS(nn.Module):
             feature_loss = self._contrast(z, feature.mask, behavior.group)  # Eq. 16
         # Fig. 5 compares the interests themselves, as an encoder can separate collapsed ones
         first, second = interest.views.flatten(-2).unbind(-2)
-        return SSLLosses(loss, feature_loss, mean_similarity(first, second, interest.mask))
+        similar = similarities(first, second, interest.mask, behavior.group, behavior.watched)
+        return SSLLosses(loss, feature_loss, *similar)
 
     def _draw_views(self, behavior: Behavior) -> tuple[Level, Level | None]:
         """The pairs of Eq. 21 and, if there is a feature level, those of Eq. 24."""

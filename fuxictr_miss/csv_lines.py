@@ -1,0 +1,56 @@
+"""The lines of a CSV in which each line is a row: a quote or an encoding must not swallow rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fuxictr_miss.errors import InputError
+
+_BLOCK_BYTES = 1 << 22
+
+
+def line_blocks(file: str) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file in blocks, each with the number of its first line.
+
+    Raises:
+        InputError: a line is not UTF-8.
+    """
+    first = 1
+    with open(file, "rb") as lines:
+        while block := lines.read(_BLOCK_BYTES):
+            block += lines.readline()
+            _check_text(file, block, first)
+            yield first, block
+            first += block.count(b"\n")
+
+
+def odd_line(block: bytes, separator: str, width: int) -> int | None:
+    """The place of the first line that has another number of separators than `width` fields need.
+
+    polars reads a line that is cut off as empty fields.
+    """
+    values = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(values == ord("\n"))
+    if not block.endswith(b"\n"):
+        ends = np.append(ends, len(block))
+    fields = np.searchsorted(np.flatnonzero(values == ord(separator)), ends)
+    odd = np.flatnonzero(np.diff(fields, prepend=0) != width - 1)
+    return int(odd[0]) if len(odd) else None
+
+
+def line_count(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+def _check_text(file: str, block: bytes, first: int) -> None:
+    try:
+        if not block.isascii():
+            block.decode()
+    except UnicodeDecodeError as error:
+        line = first + block[: error.start].count(b"\n")
+        raise InputError(
+            f"{file}, line {line}: {block[error.start : error.end]!r} is not UTF-8; save the file "
+            "as UTF-8."
+        ) from error

@@ -1,0 +1,175 @@
+"""ICSRec: intent contrastive learning with cross subsequences (arXiv 2310.14318)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.config.values import Count, Rate
+from fuxictr_miss.losses import nt_xent
+from fuxictr_miss.methods.base import SSLLosses, register_method
+from fuxictr_miss.methods.draws import uniform
+from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
+from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
+
+
+@dataclasses.dataclass(frozen=True)
+class ICSRecSettings:
+    """The keys of ICSRec: `icsrec_` and the field's name."""
+
+    intents: Count = 256  # clusters of subsequences
+    clustered: Count = 4096  # random subsequences that are clustered, before each epoch
+    iterations: Count = 20  # of k-means
+    layers: Count = 2  # of the Transformer, which is J × K wide
+    heads: Count = 2
+    dropout: Rate = 0.1  # published: 0.5 at a width of 64
+    max_len: Count = 50  # learned positions; older behaviors share the last one
+
+
+@register_method("ICSRec")
+class ICSRec(nn.Module):
+    """Subsequences of one target share a coarse intent, those of one cluster a fine one.
+
+    A random behavior of a history is the target, those before it are a subsequence, of which a
+    causal Transformer makes a state. Two losses contrast them by NT-Xent:
+
+        coarse  (L_ssl)   the states of two subsequences with the same target; other subsequences
+                          of that target are no negatives
+        fine    (L'_ssl)  a state and the centre of its cluster, for both subsequences; states of
+                          that cluster are no negatives
+
+    Where the training split has no other subsequence of a target, the same one is encoded again.
+    The paper's λ is `ssl_weight` and its β is `ssl_feature_weight`, equal unless set.
+
+    Clusters are those of k-means (Lloyd's iterations from random states). The authors' code finds
+    them with faiss among all subsequences before each epoch, five times, and keeps the best; here
+    it is once, among random ones. The code trains on all subsequences; here a step draws one of
+    each history. States are compared by their cosine over `ssl_temperature`, there by the inner
+    product with τ = 1. Beside it the paper predicts the next item; here that place is the label
+    loss's.
+
+    A step costs two passes of the Transformer, as one of CL4SRec does, and a clustering as much as
+    some thirty passes.
+
+    Args:
+        ssl: keys that all methods share.
+        settings: keys of ICSRec.
+        num_sequences: J.
+        dim: K.
+        generator: source of all random draws.
+
+    Raises:
+        InputError: the heads do not divide J × K.
+    """
+
+    Settings = ICSRecSettings
+
+    def __init__(
+        self,
+        ssl: SSLSettings,
+        settings: ICSRecSettings,
+        num_sequences: int,
+        dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.temperature = ssl.temperature
+        self.settings = settings
+        self.generator = generator
+        self.index: SameTarget | None = None
+        self.centres: Tensor | None = None  # (intents, JK), of this epoch
+        self.encoder = SequenceEncoder(
+            num_sequences * dim,
+            settings.layers,
+            settings.heads,
+            settings.dropout,
+            settings.max_len,
+            causal=True,
+            generator=generator,
+            name="icsrec",
+        )
+
+    def prepare(self, columns: dict[str, Tensor]) -> None:
+        """Index the training histories by their targets.
+
+        Args:
+            columns: the J sequences by name, (rows, L) ids each.
+        """
+        self.index = SameTarget(list(columns.values()))
+
+    def begin_epoch(self) -> None:
+        """Forget the clusters: the first step finds new ones."""
+        self.centres = None
+
+    def forward(self, behavior: Behavior) -> SSLLosses:
+        """Draw a target of each history, encode two subsequences before it, and contrast."""
+        place, item, exists = draw_target(behavior, self.generator)
+        own = other = older(behavior, place)
+        if self.index is not None:
+            other = self.index.another(own, item, self.generator)
+        first, second = (self._encode(x) for x in (own, other))
+        coarse = nt_xent(first, second, self.temperature, item, exists)
+        fine = coarse.new_zeros(())
+        if self.centres is None:
+            self.centres = self._cluster(behavior.tables)
+        if self.centres is not None:
+            for state in (first, second):
+                intent = nearest(state.detach(), self.centres)
+                centre = self.centres[intent]
+                fine = fine + nt_xent(state, centre, self.temperature, intent, exists)
+        similar = similarities(first, second, exists, item, behavior.watched)
+        return SSLLosses(coarse, fine, *similar)
+
+    def _encode(self, behavior: Behavior) -> Tensor:
+        """(B, JK) states."""
+        return self.encoder(behavior.tensor.flatten(2), behavior.length)
+
+    @torch.no_grad()
+    def _cluster(self, tables: Sequence[nn.Module]) -> Tensor | None:
+        """(intents, JK) centres of the states of random subsequences; None if there are none."""
+        if not self.index:
+            return None
+        count = torch.tensor(len(self.index), device=self.generator.device)
+        chosen = uniform(count.expand(self.settings.clustered), self.generator)
+        training, _ = self.training, self.eval()
+        states = [self._encode(self.index.older(part, tables)) for part in chosen.split(512)]
+        self.train(training)
+        return k_means(
+            torch.cat(states), self.settings.intents, self.settings.iterations, self.generator
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the training histories and their clusters, which a copy does not need."""
+        return {**self.__dict__, "index": None, "centres": None}
+
+
+def k_means(x: Tensor, clusters: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """The centres of k-means, by Lloyd's iterations from random points.
+
+    Args:
+        x: (N, D) points.
+        clusters: at most N centres are found.
+        iterations: of assigning the points and moving the centres.
+        generator: source of all randomness.
+
+    Returns:
+        (min(clusters, N), D). A centre that loses all of its points stays.
+    """
+    centres = x[torch.randperm(len(x), generator=generator, device=x.device)[:clusters]]
+    for _ in range(iterations):
+        member = F.one_hot(nearest(x, centres), len(centres)).to(x.dtype)  # (N, clusters)
+        count = member.sum(dim=0).unsqueeze(1)
+        centres = torch.where(count > 0, member.T @ x / count.clamp(min=1), centres)
+    return centres
+
+
+def nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """(N,) the index of the nearest centre (clusters, D) of each point (N, D)."""
+    return (centres.square().sum(dim=1) - 2 * x @ centres.T).argmin(dim=1)

@@ -1,0 +1,101 @@
+"""Histories that end at the same behavior: the supervised positives of DuoRec and ICSRec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.methods.draws import uniform
+
+MAX_HISTORIES = 2**18  # evenly spaced ones of the training split; more cost memory
+
+
+class SameTarget:
+    """The behaviors of the training histories by their item; each is a target of the older ones.
+
+    Args:
+        columns: the J sequences of the training split, (rows, L) ids each. The first is the item.
+    """
+
+    def __init__(self, columns: Sequence[Tensor]) -> None:
+        step = -(-len(columns[0]) // MAX_HISTORIES)
+        rows = torch.cat([column[::step].cpu() for column in columns], dim=1).unique(dim=0)
+        self.columns = rows.chunk(len(columns), dim=1)  # each history once
+        histories = Behavior(self.columns, [])
+        item = histories.tokens(histories.indices)[..., 0]  # (rows, L)
+        item[:, 0] = 0  # the oldest behavior has none before it
+        row, place = item.nonzero(as_tuple=True)
+        self.item, order = item[row, place].sort(stable=True)  # (targets,)
+        self.row, self.place = row[order], place[order]
+
+    def __len__(self) -> int:
+        """Targets."""
+        return len(self.item)
+
+    def older(self, targets: Tensor, tables: Sequence[nn.Module]) -> Behavior:
+        """The histories before some targets.
+
+        Args:
+            targets: (B,) numbers from 0 to `len(self)` - 1.
+            tables: J modules that embed ids.
+        """
+        row = self.row[targets.cpu()]
+        device = targets.device
+        histories = Behavior([column[row].to(device) for column in self.columns], tables)
+        return older(histories, self.place[targets.cpu()].to(device))
+
+    def another(self, own: Behavior, item: Tensor, generator: torch.Generator) -> Behavior:
+        """A random other history with the same target; the own one where there is no other.
+
+        Args:
+            own: B histories.
+            item: (B,) their targets.
+            generator: source of all randomness.
+        """
+        if not len(self):
+            return own
+        first = torch.searchsorted(self.item, item.cpu()).to(item.device)
+        count = torch.searchsorted(self.item, item.cpu(), right=True).to(item.device) - first
+        draw = uniform(count, generator)
+        known = count > 0  # not in histories that are left out, or of no training row
+        chosen = self.older((first + draw).where(known, 0), own.tables)
+        again = chosen.group == own.group  # drawn itself: the next one
+        chosen = self.older((first + (draw + again) % count.clamp(min=1)).where(known, 0),
+                            own.tables)  # fmt: skip
+        return _choose(known, chosen, own)
+
+
+def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A random behavior of each history, with an older one before it.
+
+    Returns:
+        (B,) its index, (B,) its item, which is 0 where there is none, (B,) whether there is one.
+    """
+    index = 1 + uniform(behavior.length - 1, generator)
+    exists = behavior.length >= 2
+    item = behavior.tokens(index.unsqueeze(1))[:, 0, 0] * exists
+    return index, item, exists
+
+
+def older(behavior: Behavior, index: Tensor) -> Behavior:
+    """The histories before the behaviors with these indices (B,), as wide as the longest."""
+    places = behavior.indices[:, : max(1, int(index.max()))]
+    order = places.where(places < index.unsqueeze(1), behavior.max_len)
+    return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)
+
+
+def _choose(condition: Tensor, first: Behavior, second: Behavior) -> Behavior:
+    """Each row of the first, where the condition (B,) holds, or of the second."""
+    length = max(first.max_len, second.max_len)
+    columns = [
+        _padded(a, length).where(condition.unsqueeze(1), _padded(b, length))
+        for a, b in zip(first.columns, second.columns, strict=True)
+    ]
+    return Behavior(columns, first.tables)
+
+
+def _padded(column: Tensor, length: int) -> Tensor:
+    return nn.functional.pad(column, (0, length - column.shape[1]))

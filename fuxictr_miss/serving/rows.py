@@ -1,0 +1,122 @@
+"""Rows as Python holds them -> a data frame in which each column is of one type."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import polars as pl
+
+from fuxictr_miss.errors import InputError, closest
+from fuxictr_miss.raw_values import broken_row
+
+_DTYPES: dict[frozenset[type], list[Any]] = {  # that hold values of these types
+    frozenset(): [pl.Null],
+    frozenset({bool}): [pl.Boolean],
+    frozenset({int}): [pl.Int64, pl.UInt64],
+    frozenset({float}): [pl.Float64],
+    frozenset({int, float}): [pl.Float64],
+    frozenset({str}): [pl.String],
+}
+
+
+def as_frame(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
+    """A data frame of rows: one of polars' or pandas', a list of dicts, or a dict of columns.
+
+    Args:
+        rows: with any columns.
+        columns: those that are read.
+
+    Raises:
+        InputError: it is nothing of that, lacks a column, or a column mixes types.
+    """
+    if isinstance(rows, pl.DataFrame):
+        return rows
+    if hasattr(rows, "to_dict"):  # pandas, which need not be installed
+        rows = rows.to_dict("list")
+    if isinstance(rows, Mapping):
+        check_present("", columns, rows)
+        values = {name: rows[name] for name in columns}
+    else:
+        values = _transposed(rows, columns)
+    series = [_series(name, each) for name, each in values.items()]
+    try:
+        return pl.DataFrame(series)
+    except pl.exceptions.ShapeError as error:
+        lengths = ", ".join(f"{each.name} {len(each)}" for each in series)
+        raise InputError(f"The columns are not of one length: {lengths}.") from error
+
+
+def check_present(place: str, columns: Iterable[str], present: Iterable[str]) -> None:
+    """Refuse rows without a column that is read; names the closest that is there."""
+    names = list(present)
+    for name in columns:
+        if name not in names:
+            close = closest(name, names)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise InputError(
+                f"{place}column {name!r} is missing.{hint} There are: {', '.join(names)}."
+            )
+
+
+def _transposed(rows: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
+    if not isinstance(rows, list | tuple):
+        raise InputError(
+            "Rows must be a data frame, a list of dicts or a dict of columns; got a "
+            f"{type(rows).__name__}."
+        )
+    try:
+        return {name: [row[name] for row in rows] for name in columns}
+    except (KeyError, TypeError, IndexError):
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise InputError(
+                    f"row {number + 1} must be a dict of columns; got {row!r}."
+                ) from None
+            check_present(f"row {number + 1}, ", columns, row)
+        raise
+
+
+def _series(name: str, values: Any) -> pl.Series:
+    if hasattr(values, "dtype") and values.dtype != object:  # an array or a series
+        return pl.Series(name, values)
+    values = list(values)
+    kinds = {_kind(each) for each in values}
+    if float in kinds and len(kinds) > 1:  # pandas has NaN where text is missing
+        values = [None if isinstance(each, float) and each != each else each for each in values]
+    series = _of_one_type(name, values)
+    if series is None:
+        row, says = _first_odd(values)
+        raise broken_row("", row, name, values[row], says)
+    return series
+
+
+def _of_one_type(name: str, values: list[Any]) -> pl.Series | None:
+    """A column of values, or of lists of values, that have one type; else None."""
+    kinds = {_kind(each) for each in values if each is not None}
+    lists = bool(kinds) and all(isinstance(kind, frozenset) for kind in kinds)
+    words = frozenset().union(*kinds) if lists else frozenset(kinds)
+    inferred = [None] if len(words) == 1 and not lists else []  # dates, decimals
+    for dtype in _DTYPES.get(words, inferred):
+        with suppress(TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            return pl.Series(name, values, dtype=pl.List(dtype) if lists else dtype)
+    return None
+
+
+def _kind(value: Any) -> Any:
+    """The type of a value, or the types in a list."""
+    if isinstance(value, list | tuple):
+        return frozenset(type(word) for word in value if word is not None)
+    return type(value)
+
+
+def _first_odd(values: list[Any]) -> tuple[int, str]:
+    """The first row that is no value of its own, or not like those before it; and why."""
+    places = range(len(values))
+    row = bisect(places, False, key=lambda last: _of_one_type("", values[: last + 1]) is None)
+    if _of_one_type("", [values[row]]) is None:
+        return row, "it is no text and no number of 64 bits, or a list that mixes types"
+    first = next(place for place in places if values[place] is not None)
+    return row, f"in row {first + 1} it is {values[first]!r}: give one type"
