@@ -42,7 +42,7 @@ def numbers(
 def _own_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
     """Draw for the rows of the global batch; return those of this process."""
     share = processes.share()
-    if share is None:
+    if share is None or shape[0] % (share.rows * share.copies):  # or they are of no rows
         return draw(shape)
     times = shape[0] // (share.rows * share.copies)
     drawn = draw((share.copies * times * share.total, *shape[1:])).unflatten(0, (share.copies, -1))

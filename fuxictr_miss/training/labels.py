@@ -69,7 +69,8 @@ class Labels:
         for index, (batch, share) in enumerate(self._batches()):
             with processes.sharing(share):
                 losses = _split_losses(loop.model, self._step(batch, number, index))
-                means.add({name: processes.weighted(loss) for name, loss in losses.items()})
+                losses = {name: processes.weighted(loss) for name, loss in losses.items()}
+            means.add(losses)
             if loop.watch is not None:
                 loop.watch.add(losses, loop.model.optimizer.param_groups[0]["lr"])
             progress.update()

@@ -159,8 +159,8 @@ class Pretraining:
 
     def steps(self, number: int) -> Iterator[SSLLosses]:
         """Take the steps of an epoch; yield the losses of each."""
-        self.ssl.begin_epoch()
         with processes.sharing(None):  # every process draws all users
+            self.ssl.begin_epoch()
             order = self._order()
         for step, users in enumerate(order.split(self.batch_size), number * len(self)):
             self._set_rate(step)
@@ -179,16 +179,18 @@ class Pretraining:
             loss = self._loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
-            ssl, feature, similar = (processes.weighted(e.detach()) for e in self._losses[:3])
-            losses = SSLLosses(ssl, feature, similar, self._losses.negative_similarity)
+            losses = self._losses._replace(
+                ssl=processes.weighted(self._losses.ssl),
+                feature=processes.weighted(self._losses.feature),
+                similarity=processes.weighted(self._losses.similarity),
+            )
         torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
 
     def _loss_of(self, batch: dict[str, Tensor]) -> Tensor:
-        losses = self.ssl.losses(self.model, batch)
-        self._losses = losses
-        return self.ssl.weighted(losses)
+        self._losses = self.ssl.losses(self.model, batch)
+        return self.ssl.weighted(self._losses)
 
     def judge(self) -> tuple[dict[str, float], bool]:
         """Keep the weights if they are the best so far; return the held-out loss and "stop now"."""

@@ -128,7 +128,8 @@ class Run:
         if self.watch is not None:
             self.watch.begin(self.rows)
         if self.ssl is not None:
-            self.ssl.watched = processes.first(lambda: self.watch is not None)
+            # several processes would have to agree on it, and only rank 0 has a tracker
+            self.ssl.watched = self.watch is not None and processes.world_size() == 1
         try:
             while self.phase is not None:
                 with self._progress(self.phase) as progress:
