@@ -72,9 +72,9 @@ def test_masked_feature_prediction_and_its_gradients_equal_the_loops(
     noise = {}
     for f in range(5):
         of_field = [i for i in range(rows) if f in chosen[i]]
-        if of_field:
-            drawn = draw(method.up_to[f], (len(of_field), 3), replay).tolist()
-            noise.update({(i, f): ids for i, ids in zip(of_field, drawn, strict=True)})
+        if fields.kinds[f] == "categorical":
+            drawn = draw(method.up_to[f], (rows, 3), replay).tolist()
+            noise.update({(i, f): drawn[i] for i in of_field})
     x, terms, similarities = zeros(by_field(fields)), [], []
     for i in range(rows):
         g = encode(method, [method.mask_token if f in chosen[i] else x[i][f] for f in range(5)])
@@ -107,9 +107,9 @@ def test_replaced_feature_detection_and_its_gradients_equal_the_loops(
     other = {}
     for f in range(5):
         of_field = [i for i in range(rows) if f in chosen[i]]
-        if of_field:
-            drawn = draw(method.up_to[f], (len(of_field),), replay).tolist()
-            other.update({(i, f): ident for i, ident in zip(of_field, drawn, strict=True)})
+        if fields.kinds[f] == "categorical":
+            drawn = draw(method.up_to[f], (rows,), replay).tolist()
+            other.update({(i, f): drawn[i] for i in of_field})
     x, terms = zeros(by_field(fields)), []
     for i in range(rows):
         spoiled = [

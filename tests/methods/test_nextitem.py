@@ -103,7 +103,7 @@ def test_without_a_next_behavior_the_loss_is_exactly_nothing(lengths, sequences,
     method = build(sequences).double()
     behavior = make_batch(lengths, sequences)
     losses = method(behavior)
-    assert [each.item() for each in losses] == [0, 0, 0]
+    assert [each.item() for each in losses[:3]] == [0, 0, 0]
     losses.ssl.backward()
     assert not any(table.weight.grad.any() for table in behavior.tables)
 
