@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -107,17 +106,12 @@ def test_every_example_is_short_and_listed():
         assert len((EXAMPLES / script).read_text(encoding="utf-8").splitlines()) < 85
 
 
-ONE_PROCESS_ONLY = importlib.util.find_spec("fuxictr_miss.processes") is None
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "workers", ["1", pytest.param("2", marks=pytest.mark.skipif(ONE_PROCESS_ONLY, reason="one"))]
-)
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_workers_of_ray_train_give_the_auc_of_a_plain_run(tmp_path, workers):
     printed = run("ray_train.py", tmp_path, workers)
     (auc,) = aucs(printed)
-    assert "Kept: DIN_MISS.log, DIN_MISS.model, " in printed
+    assert "Kept: DIN_MISS.log, DIN_MISS.metrics.json, DIN_MISS.model, " in printed
     plain = """
 import sys
 from pathlib import Path
