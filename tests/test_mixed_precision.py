@@ -23,7 +23,7 @@ def test_products_are_bfloat16_and_losses_float32(params, name):
     assert seen == [torch.bfloat16]
     assert outputs["y_pred"].dtype == torch.float32
     if name == "DIN_MISS":
-        assert {each.dtype for each in outputs["_self_supervision"]} == {torch.float32}
+        assert {each.dtype for each in outputs["_self_supervision"][:3]} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["DIN", "PNN_MISS"])

@@ -50,7 +50,10 @@ def tensorboard(params: dict[str, Any]) -> tuple[Curves, dict[str, Any]]:
     events = EventAccumulator(str(max(runs, key=lambda run: int(run.name))))
     events.Reload()
     curves = {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        tag: sorted(
+            (e.step, e.value) for e in events.Scalars(tag)
+        )  # files of one second: any order
+        for tag in events.Tags()["scalars"]
     }
     content = events.summary_metadata.get("_hparams_/session_start_info")
     if content is None:
