@@ -44,7 +44,7 @@ setup(
         "serving": ["numpy>=1.26", "polars>=1.36,<2", "onnxruntime>=1.20"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "tensorboard": ["tensorboard>=2.15"],
-        "wandb": ["wandb>=0.16"],
+        "wandb": ["wandb>=0.20"],
         "mlflow": ["mlflow>=2.10"],
         "dev": [
             *("pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"),
