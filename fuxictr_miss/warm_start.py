@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, self_supervision_of
-from fuxictr_miss.serving import FORMAT
+from fuxictr_miss.serving.vocabulary import AGAIN, read_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,8 @@ def read_artefact(folder: str | Path) -> Artefact:
                 f"--init-from: {folder} is no exported artefact, as it has no {name}: name a "
                 "folder that fuxictr-miss export --output has written."
             )
-    then = "export the model again"
-    with explained(_UNREADABLE, f"{folder / 'vocab.json'} cannot be read", then):
-        content = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise InputError(
-                f"{folder} has the format {content['format']}, and this version reads {FORMAT}: "
-                f"{then} with this version."
-            )
+    content = read_vocabulary(folder)
+    with explained(_UNREADABLE, f"{folder / 'vocab.json'} is damaged", AGAIN):
         known = content["vocabularies"]
         vocabularies = {
             each["name"]: known[each["vocabulary"]]
@@ -73,7 +67,7 @@ def read_artefact(folder: str | Path) -> Artefact:
             if "vocabulary" in each
         }
         model = str(content["model"])
-    weights = _weights_in(folder / "model.pt2", then)
+    weights = _weights_in(folder / "model.pt2")
     digest = hashlib.blake2b(json.dumps([model, vocabularies]).encode(), digest_size=8)
     for name, weight in sorted(weights.items()):
         digest.update(name.encode())
@@ -81,12 +75,12 @@ def read_artefact(folder: str | Path) -> Artefact:
     return Artefact(folder, model, weights, vocabularies, digest.hexdigest())
 
 
-def _weights_in(path: Path, then: str) -> dict[str, Tensor]:
+def _weights_in(path: Path) -> dict[str, Tensor]:
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it logs the traceback of an error that it raises anyway
     try:
-        with explained(Exception, f"{path} cannot be read", then):
+        with explained(Exception, f"{path} cannot be read", AGAIN):
             state = torch.export.load(path).state_dict
     finally:
         logger.setLevel(level)

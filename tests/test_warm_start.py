@@ -303,8 +303,8 @@ def test_what_does_not_fit_is_one_sentence(last_week, this_week, tmp_path, expor
         (lambda folder: (folder / "vocab.json").unlink(), "has no vocab.json"),
         (lambda folder: (folder / "model.pt2").write_bytes(b"x"), "model.pt2 cannot be read"),
         (lambda folder: (folder / "vocab.json").write_text("["), "vocab.json cannot be read"),
-        (lambda folder: (folder / "vocab.json").write_text("{}"), "vocab.json cannot be read"),
-        (lambda folder: (folder / "vocab.json").write_text('{"format": 9}'), "has the format 9"),
+        (lambda folder: (folder / "vocab.json").write_text("{}"), "is of format None"),
+        (lambda folder: (folder / "vocab.json").write_text('{"format": 9}'), "is of format 9"),
     ],
 )
 def test_what_is_no_artefact_is_refused_before_anything_is_done(

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from fuxictr_miss.serving.scorer import Scorer
 
 __all__ = ["Scorer", "export"]
-FORMAT = 1  # of vocab.json
 _HOME = {"Scorer": "scorer", "export": "artefact"}
 
 _EXTRAS = {"onnx": "export", "onnx_ir": "export", "onnxscript": "export", "onnxruntime": "serving"}

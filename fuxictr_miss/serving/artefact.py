@@ -19,7 +19,6 @@ from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.config import Config
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.export import check_new
-from fuxictr_miss.serving import FORMAT
 from fuxictr_miss.serving.card import card
 from fuxictr_miss.serving.program import (
     lengths_are_fixed,
@@ -33,6 +32,7 @@ from fuxictr_miss.serving.program import (
 from fuxictr_miss.serving.raw_inputs import columns_of, raw_inputs
 from fuxictr_miss.serving.sample import Sample
 from fuxictr_miss.serving.scorer import Scorer
+from fuxictr_miss.serving.vocabulary import FORMAT
 from fuxictr_miss.traits import possible_traits
 
 _MODELS = ("model.onnx", "model.pt2")

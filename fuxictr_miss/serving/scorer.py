@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import onnxruntime
 import polars as pl
 
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.serving import FORMAT
 from fuxictr_miss.serving.encode import Encoder
 from fuxictr_miss.serving.rows import as_frame
+from fuxictr_miss.serving.vocabulary import AGAIN, read_vocabulary
 
 _ROWS_AT_ONCE = 2048  # with histories of 3,000 items, some 300 MB
 
@@ -52,10 +51,10 @@ class Scorer:
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         self.folder = Path(folder)
-        content = _vocabulary(self.folder / "vocab.json")
+        content = read_vocabulary(self.folder)
         self._session = _session(self.folder / "model.onnx", threads)
         what = f"{self.folder / 'vocab.json'} is damaged"
-        with explained((KeyError, TypeError, ValueError, pl.exceptions.PolarsError), what, _AGAIN):
+        with explained((KeyError, TypeError, ValueError, pl.exceptions.PolarsError), what, AGAIN):
             self.outputs = list(content["outputs"])
             inputs = {each["name"]: each for each in content["inputs"]}
             self._check_model(inputs)
@@ -116,44 +115,28 @@ class Scorer:
         if set(self.outputs) - set(produced):
             raise InputError(
                 f"{place} has the outputs {_listed(produced)}, where vocab.json names "
-                f"{_listed(self.outputs)}: {_AGAIN}."
+                f"{_listed(self.outputs)}: {AGAIN}."
             )
         for each in self._session.get_inputs():
             spec = inputs.get(each.name)
             if spec is None:
                 raise InputError(
-                    f"{place} reads {each.name!r}, which vocab.json does not name: {_AGAIN}."
+                    f"{place} reads {each.name!r}, which vocab.json does not name: {AGAIN}."
                 )
             length = spec["max_len"] if spec["type"] == "sequence" else None
             wanted = "tensor(float)" if spec["type"] == "numeric" else "tensor(int64)"
             if each.type != wanted or list(each.shape[1:]) != [length] * (length is not None):
                 raise InputError(
                     f"{place} reads {each.name!r} as {each.type} of {each.shape}, which is not "
-                    f"what vocab.json says: {_AGAIN}."
+                    f"what vocab.json says: {AGAIN}."
                 )
-
-
-_AGAIN = "export the model again"
-
-
-def _vocabulary(path: Path) -> dict[str, Any]:
-    what = f"{path} cannot be read"
-    with explained((OSError, ValueError), what, "name a folder that `fuxictr-miss export` wrote"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-    form = content.get("format") if isinstance(content, dict) else None
-    if form != FORMAT:
-        raise InputError(
-            f"{path} is of format {form!r}, and this version reads format {FORMAT}: {_AGAIN} with "
-            "this version, or install the one that wrote it."
-        )
-    return content
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    with explained(Exception, f"{path} cannot be read", _AGAIN):  # it has no class for its errors
+    with explained(Exception, f"{path} cannot be read", AGAIN):  # it has no class for its errors
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

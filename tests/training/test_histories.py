@@ -64,6 +64,12 @@ def test_of_a_users_prefixes_only_the_longest_counts():
     ]
 
 
+def test_the_longest_row_is_that_with_the_most_of_all_behaviors():
+    split = Split(user=[1, 1], clicks=[[1, 2], [1, 2]], likes=[[0, 0], [3, 0]])
+    histories = Histories(split, [["clicks"], ["likes"]], "user")
+    assert histories.column("likes").tolist() == [[3, 0]]
+
+
 def test_of_a_user_beyond_max_len_every_window_counts():
     histories = histories_of(every_prefix([[1, 2, 3, 4, 5], [6, 7]], max_len=3))
     assert len(histories) == 2
