@@ -53,10 +53,11 @@ model's class, such as `dnn_hidden_units` and `din_sequence_field`, are in `mode
 """
 FUXICTR = """
 All keys here except `vocab_scope`, `vocab_data`, `preprocess_command`, `feature_processor`,
-`num_threads`, `train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast`, `tracker`
-and `model_zoo_path` are FuxiCTR's. Of FuxiCTR 1 and 2.0, as the BARS configs have them, `patience`,
-`workers`, `debug`, `ordered_features`, and a column's `na_value` and `encoder` are read under their
-new names, with a warning. The log names the keys that neither FuxiCTR nor the model's class reads.
+`num_threads`, `train_sample_rate`, `label_noise_rate`, `memory_budget_gb`, `autocast`, `tracker`,
+`table_sharding` and `model_zoo_path` are FuxiCTR's. Of FuxiCTR 1 and 2.0, as the BARS configs
+have them, `patience`, `workers`, `debug`, `ordered_features`, and a column's `na_value` and
+`encoder` are read under their new names, with a warning. The log names the keys that neither
+FuxiCTR nor the model's class reads.
 """
 METHOD = """
 The default is the code's, the paper's where it names one: it holds without a recipe, as for the
@@ -132,6 +133,8 @@ MEANING = {
     "net_regularizer": "the same for all other weights",
     "regularizer": "both, as LR and FM name them",
     "autocast": "forward passes in bfloat16",
+    "table_sharding": "rows of large tables are spread over the processes of torchrun, see "
+    "[distributed.md](distributed.md#tables-over-processes)",
     "ssl_training": "both losses together, or the tables first by the contrastive loss alone",
     "miss_extractor": "how windows become interests",
     "miss_variant": "what of MISS is left out",

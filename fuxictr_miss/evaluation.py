@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from fuxictr_miss import processes
 from fuxictr_miss.errors import DivergedError, InputError, unknown
+from fuxictr_miss.sharded_tables import is_sharded
 
 Predicted = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # predictions, labels, group ids
 
@@ -28,7 +30,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     such as a multi-task model, or its own `evaluate_metrics` keeps it.
 
     Several processes predict some of the batches each, and rank 0 measures all rows, each counted
-    once. A class with its own `evaluate`, or a loader of another kind, is left to rank 0.
+    once. A class with its own `evaluate`, or a loader of another kind, is left to each of them.
 
     Args:
         model: in any mode; it is left in `eval()` mode.
@@ -44,7 +46,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     """
     where = f"the {split} split" if (split := getattr(loader, "split", None)) else "these rows"
     if type(model).evaluate is not BaseModel.evaluate:
-        own = processes.first(lambda: model.evaluate(loader, metrics=list(metrics)))
+        own = processes.together(lambda: model.evaluate(loader, metrics=list(metrics)))[0]
         model.eval()
         return _finite({name: float(value) for name, value in own.items()}, where)
     for name in () if _evaluates_itself(model) else metrics:
@@ -53,7 +55,10 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     shared = hasattr(loader, "by_length") and len(loader) >= processes.world_size() > 1
     if shared:
         every = slice(processes.rank(), None, processes.world_size())
-        batches = loader.batches(order, 1 if order is None else _MULTIPLE, every)
+        multiple = 1 if order is None else _MULTIPLE
+        batches: Iterable[dict[str, Tensor]] = loader.batches(order, multiple, every)
+        if is_sharded(model) and processes.rank() >= len(loader) % processes.world_size() > 0:
+            batches = itertools.chain(batches, loader.batches(order, multiple, slice(1)))
         predicted = _of_all_processes(_predictions(model, batches), loader)
     else:
         batches = loader if order is None else loader.batches(order, _MULTIPLE)

@@ -49,6 +49,7 @@ from fuxictr_miss.registry import get_model
 from fuxictr_miss.result_table import check_result_table
 from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
+from fuxictr_miss.sharded_tables import gather_tables, shard_tables
 from fuxictr_miss.trackers import check_tracker
 from fuxictr_miss.training import fit
 from fuxictr_miss.training.watch import watching
@@ -134,6 +135,8 @@ def _run(
         if artefact is not None:
             start_from(model, artefact)
             settings["init_from"] = artefact.digest
+        if config.table_sharding is not None:
+            shard_tables(model)
         with _as_input_error(config.model) if _is_of_a_zoo(model) else nullcontext():
             rows = fit(
                 model,
@@ -158,8 +161,9 @@ def _run(
             _keep(record, config.file(METRICS))
         if watch is not None:
             watch.end(record)
-        if embeddings is not None and writes:
-            for file in export_embeddings(model, embeddings):
+        if embeddings is not None:
+            gather_tables(model)
+            for file in export_embeddings(model, embeddings) if writes else ():
                 log.info("Embeddings: %s", file)
     if writes:
         plot_history(rows, log_file.with_suffix(".png"), title=config.model_id)

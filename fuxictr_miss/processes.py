@@ -1,4 +1,4 @@
-"""The processes of a run started by torchrun; no other module knows torch.distributed.
+"""The processes of a run started by torchrun; no other module calls torch.distributed.
 
 W processes, the ranks 0 to W - 1, hold the same weights and see the same global batches in the same
 seeded order. Of every batch each rank computes a share of the rows. What a rank returns is a mean
@@ -265,7 +265,11 @@ def number_of_pairs(mask: Tensor, least: float = 1) -> Tensor:
 
 def largest(value: int) -> int:
     """The largest of the ranks' numbers."""
-    return max(together(lambda: value))
+    if _world is None:
+        return value
+    number = torch.tensor(value)
+    dist.all_reduce(number, dist.ReduceOp.MAX, group=_world.control)
+    return int(number)
 
 
 def weighted(value: Tensor) -> Tensor:
@@ -304,6 +308,13 @@ def gather(x: Tensor, dim: int = 0, gradient: bool = True) -> Tensor:
     if not gradient:
         return _gathered(x.detach(), dim, sizes)
     return _Gather.apply(x, dim, sizes, _share.rank)
+
+
+def mesh() -> dist.DeviceMesh:
+    """All ranks in a row, as torch.distributed.tensor wants them."""
+    assert _world is not None
+    kind = "cuda" if dist.get_backend(_world.data) == "nccl" else "cpu"
+    return dist.DeviceMesh.from_group(_world.data, kind)
 
 
 def gather_any(x: Tensor) -> list[Tensor]:
@@ -368,6 +379,8 @@ def synchronised(
     """
     if _world is None:
         return compute
+    if not parameters:  # all are rows of sharded tables
+        return _Loss(compute, parameters)
     # a step may leave parameters out: by ssl_every, or if no row of a batch has a history
     return DistributedDataParallel(
         _Loss(compute, parameters), find_unused_parameters=True, gradient_as_bucket_view=True

@@ -20,6 +20,7 @@ from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
+from fuxictr_miss.sharded_tables import is_plain_table
 
 _USER_COLUMNS = ("user_id", "userid", "user")  # names of the user in FuxiCTR's data sets
 PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, that we add
@@ -205,7 +206,7 @@ class SelfSupervision(nn.Module):
         for source in self.sources:
             for name in source.id_features:
                 modules = source.parts(model, name)
-                parts = [each for each in modules if type(each) is nn.Embedding]
+                parts = [m for m in modules if is_plain_table(m)]
                 if len(parts) == len(modules) and all(p.weight.requires_grad for p in parts):
                     found.setdefault(id(parts[0]), (parts, []))[1].append(name)
         return list(found.values())

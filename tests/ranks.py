@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from fuxictr_miss import evaluation, experiment, processes
+from fuxictr_miss import evaluation, experiment, processes, sharded_tables
 from fuxictr_miss.errors import InputError, run_command
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training import run
@@ -28,6 +28,7 @@ from fuxictr_miss.training.training_data import inspect_training_data
 
 Params = dict[str, Any]
 
+SHARDED = {"table_sharding": "rowwise"}
 DROPOUT = {"cl4srec_dropout": 0.1, "s3rec_dropout": 0.1}
 GRADIENTS: dict[str, Params] = {
     "gathered": {"model": "DIN_MISS", "ssl_block_size": None},
@@ -47,6 +48,13 @@ GRADIENTS: dict[str, Params] = {
     "replaced_fields": {"model": "DIN_MAP", "map_task": "RFD"},
     "items": {"model": "DIN_IRSSL"},
     "batch_norm": {"model": "DNN", "batch_norm": True},
+    "sharded": {"model": "DIN_MISS", "ssl_block_size": None, **SHARDED},
+    "sharded, plain": {"model": "DIN", **SHARDED},
+    "sharded, few_rows": {"model": "DIN_MISS", "batch_size": 3, **SHARDED},
+    "sharded, uneven": {"model": "DIN_MISS", "batch_size": 17, "ssl_block_size": 17, **SHARDED},
+    "sharded, next_item": {"model": "DIN_NextItem", "nextitem_dropout": 0.0, **SHARDED},
+    "sharded, negatives": {"model": "DIN_S3Rec", **DROPOUT, **SHARDED},
+    "sharded, fields": {"model": "DIN_MAP", **SHARDED},
     "plain": {"model": "DIN"},
     "few_rows": {"model": "DIN_MISS", "batch_size": 3},
 }
@@ -62,7 +70,12 @@ RUNS: dict[str, Params] = {
                  "ssl_thaw": True},
     "alternating": {"ssl_label_gradient": 0, "ssl_pretrain_batch_size": 31},
     "adam": {"model": "DNN", "optimizer": "adam", "learning_rate": 1e-3},
+    "sharded": {"ssl_training": "pretrain", "ssl_label_gradient": 0, "ssl_other_gradient": 0,
+                "ssl_thaw": True, "ssl_row_norm": "log_count", "ssl_start": "svd", **SHARDED},
+    "sharded, joint": {"embedding_regularizer": 1e-3, "optimizer": "adam", "learning_rate": 1e-3,
+                       **SHARDED},
 }  # fmt: skip
+RESUMED = ("joint", "pretrain", "alternating", "sharded", "sharded, joint")
 ON_ONE, ON_TWO = "one", "two"  # model_roots
 
 
@@ -85,6 +98,7 @@ def everything(params: Params) -> Params:
     return {
         "gradients": {name: gradients(params, GRADIENTS[name]) for name in GRADIENTS},
         "without_gradient": without_gradient(params),
+        "table": table(),
         "metrics": metrics(params),
         "runs": {
             name: digits(experiment.run(experiment_of(params, name, ON_TWO))) for name in RUNS
@@ -123,13 +137,16 @@ def gradients(params: Params, changes: Params) -> dict[str, list[float]]:
             each.set_state(state)
         if ssl:
             ssl.begin_epoch()
+        if params.get("table_sharding") or changes.get("table_sharding"):
+            sharded_tables.shard_tables(model)
         batch, share = next(train.shares(loop.share_of))
         trained = [each for each in model.parameters() if each.requires_grad]
-        shared = processes.synchronised(loop._loss_of, trained)
+        shared = processes.synchronised(loop._loss_of, sharded_tables.groups_of(trained)[0])
         with processes.sharing(share):
             own = shared(batch)
             own.backward()
-    got = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    named = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    got = {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in named.items()}
     assert wanted.keys() == got.keys()
     parts: dict[str, list[float]] = {"losses": [float(loss), float(processes.mean(own.detach()))]}
     for part in ("embedding_layer", "_self_supervision", ""):
@@ -165,6 +182,36 @@ def with_own(x: torch.Tensor, dim: int, gather: Any) -> torch.Tensor:
     return torch.cat([before, x, after], dim)
 
 
+def table() -> list[Params]:
+    """Of each rank: what a spread table with an odd number of rows does, and what a whole one."""
+    torch.manual_seed(7)
+    whole = torch.nn.Embedding(11, 3, padding_idx=0)
+    torch.nn.init.normal_(whole.weight)  # the padding row has values, too
+    shard = sharded_tables.ShardedEmbedding(whole)
+    ids = torch.tensor([[0, 10, 3], [7, 0, 5], [10, 6, 1]])
+    own = ids[:2] if processes.rank() == 0 else ids[2:]
+    shard(own).pow(2).sum().backward()  # a step takes the ranks' mean
+    (whole(ids).pow(2).sum() / processes.world_size()).backward()
+    for each in (shard, whole):
+        sharded_tables.clip_gradients(each.parameters(), 0.5)
+    gradients = shard.weight.grad.full_tensor(), whole.weight.grad.clone()
+    optimizer = torch.optim.Adam(shard.parameters(), fused=True)
+    optimizer.step()
+    kept = sharded_tables.gathered([shard.state_dict(), optimizer.state_dict()])
+    kept = processes.first(lambda: kept)
+    sharded_tables.load_optimizer(optimizer, kept[1])
+    shard.load_state_dict(kept[0])
+    torch.optim.Adam(whole.parameters(), fused=True).step()
+    found = {
+        "rows": sharded_tables.own_rows(shard.weight)[0].tolist(),
+        "values": [shard(own).tolist(), whole(own).tolist()],
+        "gradients": [each.tolist() for each in gradients],
+        "weights": [shard.weight.full_tensor().tolist(), whole.weight.tolist()],
+        "moments": len(optimizer.state[shard.weight]["exp_avg"].to_local()),
+    }
+    return processes.together(lambda: found)
+
+
 def metrics(params: Params) -> list[dict[str, float]]:
     """Of predictions by all ranks, and of those by one."""
     names = ["AUC", "logloss", "gAUC", "MRR", "ECE"]
@@ -174,7 +221,12 @@ def metrics(params: Params) -> list[dict[str, float]]:
     far_apart(model)
     together = evaluation.evaluate(model, loaders["valid"], names)
     with alone():
-        return [together, evaluation.evaluate(model, loaders["valid"], names)]
+        single = evaluation.evaluate(model, loaders["valid"], names)
+    sharded_tables.shard_tables(model)
+    sharded = evaluation.evaluate(model, loaders["valid"], names)
+    sharded_tables.gather_tables(model)
+    with alone():
+        return [single, together, sharded, evaluation.evaluate(model, loaders["valid"], names)]
 
 
 @contextmanager
@@ -202,7 +254,7 @@ def killed(params: Params) -> None:
 
     run.Run._save = save_and_die
     try:
-        for name in ("joint", "pretrain", "alternating"):
+        for name in RESUMED:
             try:
                 experiment.run(experiment_of(params, name, "killed"))
             except Killed:
@@ -266,6 +318,7 @@ def main() -> None:
     params = yaml.safe_load(Path(source).read_text())
     if task in ("killed", "fails"):
         one_ends(params, task)
+    sharded_tables.MIN_ROWS = 1
     with processes.session():
         found = {"everything": everything, "runs": runs}[task](params)
         if processes.rank() == 0:
@@ -278,7 +331,7 @@ def runs(params: Params) -> Params:
     found = {
         name: digits(experiment.run(experiment_of(params, name, f"of_{size}"))) for name in RUNS
     }
-    for name in ("joint", "pretrain", "alternating"):
+    for name in RESUMED:
         settings = experiment_of(params, name, "killed")
         found[f"{name}, resumed"] = digits(experiment.run(settings, resume=True))
     return found

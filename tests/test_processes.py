@@ -12,17 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import ranks
 import torch
 import yaml
 
-from fuxictr_miss import experiment, processes
+from fuxictr_miss import experiment, processes, sharded_tables
 from fuxictr_miss.methods import draws
 
 ROOT = Path(__file__).resolve().parents[1]
-RESUMED = ("joint", "pretrain", "alternating")
 
 
 def torchrun(number: int, *command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -58,6 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(params_below: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
     return params_below(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tables_are_sharded() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharded_tables, "MIN_ROWS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +113,21 @@ def test_negatives_without_their_gradient_would_be_seen(on_two):
     assert abs(ratio - 1) > 0.01 or cosine < 0.99
 
 
+def test_a_spread_table_is_a_whole_one_of_which_each_process_holds_its_rows(on_two):
+    first, second = on_two["table"]
+    assert np.allclose(first["rows"] + second["rows"], first["weights"][1], atol=1e-6)
+    assert (len(first["rows"]), len(second["rows"])) == (6, 5)
+    for found in (first, second):
+        for name in ("values", "gradients", "weights"):
+            assert np.allclose(*map(np.array, found[name]), atol=1e-6), name
+        assert not any(found["gradients"][0][0])  # of padding
+        assert found["moments"] == len(found["rows"])
+
+
 def test_metrics_are_those_of_one_process(on_two):
-    together, alone = on_two["metrics"]
-    assert together == pytest.approx(alone, rel=0, abs=1e-9)
+    alone, *others = on_two["metrics"]
+    for together in others:
+        assert together == pytest.approx(alone, rel=0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ranks.RUNS)
@@ -116,7 +135,7 @@ def test_a_run_does_not_depend_on_the_number_of_processes(on_one, on_two, name):
     close(on_two["runs"][name], on_one[name])
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", ranks.RESUMED)
 def test_a_run_killed_on_two_processes_resumes_on_one(on_one, on_two, settings, folder, name):
     copied = folder / "resumed" / name
     shutil.copytree(folder / "checkpoints" / "killed", copied)
@@ -165,7 +184,7 @@ def test_four_processes_train_and_resume_as_one_does(on_one, on_two, settings, f
     found = task("runs", 4, settings, folder)
     for name in ranks.RUNS:
         close(found[name], on_one[name])
-    for name in RESUMED:
+    for name in ranks.RESUMED:
         close(found[f"{name}, resumed"], on_one[name])
 
 

@@ -41,8 +41,8 @@ _HIGHER_IS_BETTER = {"AUC": True, "logloss": False, "binary_crossentropy": False
 _REQUIRED = ("model", "model_id", "dataset_id", "model_root", "data_root", "metrics", "optimizer",
              "loss", "batch_size", "epochs", "seed", "verbose")  # fmt: skip
 # Keys that say where a run happens, not what it computes: a resume may change them.
-OF_THE_MACHINE = {"gpu", "verbose", "model_root", "data_root", "num_workers",
-                   "preprocess_command", "memory_budget_gb", "tracker"}  # fmt: skip
+OF_THE_MACHINE = {"gpu", "verbose", "model_root", "data_root", "num_workers", "tracker",
+                   "preprocess_command", "memory_budget_gb", "table_sharding"}  # fmt: skip
 _NUMBER = r"\+?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -192,6 +192,7 @@ class Config(Checked):
     net_regularizer: Regularizer = None
     regularizer: Regularizer = None  # of LR and FM
     autocast: Literal["bf16"] | None = None
+    table_sharding: Literal["rowwise"] | None = None
 
     @classmethod
     def of(cls, params: Config | Mapping[str, Any], places: Places | None = None) -> Config:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from fuxictr_miss.checkpoint import load, save, write_error
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.sharded_tables import clip_gradients, gathered, groups_of
 from fuxictr_miss.training.watch import Watch
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.
@@ -55,8 +57,8 @@ class FuxiCTRLoop:
         model._verbose = 0  # we show our own progress bar
         model._max_gradient_norm = max_gradient_norm
         hook = model.register_state_dict_post_hook(partial(_mark, data=self.data))
-        if processes.rank() > 0:
-            model.save_weights = _leave_to_rank_0
+        if processes.world_size() > 1:
+            model.save_weights = partial(_save_weights, model)
         try:
             with synchronised_batch_norm(model):
                 yield
@@ -121,7 +123,8 @@ class FuxiCTRLoop:
         """
         assert self.start is not None  # a phase before the labels has set it
         if self.validated:  # else a resume restores the rival
-            self.rival = {"metric": self.best_metric, "weights": load(self.checkpoint, self.data)}
+            best = load(self.checkpoint, self.data) if processes.rank() == 0 else None
+            self.rival = {"metric": self.best_metric, "weights": best}
         self.train_everything()
         self.model.optimizer.state.clear()
         self.model.load_state_dict(self.start)
@@ -159,10 +162,10 @@ class FuxiCTRLoop:
         model = self.model
         if self._loss is None:
             trained = [each for each in model.parameters() if each.requires_grad]
-            self._loss = processes.synchronised(self._loss_of, trained)
+            self._loss = processes.synchronised(self._loss_of, groups_of(trained)[0])
         model.optimizer.zero_grad()
         self._loss(batch).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
+        clip_gradients(model.parameters(), self.max_gradient_norm)
         model.optimizer.step()
         return self._own_loss
 
@@ -250,8 +253,11 @@ def check_shareable(model: BaseModel, train: Any) -> None:
         )
 
 
-def _leave_to_rank_0(path: str) -> None:
-    """Write nothing."""
+def _save_weights(model: BaseModel, path: str) -> None:
+    """FuxiCTR's `save_weights`, for which rank 0 needs the other ranks' rows of sharded tables."""
+    state = gathered(model.state_dict())
+    if processes.rank() == 0:
+        torch.save(state, path)
 
 
 def _mark(module: Any, state: Any, prefix: str, metadata: dict[str, Any], data: str) -> None:

@@ -16,6 +16,13 @@ from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
+from fuxictr_miss.sharded_tables import (
+    clip_gradients,
+    groups_of,
+    load_optimizer,
+    own_rows,
+    spread_as,
+)
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows
 from fuxictr_miss.training.means import Means, loss_columns
@@ -69,7 +76,8 @@ class ClosedForm:
         for parts, names in self.tables:
             history = torch.cat([self.histories.column(name) for name in names]).long()
             size, dim = parts[0].num_embeddings, sum(part.embedding_dim for part in parts)
-            _write(parts, self.formula(history, size, dim))
+            _, own = own_rows(parts[0].weight)
+            _write(parts, self.formula(history, size, dim)[own])
             progress.update()
         return {"steps": len(self)}, True
 
@@ -132,7 +140,8 @@ class Pretraining:
         self.rate = settings.pretrain_learning_rate or self.model.optimizer.param_groups[0]["lr"]
         self.parameters = ssl.trained(self.model)
         fused = {"fused": True} if self.model.optimizer.defaults.get("fused") else {}
-        self.optimizer = type(self.model.optimizer)(self.parameters, lr=self.rate, **fused)
+        groups = [{"params": each} for each in groups_of(self.parameters)]
+        self.optimizer = type(self.model.optimizer)(groups, lr=self.rate, **fused)
         for group in self.optimizer.param_groups:
             if "betas" in group:  # Adam and its variants
                 group["eps"] = max(group["eps"], PRETRAIN_EPSILON)
@@ -174,7 +183,7 @@ class Pretraining:
         if share is not None:
             batch = {name: column[share.own] for name, column in batch.items()}
         if self._loss is None:
-            self._loss = processes.synchronised(self._loss_of, self.parameters)
+            self._loss = processes.synchronised(self._loss_of, groups_of(self.parameters)[0])
         with processes.sharing(share):
             loss = self._loss(batch)
             self.optimizer.zero_grad()
@@ -184,7 +193,7 @@ class Pretraining:
                 feature=processes.weighted(self._losses.feature),
                 similarity=processes.weighted(self._losses.similarity),
             )
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.loop.max_gradient_norm)
+        clip_gradients(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
 
@@ -256,12 +265,13 @@ class Pretraining:
                 columns = [self.histories.column(name).flatten() for name in names]
                 count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
                 count[0] = 0  # padding
-                rows = torch.cat([part.weight.detach() for part in parts], dim=1)
-                norm = count.to(rows).log1p()
+                norm = count.log1p().to(parts[0].weight)
                 norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
-                scaled = nn.functional.normalize(rows) * norm[:, None]
+                held, own = zip(*(own_rows(part.weight.detach()) for part in parts), strict=True)
+                rows = torch.cat(held, dim=1)
+                scaled = nn.functional.normalize(rows) * norm[own[0], None]
                 if self.ssl.warm:  # what an earlier training knew of ids without a history now
-                    scaled = scaled.where(count[:, None] > 0, rows)
+                    scaled = scaled.where(count[own[0], None] > 0, rows)
                 _write(parts, scaled)
 
     def state(self) -> dict[str, Any]:
@@ -272,15 +282,16 @@ class Pretraining:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["order"])
-        self.best_loss, self.worse, self.best = state["best"]
+        self.best_loss, self.worse, best = state["best"]
+        self.best = spread_as(best, self.parameters)
 
 
 def _write(parts: list[nn.Embedding], rows: Tensor) -> None:
-    """Overwrite a table that stands in one or more parts, side by side."""
+    """Overwrite this process's rows of a table that stands in one or more parts, side by side."""
     with torch.no_grad():
         for part, columns in zip(
             parts, rows.split([p.embedding_dim for p in parts], 1), strict=True
         ):
-            part.weight.copy_(columns)
+            own_rows(part.weight.detach())[0].copy_(columns)

@@ -22,6 +22,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.run_files import METRICS, TRACKER, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.sharded_tables import gathered, load_optimizer, spread_as
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop, check_shareable
 from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of
@@ -180,11 +181,8 @@ class Run:
         )
 
     def _save(self) -> None:
-        if processes.rank() > 0:  # its state is the same
-            return
         model = self.model
-        save(
-            self.path,
+        state = gathered(
             {
                 "settings": self.settings,
                 "number": self.number,
@@ -197,8 +195,10 @@ class Run:
                 "random": _random_state(),
                 "order": _generator_state(getattr(self.train, "generator", None)),
                 "draws": _generator_state(getattr(self.ssl, "generator", None)),
-            },
+            }
         )
+        if processes.rank() == 0:  # the others' is the same
+            save(self.path, state)
 
     def _restore(self) -> bool:
         """Continue from the saved state; False if there is none."""
@@ -219,11 +219,15 @@ class Run:
                 "Start without --resume, or use the settings of that run."
             )
         self.number, self.rows, self.loop.start = state["number"], state["rows"], state["start"]
+        if self.loop.start is not None:
+            names, values = zip(*self.model.state_dict().items(), strict=True)
+            start = [self.loop.start[name] for name in names]
+            self.loop.start = dict(zip(names, spread_as(start, values), strict=True))
         self._begin()
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         if self.phase is not None:  # a finished run trains no further
-            self.model.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.model.optimizer, state["optimizer"])
             self.phase.restore(state["phase"])
         _restore_random_state(state["random"])
         for generator, saved in (
