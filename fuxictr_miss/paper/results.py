@@ -17,11 +17,11 @@ NAME = "experiments.csv"
 # the order of the columns: these, the metrics, then _LAST
 _ALWAYS = ["key", "dataset", "model", "purpose", "seed", "status"]
 _FIRST = [*_ALWAYS, "reason"]
-_LAST = ["epochs", "seconds", "peak_memory_mb", "digest", "params", "curve", "data", "versions"]
-_LAST += ["commit", "host", "finished"]
+_LAST = ["epochs", "seconds", "processor_seconds", "peak_memory_mb", "digest", "params", "curve"]
+_LAST += ["data", "versions", "commit", "host", "finished"]
 _TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("seed", "epochs"), int),
-    **dict.fromkeys(("seconds", "peak_memory_mb"), float),
+    **dict.fromkeys(("seconds", "processor_seconds", "peak_memory_mb"), float),
     **dict.fromkeys(("params", "curve", "versions"), json.loads),
 }
 

@@ -42,13 +42,14 @@ def run(
     Returns:
         The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
         digest, params, `valid_<metric>`, `test_<metric>` (not of a trial), epochs, seconds,
-        peak_memory_mb, curve, data, versions, host, finished.
+        processor_seconds (not of a resumed run), peak_memory_mb, curve, data, versions, host,
+        finished.
     """
     os.chdir(folder)
     torch.set_num_threads(1)
     params = {**job.params, "seed": job.seed, "model_id": job.name}
     params.update(model_root=model_root, gpu=gpu, verbose=0)
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
     row: dict[str, Any] = {**job.row(), "versions": versions(), "host": _host(params["gpu"])}
@@ -59,6 +60,8 @@ def run(
             test = job.purpose != "search"
             result = experiment.run(params, resume, extra_metrics=_EXTRA_METRICS, test=test)
         row.update(_outcome(result))
+        if row["seconds"] == result["seconds"]:  # else an earlier process did a part of it
+            row["processor_seconds"] = round(time.process_time() - computed, 1)
     except Exception as error:  # a failed experiment must not stop the others
         row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
