@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SIMILARITIES_PER_PART = 2**18  # at most 1 MB in float32, which the caches hold
+SIMILARITIES_PER_PART = 2**19  # at most 2 MB in float32, which the caches hold
 MIN_ANCHORS_PER_PART = 64  # thinner matrix products are slow
 _LOG2_E = math.log2(math.e)  # 2^x takes a quarter of the time of e^x
 
