@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 
 tables:  2 statistics, 3 overall, 4 compatibility, 5 self-supervised methods, 6 ablations,
          7 extractors, 8 training strategies, 9 sampling rates, 10 label noise
-figures: 5 similarity over steps, 6 loss weight, 7 temperature
+figures: 5 similarity over steps, 6 loss weight, 7 temperature, cost the seconds of Table V's runs
 suites:  bars, FuxiCTR's benchmark on its four sequence data sets, beside the published results
 
 Every finished experiment is a row of results/experiments.csv. The command runs only experiments
@@ -159,7 +159,7 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add("--table", **several, metavar="N", help="tables of the paper: 2 to 10, or all")
-    add("--figure", **several, metavar="N", help="figures: 5, 6, 7, or all")
+    add("--figure", **several, metavar="N", help="figures: 5, 6, 7, cost, or all")
     add("--suite", choices=["bars"], help="FuxiCTR's benchmark instead, on all of its data sets")
     add("--dataset", **several, metavar="NAME", help="data sets, shown side by side")
     add("--model", **several, metavar="NAME",

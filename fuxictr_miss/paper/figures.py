@@ -1,4 +1,4 @@
-"""Plot Fig. 5, 6 and 7 as PNG, SVG and PDF: means over the seeds with their standard deviation."""
+"""Plot the figures as PNG, SVG and PDF: means over the seeds with their standard deviation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.paper.source import Source
-from fuxictr_miss.paper.tables import DATASETS, Report
+from fuxictr_miss.paper.tables import DATASETS, OURS, Report
 
 PICTURES = (".png", ".svg", ".pdf")
 MARK = "fuxictr_miss"  # in the metadata of our pictures
@@ -27,28 +27,29 @@ _METADATA = {
 
 def write_pictures(report: Report, source: Source, page: Path) -> None:
     """Write the pictures of a figure beside its page; data sets are side by side."""
-    names = ["cosine similarity"]
-    if report.axis != "training step":
-        names = [f"test {metric.name}" for metric in report.metrics]
+    plot, names = _plot_values, [f"test {metric.name}" for metric in report.metrics]
+    if report.axis == "training step":
+        plot, names = _plot_steps, ["cosine similarity"]
+    elif report.axis == "seconds":
+        plot, names = _plot_costs, [f"test AUC, {block[0].name}" for block in report.blocks]
     rows, columns = len(names), len(source.datasets)
-    size = 4.2 * columns, 3.2 * rows
+    large = 1.5 if report.axis == "seconds" else 1  # for its labels
+    size = 4.2 * large * columns, 3.2 * large * rows
     with matplotlib.rc_context(_STYLE):
         drawing = Figure(figsize=size, layout="constrained")
         axes = drawing.subplots(rows, columns, squeeze=False)
         for column, dataset in enumerate(source.datasets):
             for axis, name in zip(axes[:, column], names, strict=True):
                 axis.set(title=DATASETS.get(dataset, dataset), ylabel=name)
-            if report.axis == "training step":
-                _plot_steps(axes[0, column], report, source, dataset)
-            else:
-                _plot_values(axes[:, column], report, source, dataset)
+            plot(axes[:, column], report, source, dataset)
         for ending in PICTURES:
             with atomic_write(page.with_suffix(ending)) as unfinished:
                 drawing.savefig(unfinished, dpi=150, metadata=_METADATA[ending])
 
 
-def _plot_steps(axis: Any, report: Report, source: Source, dataset: str) -> None:
+def _plot_steps(axes: Any, report: Report, source: Source, dataset: str) -> None:
     """Fig. 5: the similarity of the two views after each epoch, one line per extractor."""
+    (axis,) = axes
     axis.set_xlabel(report.axis)
     for variant in report.blocks[0]:
         curves = [row["curve"] for row in source.find(variant, dataset).rows]
@@ -69,6 +70,29 @@ def _plot_values(axes: Any, report: Report, source: Source, dataset: str) -> Non
         axis.set(xscale="log", xlabel=report.first)
         axis.set_xticks(list(cells), [f"{x:g}" for x in cells])
         axis.minorticks_off()
+
+
+def _plot_costs(axes: Any, report: Report, source: Source, dataset: str) -> None:
+    """The first metric over the second, a point with error bars for each row that has both."""
+    quality, cost = report.metrics
+    for axis, block in zip(axes, report.blocks, strict=True):
+        axis.set(xscale="log", xlabel="processor seconds of a whole run")
+        points = []
+        for variant in block:
+            cell = source.find(variant, dataset)
+            y, x = cell.values(quality), cell.values(cost)
+            if len(y) and len(x):
+                points.append((x.mean(), y.mean()))
+                name = variant.name.removeprefix(f"{block[0].name}-")
+                ours = {"color": "C3"} if variant.role == OURS else {"color": "C0"}
+                std = y.std() if len(y) > 1 else None
+                axis.errorbar(*points[-1], yerr=std, marker="o", markersize=3, capsize=2, **ours)
+                axis.annotate(
+                    name, points[-1], (3, 3), textcoords="offset points", fontsize=6, **ours
+                )
+        front = [p for p in points if not any(x <= p[0] and y > p[1] for x, y in points)]
+        if front:
+            axis.plot(*zip(*sorted(front), strict=True), color="0.7", zorder=0)
 
 
 def _plot(axis: Any, x: Sequence[float], values: pd.DataFrame, label: str | None = None) -> None:

@@ -126,7 +126,8 @@ def _results(report: Report, source: Source) -> Sheet:
             for metric in report.metrics:
                 if not suffix or any(len(c.values(metric)) for block in cells for c in block):
                     sheet.columns.append((dataset, metric.name + suffix))
-                    _add_column(sheet, cells, metric, ABSENT if suffix else NOT_YET)
+                    no_gain = ABSENT if suffix or not metric.sign else NOT_YET
+                    _add_column(sheet, cells, metric, no_gain)
     sheet.captions = _captions(report, source)
     return sheet
 
@@ -146,7 +147,7 @@ def _add_column(
     for b, block in enumerate(cells):
         lines, found = sheet.blocks[b], compared[b]
         for i, cell in enumerate(block):
-            text = mean_and_deviation(values[b][i]) or cell.text or ABSENT
+            text = mean_and_deviation(values[b][i], metric.digits) or cell.text or ABSENT
             text = f"<u>{text}</u>" if i in found.rivals.values() else text
             text = f"**{text}**" if i == found.best else text
             text += STAR if p_values.get((b, i), 1) < SIGNIFICANCE else ""
@@ -163,11 +164,12 @@ def _published(variant: Variant, dataset: str) -> Cell:
     return Cell([{"seed": 0, **metrics}] if metrics else (), variant.role, ABSENT)
 
 
-def mean_and_deviation(values: pd.Series) -> str:
+def mean_and_deviation(values: pd.Series, digits: int = 4) -> str:
     """The mean ± standard deviation, or the value of a single seed; "" without values."""
     if values.empty:
         return ""
-    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
 
 
 def _captions(report: Report, source: Source) -> list[str]:

@@ -105,13 +105,13 @@ def test_what_has_not_run_failed_or_cannot_exist_is_told_apart(tmp_path):
     write_report("table_5", source, "")
     text = (tmp_path / "table_5.md").read_text()
     assert "AUC (paper)" not in text  # a part of Amazon-Cds is not the paper's data
-    assert line(text, "DIN-Rule").count("–<sup>") == 3
+    assert line(text, "DIN-Rule").count("–<sup>") == 4
     assert "Rule needs a category" in text
-    assert line(text, "DIN-IRSSL").count("failed<sup>") == 3
+    assert line(text, "DIN-IRSSL").count("failed<sup>") == 4
     assert "valid_AUC is not a finite number" in text
-    assert line(text, "DIN-S3Rec").count("…") == 3
+    assert line(text, "DIN-S3Rec").count("…") == 4
     assert "0.8000" in line(text, "DIN-MISS (paper)")
-    assert line(text, "DIN") == "| DIN | <u>0.6000 ± 0.0000</u> | <u>0.6000 ± 0.0000</u> | – |"
+    assert line(text, "DIN") == "| DIN | <u>0.6000 ± 0.0000</u> | <u>0.6000 ± 0.0000</u> | – | – |"
     assert "n = 1: not all seeds are finished." in text
 
 
@@ -223,6 +223,28 @@ def test_the_error_bars_of_a_figure_are_the_standard_deviation_over_the_seeds(tm
     assert list(x) == [0.05, 0.1, 0.5, 1.0, 5.0]
     assert mean.to_numpy() == pytest.approx([0.82] * 5)
     assert options["yerr"].to_numpy() == pytest.approx([0.02] * 5)
+
+
+def test_the_figure_of_cost_joins_what_nothing_cheaper_is_better_than(tmp_path):
+    source = source_of(tmp_path)
+    fill(source, "figure_cost")
+    seconds = {"PNN": 5, "PNN_PPMI": 9, "PNN_MISS": 40, "PNN_MAP": 60, "DIN_MISS": 40}
+    for each in list(source.results.rows.values()):
+        if each["model"] in seconds:
+            source.results.add({**each, "processor_seconds": seconds[each["model"]] + each["seed"]})
+    with (
+        mock.patch("matplotlib.axes.Axes.errorbar") as points,
+        mock.patch("matplotlib.axes.Axes.plot") as joined,
+    ):
+        write_report("figure_cost", source, "")
+    plotted = {(round(x), round(y, 4)) for (x, y), _ in points.call_args_list}
+    # every row of a model has its seconds; the mean over seeds 1 to 3 is 2 more
+    assert plotted == {(7, 0.5), (11, 0.72), (42, 0.5), (62, 0.5), (42, 0.82)}
+    front = [tuple(zip(*call.args, strict=True)) for call in joined.call_args_list]
+    assert front[0][0] == (7, 0.5)
+    assert front[0][-1] == (11, pytest.approx(0.72))  # what costs more is no better
+    text = (tmp_path / "figure_cost.md").read_text()
+    assert "| 11.0 ± 1.0 |" in line(text, "IPNN-PPMI")
 
 
 def test_reports_can_be_made_before_anything_has_run(tmp_path):
