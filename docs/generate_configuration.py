@@ -218,7 +218,8 @@ def _comments(kind: type) -> dict[str, str]:
     """The comment behind each field of a dataclass, or above it."""
     comments: dict[str, str] = {}
     above: list[str] = []
-    for line in inspect.getsource(kind).splitlines():
+    kinds = [each for each in reversed(kind.__mro__) if each is not object]
+    for line in "\n".join(map(inspect.getsource, kinds)).splitlines():
         if comment := re.fullmatch(r"    # (.*)", line):
             above.append(comment[1])
         elif field := re.match(r"    (\w+): [^#]*(?:# (.*))?$", line):

@@ -9,24 +9,20 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, Rate, Share
+from fuxictr_miss.config.values import Share
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
+from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
 
 
 @dataclasses.dataclass(frozen=True)
-class CL4SRecSettings:
+class CL4SRecSettings(TransformerSettings):
     """The keys of CL4SRec: `cl4srec_` and the field's name."""
 
     crop_ratio: Share = 0.6  # η, of the behaviors that a crop keeps
     mask_ratio: Share = 0.3  # γ, of the behaviors that are masked
     reorder_ratio: Share = 0.6  # β, of the behaviors that are shuffled
-    layers: Count = 2  # of the Transformer, which is J × K wide
-    heads: Count = 2
-    dropout: Rate = 0.1
-    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("CL4SRec")
@@ -71,14 +67,7 @@ class CL4SRec(nn.Module):
         self.generator = generator
         width = num_sequences * dim
         self.encoder = SequenceEncoder(
-            width,
-            settings.layers,
-            settings.heads,
-            settings.dropout,
-            settings.max_len,
-            causal=True,
-            generator=generator,
-            name="cl4srec",
+            width, settings, causal=True, generator=generator, name="cl4srec"
         )
         self.mask_token = nn.Parameter(0.1 * torch.randn(width))
 

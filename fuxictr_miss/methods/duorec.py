@@ -10,22 +10,19 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, Rate, Switch
+from fuxictr_miss.config.values import Rate, Switch
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
+from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
 from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
 
 
 @dataclasses.dataclass(frozen=True)
-class DuoRecSettings:
+class DuoRecSettings(TransformerSettings):
     """The keys of DuoRec: `duorec_` and the field's name."""
 
     supervised: Switch = True  # whether view 2 is another history with the same target
-    layers: Count = 2  # of the Transformer, which is J × K wide
-    heads: Count = 2
     dropout: Rate = 0.1  # makes the views; published: 0.5 at a width of 64
-    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("DuoRec")
@@ -73,14 +70,7 @@ class DuoRec(nn.Module):
         self.generator = generator
         self.index: SameTarget | None = None
         self.encoder = SequenceEncoder(
-            num_sequences * dim,
-            settings.layers,
-            settings.heads,
-            settings.dropout,
-            settings.max_len,
-            causal=True,
-            generator=generator,
-            name="duorec",
+            num_sequences * dim, settings, causal=True, generator=generator, name="duorec"
         )
 
     def prepare(self, columns: dict[str, Tensor]) -> None:

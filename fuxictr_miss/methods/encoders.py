@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss import processes
+from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
 
@@ -73,6 +75,16 @@ class TransformerBlock(nn.Module):
         return drop(x, self.dropout, self.generator) if self.training else x
 
 
+@dataclasses.dataclass(frozen=True)
+class TransformerSettings:
+    """The keys of a method with a Transformer over the history."""
+
+    layers: Count = 2  # of the Transformer, which is J × K wide
+    heads: Count = 2
+    dropout: Rate = 0.1
+    max_len: Count = 50  # learned positions; older behaviors share the last one
+
+
 class SequenceEncoder(nn.Module):
     """A Transformer over a history; the state of the newest behavior represents it.
 
@@ -82,10 +94,7 @@ class SequenceEncoder(nn.Module):
 
     Args:
         width: of a behavior, J × K.
-        layers: number of blocks.
-        heads: of each block; a divisor of `width`.
-        dropout: rate, in training only.
-        max_len: number of learned positions; older behaviors share the last one.
+        settings: of the method; `heads` is a divisor of `width`, and dropout is in training only.
         causal: whether a behavior attends only to itself and older ones.
         generator: source of the dropout's random draws.
         name: prefix of the method's keys, for the error.
@@ -97,25 +106,23 @@ class SequenceEncoder(nn.Module):
     def __init__(
         self,
         width: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-        max_len: int,
+        settings: TransformerSettings,
         causal: bool,
         generator: torch.Generator,
         name: str,
     ) -> None:
         super().__init__()
-        if width % heads:
+        if width % settings.heads:
             raise InputError(
                 f"{name}_heads must divide the width of a behavior's embeddings, {width}, got "
-                f"{heads}."
+                f"{settings.heads}."
             )
-        self.dropout, self.causal, self.generator = dropout, causal, generator
-        self.position = nn.Parameter(0.1 * torch.randn(max_len, width))
+        self.dropout, self.causal, self.generator = settings.dropout, causal, generator
+        self.position = nn.Parameter(0.1 * torch.randn(settings.max_len, width))
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, dropout, generator) for _ in range(layers)
+            TransformerBlock(width, settings.heads, settings.dropout, generator)
+            for _ in range(settings.layers)
         )
 
     def forward(self, x: Tensor, length: Tensor) -> Tensor:

@@ -17,21 +17,18 @@ from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, similarities
+from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
 from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
 
 
 @dataclasses.dataclass(frozen=True)
-class ICSRecSettings:
+class ICSRecSettings(TransformerSettings):
     """The keys of ICSRec: `icsrec_` and the field's name."""
 
     intents: Count = 256  # clusters of subsequences
     clustered: Count = 4096  # random subsequences that are clustered, before each epoch
     iterations: Count = 20  # of k-means
-    layers: Count = 2  # of the Transformer, which is J × K wide
-    heads: Count = 2
     dropout: Rate = 0.1  # published: 0.5 at a width of 64
-    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("ICSRec")
@@ -87,14 +84,7 @@ class ICSRec(nn.Module):
         self.index: SameTarget | None = None
         self.centres: Tensor | None = None  # (intents, JK), of this epoch
         self.encoder = SequenceEncoder(
-            num_sequences * dim,
-            settings.layers,
-            settings.heads,
-            settings.dropout,
-            settings.max_len,
-            causal=True,
-            generator=generator,
-            name="icsrec",
+            num_sequences * dim, settings, causal=True, generator=generator, name="icsrec"
         )
 
     def prepare(self, columns: dict[str, Tensor]) -> None:

@@ -14,26 +14,23 @@ from torch import Tensor, nn
 from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, NonNegative, Rate, Switch
+from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import by_weight
-from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
 
 _ROWS_AT_ONCE = 65_536
 _PARTS = 4  # of a batch that the Transformer reads one by one
 
 
 @dataclasses.dataclass(frozen=True)
-class NextItemSettings:
+class NextItemSettings(TransformerSettings):
     """The keys of NextItem: `nextitem_` and the field's name."""
 
     negatives: Count = 256  # N, drawn for each batch and shared by all its behaviors
     power: NonNegative = 0.0  # of an item's frequency in the draw; 1: as negatives in the batch
     log_q: Switch = True  # whether scores are corrected for it; False: relative to popularity
-    layers: Count = 2  # of the Transformer, which is J × K wide
     heads: Count = 1
-    dropout: Rate = 0.1
-    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 class Catalogue(NamedTuple):
@@ -99,14 +96,7 @@ class NextItem(nn.Module):
         super().__init__()
         self.settings, self.generator = settings, generator
         self.encoder = SequenceEncoder(
-            num_sequences * dim,
-            settings.layers,
-            settings.heads,
-            settings.dropout,
-            settings.max_len,
-            causal=True,
-            generator=generator,
-            name="nextitem",
+            num_sequences * dim, settings, causal=True, generator=generator, name="nextitem"
         )
         self.catalogue: Catalogue | None = None  # None: that of the batch
 

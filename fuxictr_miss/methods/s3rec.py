@@ -12,20 +12,17 @@ from torch import Tensor, nn
 from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, Rate
+from fuxictr_miss.config.values import Rate
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, mean_similarity
+from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
 
 
 @dataclasses.dataclass(frozen=True)
-class S3RecSettings:
+class S3RecSettings(TransformerSettings):
     """The keys of S3Rec: `s3rec_` and the field's name; layers and heads as published."""
 
-    layers: Count = 2  # of the Transformer, which is J × K wide
-    heads: Count = 2
     dropout: Rate = 0.1  # published: 0.5 at a width of 64; a narrower one does not learn with it
-    max_len: Count = 50  # learned positions; older behaviors share the last one
 
 
 @register_method("S3Rec")
@@ -71,14 +68,7 @@ class S3Rec(nn.Module):
         self.generator = generator
         width = num_sequences * dim
         self.encoder = SequenceEncoder(
-            width,
-            settings.layers,
-            settings.heads,
-            settings.dropout,
-            settings.max_len,
-            causal=False,
-            generator=generator,
-            name="s3rec",
+            width, settings, causal=False, generator=generator, name="s3rec"
         )
         self.mask_token = nn.Parameter(0.1 * torch.randn(width))
         self.w = nn.Linear(width, width, bias=False)

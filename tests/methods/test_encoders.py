@@ -10,6 +10,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.encoders import (
     SequenceEncoder,
     TransformerBlock,
+    TransformerSettings,
     mean_similarity,
     mlp,
     similarities,
@@ -19,17 +20,9 @@ WIDTH = 6
 
 
 def sequence_encoder(**changes) -> SequenceEncoder:
-    arguments = {
-        "width": WIDTH,
-        "layers": 2,
-        "heads": 2,
-        "dropout": 0.5,
-        "max_len": 4,
-        "causal": False,
-        "generator": torch.Generator().manual_seed(1),
-        "name": "some",
-    }
-    return SequenceEncoder(**arguments | changes)
+    width, causal = changes.pop("width", WIDTH), changes.pop("causal", False)
+    settings = TransformerSettings(**{"dropout": 0.5, "max_len": 4, **changes})
+    return SequenceEncoder(width, settings, causal, torch.Generator().manual_seed(1), "some")
 
 
 @pytest.mark.parametrize("causal", [False, True])
