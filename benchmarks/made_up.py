@@ -16,6 +16,7 @@ from torch import Tensor
 
 import fuxictr_miss as fm
 from fuxictr_miss.adapt import adapt
+from fuxictr_miss.mixed_precision import autocast
 
 DIM = 10  # K
 # Table II; Alipay's categories as in its raw log, the rest of its features are sellers
@@ -71,10 +72,10 @@ class MadeUp(NamedTuple):
         feature_map.num_fields = len(feature_map.features)
         return feature_map
 
-    def model(self, name: str, **keys: Any) -> BaseModel:
-        """A model of the paper's size (Section VI.A.5), in train()."""
+    def model(self, name: str, precision: str | None = None, **keys: Any) -> BaseModel:
+        """A model of the paper's size (Section VI.A.5), in train(); `precision` as for autocast."""
         seed_everything(1)
-        model_class = fm.get_model(name)
+        model_class = autocast(fm.get_model(name), precision)
         params = {
             "embedding_dim": DIM,
             "dnn_hidden_units": [40, 40, 40],

@@ -204,11 +204,7 @@ class TensorDataLoader:
         }
         if self._arrange:
             self._arrange(batch)
-        if self.device.type == "cuda":
-            for name, values in batch.items():
-                if name != self._on_cpu and not values.is_cuda:
-                    batch[name] = values.pin_memory().to(self.device, non_blocking=True)
-        return batch
+        return {n: c if n == self._on_cpu else moved(c, self.device) for n, c in batch.items()}
 
     def _trim(self, batch: dict[str, Tensor], rows: Tensor, multiple: int) -> None:
         """Cut sequences of one length to the positions at which any of them has an id."""
@@ -255,6 +251,13 @@ class TensorDataLoader:
         if size <= _DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[0]:
             for name in self.columns.keys() - {self._on_cpu}:
                 self.columns[name] = self.columns[name].to(self.device)
+
+
+def moved(column: Tensor, device: torch.device) -> Tensor:
+    """A column of a batch on the model's device, without waiting for a GPU."""
+    if device.type != "cuda" or column.is_cuda:
+        return column
+    return column.pin_memory().to(device, non_blocking=True)
 
 
 def _count_padding(sequences: list[Tensor]) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SIMILARITIES_PER_PART = 2**19  # at most 2 MB in float32, which the caches hold
+SIMILARITIES_PER_PART = 2**19  # at most 2 MB in float32, which a CPU's caches hold
+ON_A_GPU = 2**26  # the same there: 256 MB, as a GPU wants few large kernels
 MIN_ANCHORS_PER_PART = 64  # thinner matrix products are slow
 _LOG2_E = math.log2(math.e)  # 2^x takes a quarter of the time of e^x
 
@@ -46,7 +47,7 @@ class FusedSum(torch.autograd.Function):
         z2_columns = z2.mT.contiguous()  # products are faster with the rows last: (P, D, B)
         by_z1, by_z2 = z1.new_empty(z1.mT.shape), torch.zeros_like(z2_columns)
         total = z1.new_zeros(())
-        for sets, anchors in _parts(z1.shape[:2], mask.shape[1], chunk_size):
+        for sets, anchors in _parts(z1, mask.shape[1], chunk_size):
             rows = slice(first + anchors.start, first + anchors.stop)  # of z2
             a, z, of_anchor = z1[sets, anchors], z2_columns[sets], mask[sets, rows]
             groups = group if group is None or len(group) == 1 else group[sets]
@@ -91,18 +92,19 @@ def _logits(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, rows: sl
     return logits.sub_(logits.amax(dim=-1, keepdim=True))
 
 
-def _parts(anchors: torch.Size, rows: int, chunk_size: int | None) -> Iterator[tuple[slice, slice]]:
+def _parts(z1: Tensor, rows: int, chunk_size: int | None) -> Iterator[tuple[slice, slice]]:
     """Which sets and which anchors form a part: a few whole sets, or a chunk of one's anchors.
 
     Args:
-        anchors: (P, A), how many there are.
+        z1: (P, A, D) anchors.
         rows: B, with which each is contrasted.
         chunk_size: as in `FusedSum`.
     """
-    sets, per_set = anchors
-    number = max(1, -(-sets * per_set * rows // SIMILARITIES_PER_PART))
+    sets, per_set, _ = z1.shape
+    most = ON_A_GPU if z1.is_cuda else SIMILARITIES_PER_PART
+    number = max(1, -(-sets * per_set * rows // most))
     some = max(1, -(-sets // number))  # in parts of nearly equal size
-    chunk = chunk_size or max(MIN_ANCHORS_PER_PART, SIMILARITIES_PER_PART // max(1, rows))
+    chunk = chunk_size or max(MIN_ANCHORS_PER_PART, most // max(1, rows))
     for first_set in range(0, sets, some):
         for first in range(0, per_set, chunk):
             yield slice(first_set, first_set + some), slice(first, min(first + chunk, per_set))

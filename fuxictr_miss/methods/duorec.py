@@ -80,7 +80,7 @@ class DuoRec(nn.Module):
             columns: the J sequences by name, (rows, L) ids each.
         """
         if self.settings.supervised:
-            self.index = SameTarget(list(columns.values()))
+            self.index = SameTarget(list(columns.values()), self.generator.device)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw a target of each history, encode two inputs before it, and contrast."""

@@ -93,7 +93,7 @@ class ICSRec(nn.Module):
         Args:
             columns: the J sequences by name, (rows, L) ids each.
         """
-        self.index = SameTarget(list(columns.values()))
+        self.index = SameTarget(list(columns.values()), self.generator.device)
 
     def begin_epoch(self) -> None:
         """Forget the clusters: the first step finds new ones."""

@@ -112,9 +112,9 @@ def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:
     features = len(correlation)
     n = max(0, min(features // 2, features - 2))
     order = torch.rand(features, generator=generator, device=correlation.device).argsort()
-    by_correlation = correlation[order[0], order[1:]].argsort(descending=True, stable=True)
+    by_correlation = correlation[order[:1], order[1:]].argsort(descending=True, stable=True)
     masked = torch.zeros(features, dtype=torch.bool, device=correlation.device)
-    masked[order[0]] = True
+    masked[order[:1]] = True
     masked[order[1:][by_correlation[:n]]] = True  # equally correlated ones in random order
     return masked
 

@@ -18,6 +18,7 @@ from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
+from fuxictr_miss.methods.places import chosen_places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +131,21 @@ class MAP(nn.Module):
         g = self.recover(self.encoder(x.flatten(1)).relu()).view_as(x)  # (B, F, K)
         total = g.new_zeros(())
         for f in _of_ids(fields):
-            rows = masked[:, f]
+            rows = chosen_places(masked[:, f])
             target = fields.ids[rows, f]
             up_to = self._counts(fields, f)
-            noise = draw(up_to, (len(rows), self.settings.negatives), self.generator)[rows]
+            shape = len(masked), self.settings.negatives
+            noise = draw(up_to, shape, self.generator)[rows]
             ids = torch.cat([target.unsqueeze(1), noise], dim=1)  # (b, 1 + k)
             s = torch.linalg.vecdot(fields.embed(f, ids), g[rows, f].unsqueeze(1))
             q = (up_to[ids] - up_to[ids - 1]).to(s.dtype) / up_to[-1]
             d = s - math.log(fields.sizes[f]) - (self.settings.negatives * q).log()
-            is_target = torch.zeros_like(d).index_fill(1, torch.zeros_like(target[:1]), 1)
-            total = total + F.binary_cross_entropy_with_logits(d, is_target, reduction="sum")
+            is_masked = masked[rows, f].unsqueeze(1)
+            d = d.where(is_masked, 0)  # it is NaN for padding
+            is_target = torch.zeros_like(d)
+            is_target[:, 0] = 1
+            each = F.binary_cross_entropy_with_logits(d, is_target, reduction="none")
+            total = total + (each * is_masked).sum()
         similarity = mean_similarity(g, fields.vectors, masked)
         return total / processes.number_of_pairs(masked), similarity
 
@@ -147,11 +153,11 @@ class MAP(nn.Module):
         """Replaced feature detection: the mean over all ids; there are no pairs to compare."""
         x, replaced = fields.vectors.clone(), torch.zeros_like(chosen)
         for f in _of_ids(fields):
-            rows = chosen[:, f]
-            own = fields.ids[rows, f]
-            other = draw(self._counts(fields, f), rows.shape, self.generator)[rows]
-            x[rows, f] = fields.embed(f, other)
-            replaced[rows, f] = other != own
+            rows = chosen_places(chosen[:, f])
+            other = draw(self._counts(fields, f), chosen.shape[:1], self.generator)[rows]
+            is_chosen = chosen[rows, f]
+            x[rows, f] = fields.embed(f, other).where(is_chosen.unsqueeze(1), x[rows, f])
+            replaced[rows, f] = (other != fields.ids[rows, f]) & is_chosen
         hidden = self.recover(self.encoder(x.flatten(1)).relu()).relu()
         each = F.binary_cross_entropy_with_logits(
             self.detect(hidden), replaced.to(x.dtype), reduction="none"

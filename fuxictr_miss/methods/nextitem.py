@@ -18,6 +18,7 @@ from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
+from fuxictr_miss.methods.places import chosen_places
 
 _ROWS_AT_ONCE = 65_536
 _PARTS = 4  # of a batch that the Transformer reads one by one
@@ -131,7 +132,7 @@ class NextItem(nn.Module):
         first = logits.new_zeros(len(h), dtype=torch.long)
         terms = F.cross_entropy(logits, first, reduction="none")
         loss = (terms * weight).sum() / processes.number_of_pairs(weight, least=1e-12)
-        similarity = mean_similarity(h, target, torch.ones_like(own[:, 0]))
+        similarity = mean_similarity(h, target, weight > 0)
         return SSLLosses(loss, loss.new_zeros(()), similarity)
 
     @torch.no_grad()
@@ -153,23 +154,27 @@ class NextItem(nn.Module):
         """All behaviors but the first of each history, and the states that predict them.
 
         Returns:
-            (T, JK) states; (T, JK) embeddings; (T, J) ids; (T,) one over the number in the history.
+            (T, JK) states; (T, JK) embeddings; (T, J) ids; (T,) one over the number in the history,
+            0 for a place without a behavior.
         """
         x, tokens = behavior.tensor.flatten(2), behavior.tokens(behavior.indices)
         found = []
         # by length, as most places of a whole batch would be padding; where processes share a
         # batch, the dropout of all its rows is drawn in their order
         parts = behavior.length.argsort(stable=True).chunk(_PARTS)
-        if processes.share() is not None:
-            parts = (torch.arange(behavior.batch_size, device=behavior.length.device),)
+        if processes.share() is not None or x.is_cuda:
+            parts = (torch.arange(behavior.batch_size, device=x.device),)
         for rows in parts:
             last = (behavior.length[rows] - 1).clamp(min=0)
-            longest = processes.largest(int(last.max()))
+            longest = behavior.max_len - 1
+            if not x.is_cuda:  # a GPU would have to wait
+                longest = processes.largest(int(last.max()))
             states = self.encoder.states(x[rows, :longest], last)
             exists = behavior.indices[rows, :longest] < last[:, None]
-            weight = (1 / last.to(x.dtype))[:, None].expand(exists.shape)
+            weight = exists / last.clamp(min=1).to(x.dtype)[:, None]
             following = x[rows, 1 : longest + 1], tokens[rows, 1 : longest + 1], weight
-            found.append([states[exists], *(each[exists] for each in following)])
+            chosen = chosen_places(exists)
+            found.append([each.flatten(0, 1)[chosen] for each in (states, *following)])
         h, target, ids, weight = (torch.cat(each) for each in zip(*found, strict=True))
         return h, target, ids, weight
 

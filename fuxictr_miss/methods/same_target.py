@@ -19,12 +19,13 @@ class SameTarget:
 
     Args:
         columns: the J sequences of the training split, (rows, L) ids each. The first is the item.
+        device: where it is kept, that of the batches.
     """
 
-    def __init__(self, columns: Sequence[Tensor]) -> None:
+    def __init__(self, columns: Sequence[Tensor], device: torch.device) -> None:
         step = -(-len(columns[0]) // MAX_HISTORIES)
         rows = torch.cat([column[::step].cpu() for column in columns], dim=1).unique(dim=0)
-        self.columns = rows.chunk(len(columns), dim=1)  # each history once
+        self.columns = rows.to(device).chunk(len(columns), dim=1)  # each history once
         histories = Behavior(self.columns, [])
         item = histories.tokens(histories.indices)[..., 0]  # (rows, L)
         item[:, 0] = 0  # the oldest behavior has none before it
@@ -43,10 +44,9 @@ class SameTarget:
             targets: (B,) numbers from 0 to `len(self)` - 1.
             tables: J modules that embed ids.
         """
-        row = self.row[targets.cpu()]
-        device = targets.device
-        histories = Behavior([column[row].to(device) for column in self.columns], tables)
-        return older(histories, self.place[targets.cpu()].to(device))
+        row = self.row[targets]
+        histories = Behavior([column[row] for column in self.columns], tables)
+        return older(histories, self.place[targets])
 
     def another(self, own: Behavior, item: Tensor, generator: torch.Generator) -> Behavior:
         """A random other history with the same target; the own one where there is no other.
@@ -58,8 +58,8 @@ class SameTarget:
         """
         if not len(self):
             return own
-        first = torch.searchsorted(self.item, item.cpu()).to(item.device)
-        count = torch.searchsorted(self.item, item.cpu(), right=True).to(item.device) - first
+        first = torch.searchsorted(self.item, item)
+        count = torch.searchsorted(self.item, item, right=True) - first
         draw = uniform(count, generator)
         known = count > 0  # not in histories that are left out, or of no training row
         chosen = self.older((first + draw).where(known, 0), own.tables)
@@ -82,8 +82,13 @@ def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor,
 
 
 def older(behavior: Behavior, index: Tensor) -> Behavior:
-    """The histories before the behaviors with these indices (B,), as wide as the longest."""
-    longest = processes.largest(int(index.max()))  # dropout needs one width in all processes
+    """The histories before the behaviors with these indices (B,), as wide as the longest.
+
+    On a GPU they are as wide as all of them: to know the longest would synchronise it.
+    """
+    longest = behavior.max_len
+    if not index.is_cuda:
+        longest = processes.largest(int(index.max()))  # dropout needs one width in all processes
     places = behavior.indices[:, : max(1, longest)]
     order = places.where(places < index.unsqueeze(1), behavior.max_len)
     return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fuxictr_miss import processes
+from fuxictr_miss.data.loader import moved
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
@@ -182,6 +183,7 @@ class Pretraining:
         share = self.loop.share_of(len(users))
         if share is not None:
             batch = {name: column[share.own] for name, column in batch.items()}
+        batch = {name: moved(column, self.model.device) for name, column in batch.items()}
         if self._loss is None:
             self._loss = processes.synchronised(self._loss_of, groups_of(self.parameters)[0])
         with processes.sharing(share):

@@ -13,6 +13,9 @@ from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
 LENGTHS = [5, 8, 0, 1, 3, 2, 6, 4]
 
 
+CPU = torch.device("cpu")
+
+
 def targets_by_loops(histories: list) -> list[tuple[int, tuple]]:
     """(the item, the behaviors before it) of every behavior but the oldest, each history once."""
     distinct = {tuple(history) for history in histories if history}
@@ -25,7 +28,7 @@ def test_every_behavior_but_the_oldest_is_a_target_of_those_before_it(
     padding, sequences, make_batch, histories
 ):
     behavior = make_batch(LENGTHS, sequences, padding, twins=(0, 7), vocabulary=5)
-    index = SameTarget(behavior.columns)
+    index = SameTarget(behavior.columns, CPU)
     expected = targets_by_loops(histories(behavior))
     before = index.older(torch.arange(len(index)), behavior.tables)
     found = zip(index.item.tolist(), map(tuple, histories(before)), strict=True)
@@ -36,7 +39,7 @@ def test_every_behavior_but_the_oldest_is_a_target_of_those_before_it(
 @pytest.mark.parametrize("padding", ["post", "pre", "holes"])
 def test_another_history_has_the_same_target(padding, make_batch, histories):
     behavior = make_batch(LENGTHS, 2, padding, vocabulary=5)
-    index = SameTarget(behavior.columns)
+    index = SameTarget(behavior.columns, CPU)
     known = targets_by_loops(histories(behavior))
     generator = torch.Generator().manual_seed(3)
     for _ in range(50):
@@ -49,7 +52,7 @@ def test_another_history_has_the_same_target(padding, make_batch, histories):
 
 def test_another_history_is_another_wherever_there_is_one(make_batch, histories):
     ids = torch.tensor([[1, 9, 0], [2, 9, 0], [3, 4, 9], [5, 8, 0]])  # 9 is a target three times
-    index = SameTarget([ids])
+    index = SameTarget([ids], CPU)
     own = Behavior([ids[:, :1]], make_batch([1], 1).tables)
     target, generator, seen = torch.tensor([9, 9, 9, 8]), torch.Generator().manual_seed(1), set()
     for _ in range(60):
@@ -80,10 +83,10 @@ def test_the_histories_before_a_behavior(make_batch, histories):
 
 def test_an_item_of_no_training_history_stays_alone(make_batch, histories):
     behavior = make_batch([3, 4], 1)
-    index = SameTarget(behavior.columns)
+    index = SameTarget(behavior.columns, CPU)
     other = index.another(behavior, torch.tensor([11, 0]), torch.Generator())
     assert histories(other) == histories(behavior)
-    nothing = SameTarget(make_batch([1, 0], 1).columns)
+    nothing = SameTarget(make_batch([1, 0], 1).columns, CPU)
     assert len(nothing) == 0
     assert nothing.another(behavior, torch.tensor([3, 4]), torch.Generator()) is behavior
 
@@ -91,6 +94,6 @@ def test_an_item_of_no_training_history_stays_alone(make_batch, histories):
 def test_of_many_histories_evenly_spaced_ones_are_indexed(make_batch, monkeypatch, histories):
     monkeypatch.setattr("fuxictr_miss.methods.same_target.MAX_HISTORIES", 3)
     behavior = make_batch(LENGTHS, 1, vocabulary=40)
-    index = SameTarget(behavior.columns)
+    index = SameTarget(behavior.columns, CPU)
     kept = histories(behavior)[::3]  # three of eight
     assert len(index) == len(targets_by_loops(kept))
