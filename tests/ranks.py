@@ -72,10 +72,10 @@ RUNS: dict[str, Params] = {
     "adam": {"model": "DNN", "optimizer": "adam", "learning_rate": 1e-3},
     "sharded": {"ssl_training": "pretrain", "ssl_label_gradient": 0, "ssl_other_gradient": 0,
                 "ssl_thaw": True, "ssl_row_norm": "log_count", "ssl_start": "svd", **SHARDED},
-    "sharded, joint": {"embedding_regularizer": 1e-3, "optimizer": "adam", "learning_rate": 1e-3,
-                       **SHARDED},
+    "sharded, joint": {"embedding_regularizer": 1e-3, **SHARDED},
+    "sharded, adam": {"model": "DNN", "optimizer": "adam", "learning_rate": 1e-3, **SHARDED},
 }  # fmt: skip
-RESUMED = ("joint", "pretrain", "alternating", "sharded", "sharded, joint")
+RESUMED = ("joint", "pretrain", "alternating", "sharded", "sharded, adam")
 ON_ONE, ON_TWO = "one", "two"  # model_roots
 
 
