@@ -18,15 +18,10 @@ import polars as pl
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.preprocess.coded_log import INTERACTS
 from fuxictr_miss.preprocess.csv_tables import CsvForm
-from fuxictr_miss.preprocess.interactions import (
-    Statistics,
-    add_common_options,
-    make_splits,
-    option,
-    protocol_of,
-    splits_folder,
-)
 from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.options import add_common_options, option, protocol_of
+from fuxictr_miss.preprocess.protocol import Statistics
+from fuxictr_miss.preprocess.splits import make_splits, splits_folder
 from fuxictr_miss.preprocess.table_files import read_tables
 
 FOLDER = Path("data/raw/alipay")

@@ -24,18 +24,11 @@ import polars as pl
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.preprocess.coded_log import INTERACTS, UNKNOWN
 from fuxictr_miss.preprocess.download import download
-from fuxictr_miss.preprocess.interactions import (
-    Record,
-    Statistics,
-    add_common_options,
-    make_splits,
-    option,
-    protocol_of,
-    splits_folder,
-    with_attribute,
-)
 from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
+from fuxictr_miss.preprocess.options import add_common_options, option, protocol_of
+from fuxictr_miss.preprocess.protocol import Record, Statistics, with_attribute
 from fuxictr_miss.preprocess.raw_lines import LineBlock, line_blocks
+from fuxictr_miss.preprocess.splits import make_splits, splits_folder
 
 
 class RawSet(NamedTuple):

@@ -27,8 +27,9 @@ import polars as pl
 
 from fuxictr_miss.errors import InputError, explained, unknown
 from fuxictr_miss.files import hash_of
-from fuxictr_miss.preprocess.interactions import LARGEST_SEED, check_number, option
+from fuxictr_miss.preprocess.options import option
 from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.protocol import LARGEST_SEED, check_number
 
 RAW = Path("data/raw/bars")
 SAMPLE = Path("data/raw/bars_sample")

@@ -21,8 +21,9 @@ import polars as pl
 
 from fuxictr_miss.files import hash_of
 from fuxictr_miss.preprocess.bars import DATASETS, SAMPLE, SAMPLE_STAMP
-from fuxictr_miss.preprocess.interactions import LARGEST_SEED, check_number, option
+from fuxictr_miss.preprocess.options import option
 from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.protocol import LARGEST_SEED, check_number
 
 SEED = 7
 USERS = 100

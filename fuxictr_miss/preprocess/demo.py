@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fuxictr_miss.preprocess.interactions import LARGEST_SEED, check_number, option
+from fuxictr_miss.preprocess.options import option
 from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.protocol import LARGEST_SEED, check_number
 
 OUTPUT = Path("data/raw/demo")
 STAMP = "demo.json"

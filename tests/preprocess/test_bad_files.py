@@ -42,7 +42,7 @@ some = settings(max_examples=100, deadline=None, suppress_health_check=list(Heal
 
 @pytest.fixture(autouse=True)
 def no_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("raw_lines", "parquet_tables", "interactions", "coded_log"):
+    for module in ("raw_lines", "parquet_tables", "splits", "coded_log"):
         place = f"fuxictr_miss.preprocess.{module}"
         bar = sys.modules[place].tqdm
         monkeypatch.setattr(f"{place}.tqdm", lambda *a, bar=bar, **k: bar(*a, disable=True, **k))
