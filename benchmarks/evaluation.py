@@ -4,8 +4,8 @@
 
 Evaluates each model, trained for an epoch, on the validation split: FuxiCTR's `model.evaluate`
 through its own loader (which starts Ray) and through its own loader's batches held in memory, and
-`fuxictr_miss.evaluation.evaluate` at several batch sizes. Limits: 5 times faster than FuxiCTR;
-metrics that differ by at most 1e-9.
+`fuxictr_miss.training.evaluation.evaluate` at several batch sizes. Limits: 5 times faster than
+FuxiCTR; metrics that differ by at most 1e-9.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 def _measure(expid: str, config: Config, arguments: argparse.Namespace) -> None:
     from fuxictr_miss import experiment
     from fuxictr_miss.data import TensorDataLoader
-    from fuxictr_miss.evaluation import evaluate
+    from fuxictr_miss.training.evaluation import evaluate
 
     model, loaders = experiment.build(config)
     model._max_gradient_norm = 10.0

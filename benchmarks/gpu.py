@@ -27,9 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fuxictr_miss.data import TensorDataLoader
-from fuxictr_miss.optimizers import set_optimizer
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import Means
+from fuxictr_miss.training.optimizers import set_optimizer
 
 MODELS = ("DIN", "PNN", "DIN_MISS")
 BYTES_A_WEIGHT = 28  # weight, gradient and both moments read; all but the gradient written

@@ -20,7 +20,7 @@ from fuxictr.pytorch.models import BaseModel
 from made_up import ALIPAY, DIM, MadeUp, seconds
 from torch import Tensor
 
-from fuxictr_miss.optimizers import set_optimizer
+from fuxictr_miss.training.optimizers import set_optimizer
 
 ROWS = 128
 DATA = MadeUp(ALIPAY, length=50)

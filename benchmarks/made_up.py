@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fuxictr_miss as fm
 from fuxictr_miss.adapt import adapt
-from fuxictr_miss.mixed_precision import autocast
+from fuxictr_miss.training.mixed_precision import autocast
 
 DIM = 10  # K
 # Table II; Alipay's categories as in its raw log, the rest of its features are sellers

@@ -22,10 +22,10 @@ import torch
 import torch.distributed as dist
 from made_up import CDS, MadeUp
 
-from fuxictr_miss import processes
-from fuxictr_miss.batch_norm import synchronised_batch_norm
-from fuxictr_miss.optimizers import set_optimizer
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.batch_norm import synchronised_batch_norm
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.optimizers import set_optimizer
 
 COLLECTIVES = ("all_reduce", "all_gather")
 

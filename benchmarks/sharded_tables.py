@@ -19,10 +19,10 @@ from statistics import median
 import torch
 from made_up import MadeUp
 
-from fuxictr_miss import processes
-from fuxictr_miss.optimizers import set_optimizer
-from fuxictr_miss.sharded_tables import own_rows, shard_tables
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import own_rows, shard_tables
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
+from fuxictr_miss.training.optimizers import set_optimizer
 
 
 def main() -> None:

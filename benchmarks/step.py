@@ -16,7 +16,7 @@ from statistics import median
 import torch
 from made_up import CDS, MadeUp, seconds
 
-from fuxictr_miss.optimizers import set_optimizer
+from fuxictr_miss.training.optimizers import set_optimizer
 
 LIMITS = {"DIN": 1.25, "PNN": 1.5}
 WARM_UP = 3  # steps

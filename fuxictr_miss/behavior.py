@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 
 _NEWEST = 8  # behaviors that `group` reads
 

@@ -22,17 +22,15 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fuxictr_miss import processes
 from fuxictr_miss.adapt import adapt
-from fuxictr_miss.checkpoint import data_of, load
 from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
-from fuxictr_miss.curves import plot_history
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.encoded import FEATURE_MAP, check_encoded, encoded_folder, is_encoded
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import gather_tables, shard_tables
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.fuxictr_fixes.few_histories import tolerate_few_histories
@@ -40,20 +38,22 @@ from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tabl
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
-from fuxictr_miss.logs import set_logger
 from fuxictr_miss.methods.base import list_methods
-from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.mixin import backbone_of
-from fuxictr_miss.optimizers import set_optimizer
+from fuxictr_miss.outputs.curves import plot_history
+from fuxictr_miss.outputs.logs import set_logger
+from fuxictr_miss.outputs.result_table import check_result_table
+from fuxictr_miss.outputs.run_files import METRICS, read_run_file, versions, write_run_file
+from fuxictr_miss.outputs.trackers import check_tracker
 from fuxictr_miss.registry import get_model
-from fuxictr_miss.result_table import check_result_table
-from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.self_supervision import check_method_keys, method_defaults
-from fuxictr_miss.sharded_tables import gather_tables, shard_tables
-from fuxictr_miss.trackers import check_tracker
+from fuxictr_miss.serving.warm_start import read_artefact, start_from
 from fuxictr_miss.training import fit
+from fuxictr_miss.training.checkpoint import data_of, load
+from fuxictr_miss.training.evaluation import check_defined, evaluate
+from fuxictr_miss.training.mixed_precision import autocast
+from fuxictr_miss.training.optimizers import set_optimizer
 from fuxictr_miss.training.watch import watching
-from fuxictr_miss.warm_start import read_artefact, start_from
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.embeddings import main_tables, side_by_side
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write, writable
+from fuxictr_miss.training.checkpoint import data_of
 
 _NO_TOKENS = ("__PAD__", "__OOV__")
 _MARK = ("written_by", "fuxictr_miss")  # an attribute that marks our files; FuxiCTR ignores it

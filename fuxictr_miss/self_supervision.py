@@ -12,15 +12,15 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.config.recipes import with_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import is_plain_table
 from fuxictr_miss.embeddings import BehaviorSource, FieldSource
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method, list_methods
 from fuxictr_miss.sequence_groups import behavior_groups, check_names
-from fuxictr_miss.sharded_tables import is_plain_table
 
 _USER_COLUMNS = ("user_id", "userid", "user")  # names of the user in FuxiCTR's data sets
 PART = "_self_supervision"  # the one attribute, and the prefix in state_dict, that we add

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.losses import fused, info_nce
 from fuxictr_miss.methods.base import list_methods
+from fuxictr_miss.training.evaluation import evaluate
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.phases import phases_of
 from fuxictr_miss.training.training_data import inspect_training_data

@@ -18,9 +18,10 @@ import torch
 import yaml
 from filelock import FileLock
 
-from fuxictr_miss import checkpoint, experiment
+from fuxictr_miss import experiment
 from fuxictr_miss.commands import train
 from fuxictr_miss.errors import InputError, run_command
+from fuxictr_miss.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 

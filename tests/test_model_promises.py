@@ -18,8 +18,8 @@ from fuxictr.pytorch.models import BaseModel
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.mixed_precision import autocast
 from fuxictr_miss.training import fit
+from fuxictr_miss.training.mixed_precision import autocast
 
 pytestmark = pytest.mark.trained_number
 

@@ -21,7 +21,7 @@ FILES = {  # model_zoo/ is imported as fuxictr_miss.model_zoo
 ORDER = """
     commands paper experiment registry model_zoo serving adapt traits mixin training
     self_supervision methods losses embeddings behavior data fuxictr_fixes preprocess config
-    settings errors
+    outputs distributed text files errors
 """.split()  # noqa: SIM905
 # packages that only some calls need
 SLOW = {"matplotlib", "mlflow", "optuna", "ray", "scipy", "torch", "wandb"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fuxictr_miss.commands.options import add_experiment_options, experiment_config
 from fuxictr_miss.config import list_expids
-from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.outputs.result_table import check_result_table
 
 EXAMPLES = """examples:
   python run_expid.py --list                                 print all experiments
@@ -65,7 +65,8 @@ def main() -> None:
     # DistributedDataParallel warns if all parameters are used
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     gc.disable()  # the collector would scan all imported modules repeatedly: a fifth of the start
-    from fuxictr_miss import experiment, processes  # late: --help must not wait for torch
+    from fuxictr_miss import experiment  # late: --help must not wait for torch
+    from fuxictr_miss.distributed import processes  # late: --help must not wait for torch
 
     gc.freeze()
     gc.enable()

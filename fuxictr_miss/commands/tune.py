@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fuxictr_miss.config import Config
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.outputs.result_table import check_result_table
 
 if TYPE_CHECKING:
     from fuxictr_miss.tuning.search import Search

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from fuxictr_miss.config.feature_names import check_feature_name
 from fuxictr_miss.errors import InputError, closest, unknown
-from fuxictr_miss.feature_names import check_feature_name
 
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")

@@ -13,8 +13,8 @@ from torch import Tensor
 from fuxictr_miss.config import Config
 from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.tensors import open_columns
+from fuxictr_miss.distributed.processes import Share
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.processes import Share
 
 _ROWS_AT_ONCE = 65_536
 _SORTED_AT_ONCE = 4 * _ROWS_AT_ONCE  # rows sorted by length: a mapped file is read nearly in order

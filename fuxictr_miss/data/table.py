@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from fuxictr_miss.csv_lines import line_blocks, line_count, odd_line
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.raw_values import broken_row, typed, wanted
+from fuxictr_miss.text.csv_lines import line_blocks, line_count, odd_line
+from fuxictr_miss.text.raw_values import broken_row, typed, wanted
 
 
 class Rule(NamedTuple):

@@ -15,8 +15,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fuxictr_miss import processes
 from fuxictr_miss.data.column_files import Form, opened
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 
 
 def tolerate_one_row(model: nn.Module) -> None:

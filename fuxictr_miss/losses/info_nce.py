@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.losses.checks import check_masks, check_size, check_temperature, check_views
 from fuxictr_miss.losses.fused import FusedSum
 

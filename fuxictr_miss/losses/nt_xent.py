@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.losses.checks import check_masks, check_views
 from fuxictr_miss.losses.info_nce import info_nce
 

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Rate
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop

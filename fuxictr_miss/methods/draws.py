@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 
 
 def uniform(count: Tensor, generator: torch.Generator) -> Tensor:

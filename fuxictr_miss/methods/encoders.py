@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.config.values import Count, Rate
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
 

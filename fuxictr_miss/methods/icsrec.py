@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Rate
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform

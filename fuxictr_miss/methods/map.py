@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, LayerSizes, PositiveRate
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Switch
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity

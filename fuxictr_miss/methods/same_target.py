@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.draws import uniform
 
 MAX_HISTORIES = 2**18  # evenly spaced ones of the training split; more cost memory

@@ -28,9 +28,9 @@ from fuxictr_miss.data.encoded import FEATURE_MAP, encoded_folder, is_encoded
 from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import read_stamp
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.outputs.run_files import versions
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Experiment
-from fuxictr_miss.run_files import versions
 
 _AT_ONCE = 1 << 26  # bytes of a file that are sent as one object
 

@@ -15,7 +15,7 @@ from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.paper.tables import REPORTS, Variant
-from fuxictr_miss.yardsticks import BACKBONE, YARDSTICKS
+from fuxictr_miss.paper.yardsticks import BACKBONE, YARDSTICKS
 
 Winners = Mapping[tuple[str, str], Mapping[str, Any]]  # (data set, model) -> chosen settings
 

@@ -23,7 +23,7 @@ from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.paper.plan import Experiment, Planner
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.tables import Variant
-from fuxictr_miss.yardsticks import YARDSTICKS
+from fuxictr_miss.paper.yardsticks import YARDSTICKS
 
 SEED = 0  # of all trials; the tables use seeds from 1
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from fuxictr_miss import experiment, yardsticks
+from fuxictr_miss import experiment
 from fuxictr_miss.errors import DivergedError, InputError
+from fuxictr_miss.outputs.run_files import versions
+from fuxictr_miss.paper import yardsticks
 from fuxictr_miss.paper.plan import Experiment
-from fuxictr_miss.run_files import versions
 
 # beside the config's, whose metrics belong to a run's digest
 _EXTRA_METRICS = ("ECE",)

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from fuxictr_miss.config import load_config
+from fuxictr_miss.config.feature_names import check_feature_name
 from fuxictr_miss.config.yaml_files import read_entries, read_values
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.feature_names import check_feature_name
 from fuxictr_miss.files import atomic_write, writable
 from fuxictr_miss.preprocess.instances import history_name
 

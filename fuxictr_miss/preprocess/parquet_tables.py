@@ -12,8 +12,8 @@ from pyarrow import types
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError, explained, unknown
-from fuxictr_miss.id_text import id_text, is_exact
 from fuxictr_miss.preprocess.csv_tables import TableRows
+from fuxictr_miss.text.id_text import id_text, is_exact
 
 MAGIC = b"PAR1"
 _BATCH_ROWS = 1 << 20

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.config import Config
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.export import check_new
@@ -33,6 +32,7 @@ from fuxictr_miss.serving.raw_inputs import columns_of, raw_inputs
 from fuxictr_miss.serving.sample import Sample
 from fuxictr_miss.serving.scorer import Scorer
 from fuxictr_miss.serving.vocabulary import FORMAT
+from fuxictr_miss.training.checkpoint import data_of
 from fuxictr_miss.traits import possible_traits
 
 _MODELS = ("model.onnx", "model.pt2")

@@ -13,7 +13,7 @@ import onnxscript
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.config.recipes import with_recipe
-from fuxictr_miss.run_files import METRICS, read_run_file, versions
+from fuxictr_miss.outputs.run_files import METRICS, read_run_file, versions
 from fuxictr_miss.self_supervision import self_supervision_of
 
 _CARD = """# {model} on {dataset}

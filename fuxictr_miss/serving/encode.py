@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.raw_values import Never, broken_row, typed, wanted
 from fuxictr_miss.serving.rows import check_present
+from fuxictr_miss.text.raw_values import Never, broken_row, typed, wanted
 
 _RESERVED = ("__PAD__", "__OOV__")
 _REFUSED = -1  # in place of the id of a reserved token

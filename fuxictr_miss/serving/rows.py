@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from fuxictr_miss.errors import InputError, closest
-from fuxictr_miss.raw_values import broken_row
+from fuxictr_miss.text.raw_values import broken_row
 
 _DTYPES: dict[frozenset[type], list[Any]] = {  # that hold values of these types
     frozenset(): [pl.Null],

@@ -16,8 +16,8 @@ from fuxictr_miss.adapt import padded
 from fuxictr_miss.data.column_files import column_files, opened
 from fuxictr_miss.data.folder import SPLITS, read_stamp
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.id_text import id_text
 from fuxictr_miss.serving.raw_inputs import RawInputs
+from fuxictr_miss.text.id_text import id_text
 
 _ROWS, _SHOWN = 1000, 10  # of encoded rows, of raw rows
 _JSON = (pl.String, pl.Boolean, pl.Null)

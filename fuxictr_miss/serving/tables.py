@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from fuxictr_miss.csv_lines import line_blocks, line_count, odd_line
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.serving.rows import check_present
+from fuxictr_miss.text.csv_lines import line_blocks, line_count, odd_line
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _ROWS_AT_ONCE = 1 << 16

@@ -13,13 +13,13 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
-from fuxictr_miss.batch_norm import synchronised_batch_norm
-from fuxictr_miss.checkpoint import load, save, write_error
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.batch_norm import synchronised_batch_norm
+from fuxictr_miss.distributed.sharded_tables import clip_gradients, gathered, groups_of
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.evaluation import evaluate
 from fuxictr_miss.self_supervision import self_supervision_of
-from fuxictr_miss.sharded_tables import clip_gradients, gathered, groups_of
+from fuxictr_miss.training.checkpoint import load, save, write_error
+from fuxictr_miss.training.evaluation import evaluate
 from fuxictr_miss.training.watch import Watch
 
 # FuxiCTR's `fit` sets these for its `train_step` and early stopping; a trained model needs none.

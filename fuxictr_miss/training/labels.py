@@ -11,8 +11,8 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fuxictr_miss import processes
 from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns

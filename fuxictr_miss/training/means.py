@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import DivergedError
 
 LOSSES = ("label_loss", "ssl_loss", "ssl_feature_loss", "similarity", "negative_similarity")

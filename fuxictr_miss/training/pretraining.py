@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fuxictr_miss import processes
 from fuxictr_miss.data.loader import moved
-from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods.base import SSLLosses
-from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.ppmi import ppmi_svd
-from fuxictr_miss.self_supervision import SelfSupervision
-from fuxictr_miss.sharded_tables import (
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import (
     clip_gradients,
     groups_of,
     load_optimizer,
     own_rows,
     spread_as,
 )
+from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods.base import SSLLosses
+from fuxictr_miss.methods.draws import uniform
+from fuxictr_miss.methods.ppmi import ppmi_svd
+from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows
 from fuxictr_miss.training.means import Means, loss_columns

@@ -16,13 +16,13 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 from tqdm import tqdm
 
-from fuxictr_miss import processes
-from fuxictr_miss.checkpoint import data_of, load, remove_own, save
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import gathered, load_optimizer, spread_as
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
-from fuxictr_miss.run_files import METRICS, TRACKER, remove_run_file
+from fuxictr_miss.outputs.run_files import METRICS, TRACKER, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
-from fuxictr_miss.sharded_tables import gathered, load_optimizer, spread_as
+from fuxictr_miss.training.checkpoint import data_of, load, remove_own, save
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop, check_shareable
 from fuxictr_miss.training.means import check_finite, log_line
 from fuxictr_miss.training.phases import Phase, phases_of

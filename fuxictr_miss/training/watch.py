@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from fuxictr_miss.config import Config
-from fuxictr_miss.run_files import TRACKER, read_run_file, write_run_file
-from fuxictr_miss.trackers import TRACKERS, Experiment, Tracker, plain
+from fuxictr_miss.outputs.run_files import TRACKER, read_run_file, write_run_file
+from fuxictr_miss.outputs.trackers import TRACKERS, Experiment, Tracker, plain
 from fuxictr_miss.training.means import LOSSES, Means
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from fuxictr_miss import experiment
-from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.data import build_dataset
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.training.checkpoint import data_of
 
 RAW = ("feature_cols", "label_col", "vocab_scope")
 

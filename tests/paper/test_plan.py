@@ -12,7 +12,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper import published
 from fuxictr_miss.paper.plan import Planner, dataset_params, variants_of
 from fuxictr_miss.paper.tables import CONTROL, REPORTS, RIVALS, Variant
-from fuxictr_miss.yardsticks import YARDSTICKS
+from fuxictr_miss.paper.yardsticks import YARDSTICKS
 from paper.conftest import an_experiment
 
 CONFIG = "config"

@@ -14,7 +14,7 @@ from fuxictr_miss.paper.report import Source, check_folder, write_index, write_r
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.search import Winner
 from fuxictr_miss.paper.tables import CONTROL, REPORTS, Metric, Variant
-from fuxictr_miss.yardsticks import YARDSTICKS
+from fuxictr_miss.paper.yardsticks import YARDSTICKS
 from paper.conftest import row
 
 # AUC by seed: MISS beats DMR, the strongest baseline, by 0.10, 0.11, 0.12

@@ -18,7 +18,7 @@ from test_to_backbone import MODELS
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.run_files import write_run_file
+from fuxictr_miss.outputs.run_files import write_run_file
 from fuxictr_miss.serving import artefact
 
 FILES = ["card.md", "feature_map.json", "model.onnx", "model.pt2", "sample.json", "vocab.json"]

@@ -49,7 +49,7 @@ def test_every_form_gives_the_same_scores_and_the_kept_columns(scorer, tmp_path,
 
 def test_parts_of_a_file_and_of_several_files_stay_in_order(scorer, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("fuxictr_miss.csv_lines._BLOCK_BYTES", 64)
+    monkeypatch.setattr("fuxictr_miss.text.csv_lines._BLOCK_BYTES", 64)
     many = pl.concat([FRAME.with_columns(price=pl.lit(float(n))) for n in range(40)])
     files = [written(tmp_path / "1.csv", many), written(tmp_path / "2.csv", many[::-1])]
     shown = []

@@ -18,11 +18,11 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from fuxictr_miss import checkpoint, experiment
+from fuxictr_miss import experiment
 from fuxictr_miss.data import data_digest
 from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.methods.base import SSLLosses
-from fuxictr_miss.training import means, pretraining, run
+from fuxictr_miss.training import checkpoint, means, pretraining, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
 from fuxictr_miss.training.labels import Labels

@@ -9,7 +9,7 @@ import pytest
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.result_table import check_result_table
+from fuxictr_miss.outputs.result_table import check_result_table
 
 STRANGERS = [
     b"user,item,label\nu1,i1,1\n",

@@ -19,9 +19,9 @@ from fuxictr_miss import experiment, registry
 from fuxictr_miss.commands import train
 from fuxictr_miss.config import Config
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.run_files import METRICS, read_run_file
+from fuxictr_miss.outputs.run_files import METRICS, read_run_file
+from fuxictr_miss.serving.warm_start import read_artefact, start_from
 from fuxictr_miss.training import run as training_run
-from fuxictr_miss.warm_start import read_artefact, start_from
 
 SPLITS = ("train", "valid", "test")
 IDS = ("user_id", "item_id", "cate_id", "item_history", "cate_history")

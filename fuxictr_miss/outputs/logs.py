@@ -6,8 +6,8 @@ import logging
 import re
 from pathlib import Path
 
-from fuxictr_miss.curves import check_picture
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.outputs.curves import check_picture
 
 _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 

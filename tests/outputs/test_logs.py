@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.logs import set_logger
+from fuxictr_miss.outputs.logs import set_logger
 
 
 @pytest.fixture

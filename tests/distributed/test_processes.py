@@ -1,4 +1,4 @@
-"""Several processes of torchrun train as one does: the tasks of tests/ranks.py, on gloo."""
+"""Several processes of torchrun train as one does: the tasks of ranks.py, on gloo."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ import ranks
 import torch
 import yaml
 
-from fuxictr_miss import experiment, processes, sharded_tables
+from fuxictr_miss import experiment
+from fuxictr_miss.distributed import processes, sharded_tables
 from fuxictr_miss.methods import draws
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def torchrun(number: int, *command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in several processes; nothing but the loopback device is used."""
-    paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -45,7 +46,7 @@ def task(name: str, number: int, params: dict[str, Any], folder: Path) -> Any:
     """Run a task of ranks.py and return what it found."""
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     files = folder / "params.yaml", folder / f"{name}_{number}.json"
-    done = torchrun(number, ROOT / "tests" / "ranks.py", name, *files, cwd=folder)
+    done = torchrun(number, ROOT / "tests" / "distributed" / "ranks.py", name, *files, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(files[1].read_text())
 
@@ -162,7 +163,7 @@ def test_an_error_of_rank_0_is_one_of_all_and_a_foreign_loader_is_refused(on_two
 )  # fmt: skip
 def test_a_process_that_ends_takes_the_others_along_with_one_message(settings, folder, how, says):
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
-    script = ROOT / "tests" / "ranks.py"
+    script = ROOT / "tests" / "distributed" / "ranks.py"
     done = torchrun(2, script, how, folder / "params.yaml", folder / "none", cwd=folder)
     after = time.time() - float((folder / f"{how}_at").read_text())
     assert after < 60  # seconds, most of them to leave two interpreters

@@ -1,4 +1,4 @@
-"""What the processes of tests/test_processes.py do: `torchrun ranks.py TASK params.yaml out.json`.
+"""What the processes of test_processes.py do: `torchrun ranks.py TASK params.yaml out.json`.
 
 Each task returns what its test looks at; rank 0 writes it.
 """
@@ -18,10 +18,11 @@ from typing import Any
 import torch
 import yaml
 
-from fuxictr_miss import evaluation, experiment, processes, sharded_tables
+from fuxictr_miss import experiment
+from fuxictr_miss.distributed import processes, sharded_tables
 from fuxictr_miss.errors import InputError, run_command
 from fuxictr_miss.self_supervision import self_supervision_of
-from fuxictr_miss.training import run
+from fuxictr_miss.training import evaluation, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.labels import Labels
 from fuxictr_miss.training.training_data import inspect_training_data

@@ -10,8 +10,8 @@ from fuxictr.metrics import evaluate_metrics
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.evaluation import check_defined, evaluate
 from fuxictr_miss.registry import list_models
+from fuxictr_miss.training.evaluation import check_defined, evaluate
 
 pytestmark = pytest.mark.trained_number
 

@@ -21,7 +21,7 @@ from fuxictr.pytorch.torch_utils import get_regularizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

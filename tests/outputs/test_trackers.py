@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from fuxictr_miss import experiment, trackers
+from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.run_files import METRICS, TRACKER, read_run_file
+from fuxictr_miss.outputs import trackers
+from fuxictr_miss.outputs.run_files import METRICS, TRACKER, read_run_file
 from fuxictr_miss.training import run as training_run
 from fuxictr_miss.training import watch
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from fuxictr_miss import experiment, yardsticks
+from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.ppmi import ppmi_svd
+from fuxictr_miss.paper import yardsticks
 from fuxictr_miss.training.histories import Histories
 
 ITEMS = 6  # of them 0 is padding

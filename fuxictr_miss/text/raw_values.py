@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.id_text import id_text, largest_exact
+from fuxictr_miss.text.id_text import id_text, largest_exact
 
 _WORDS = pl.element()  # of a list
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

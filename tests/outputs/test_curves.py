@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fuxictr_miss.curves import check_picture, plot_history
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.outputs.curves import check_picture, plot_history
 
 ROWS = [{"phase": "label", "epoch": 1, "label_loss": 0.7, "AUC": 0.5},
         {"phase": "label", "epoch": 2, "label_loss": 0.6, "AUC": 0.6}]  # fmt: skip

@@ -15,9 +15,9 @@ from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from fuxictr_miss import processes
+from fuxictr_miss.distributed import processes
+from fuxictr_miss.distributed.sharded_tables import is_sharded
 from fuxictr_miss.errors import DivergedError, InputError, unknown
-from fuxictr_miss.sharded_tables import is_sharded
 
 Predicted = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # predictions, labels, group ids
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from fuxictr_miss.id_text import id_text, is_exact
+from fuxictr_miss.text.id_text import id_text, is_exact
 
 
 def texts(values: pl.Series) -> list[str | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.run_files import METRICS, read_run_file, versions, write_run_file
+from fuxictr_miss.outputs.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.training import run as training_run
 
 

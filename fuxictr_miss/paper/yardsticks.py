@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from fuxictr_miss import experiment
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.checkpoint import data_of
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.training.checkpoint import data_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
 from fuxictr_miss.training.pretraining import Pretraining

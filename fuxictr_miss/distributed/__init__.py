@@ -1,0 +1,1 @@
+"""A run on several processes: who computes what, and what they exchange."""

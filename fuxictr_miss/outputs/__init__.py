@@ -1,0 +1,1 @@
+"""What a run leaves beside its weights: log, curves, metrics, a results row, a tracker."""

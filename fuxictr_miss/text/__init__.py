@@ -1,0 +1,1 @@
+"""Raw text as rows and values, alike in preprocessing, encoding and scoring."""
