@@ -16,9 +16,9 @@ from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method
+from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.methods.draws import shuffle, uniform
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
-from fuxictr_miss.methods.places import chosen_places
 
 
 @dataclasses.dataclass(frozen=True)

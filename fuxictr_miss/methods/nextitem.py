@@ -16,9 +16,9 @@ from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
+from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
-from fuxictr_miss.methods.places import chosen_places
 
 _ROWS_AT_ONCE = 65_536
 _PARTS = 4  # of a batch that the Transformer reads one by one

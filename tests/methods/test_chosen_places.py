@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.methods.places import chosen_places
+from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.training_data import inspect_training_data
 
