@@ -1,4 +1,4 @@
-"""The sum of Eq. 15 over all anchors, part by part: two thirds of the plain form's time, or less.
+"""The sum of Eq. 15 over all anchors, part by part: three fifths of the plain form's time, or less.
 
 Each part's gradient is taken in closed form right after its similarities, in the memory that they
 already hold; so only the similarities of one part exist at a time. `benchmarks/large_batches.py`
