@@ -85,7 +85,7 @@ def test_a_run_on_the_device_ends_near_one_on_the_cpu(params, tmp_path, name):
 
 @pytest.mark.parametrize("shape", [(1, 3000, 8), (24, 128, 10)])
 def test_infonce_and_its_gradient_are_those_of_the_cpu(shape, monkeypatch):
-    monkeypatch.setattr(fused, "ON_A_GPU", 2**21)  # several parts
+    monkeypatch.setattr(fused, "SIMILARITIES_ON_A_GPU", 2**21)  # several parts
     draw = torch.Generator().manual_seed(1)
     views = [torch.randn(shape, dtype=torch.float64, generator=draw) for _ in range(2)]
     group = torch.randint(shape[1] // 2, shape[1:2], generator=draw)

@@ -204,7 +204,7 @@ class TensorDataLoader:
         }
         if self._arrange:
             self._arrange(batch)
-        return {n: c if n == self._on_cpu else moved(c, self.device) for n, c in batch.items()}
+        return {n: c if n == self._on_cpu else on_device(c, self.device) for n, c in batch.items()}
 
     def _trim(self, batch: dict[str, Tensor], rows: Tensor, multiple: int) -> None:
         """Cut sequences of one length to the positions at which any of them has an id."""
@@ -253,7 +253,7 @@ class TensorDataLoader:
                 self.columns[name] = self.columns[name].to(self.device)
 
 
-def moved(column: Tensor, device: torch.device) -> Tensor:
+def on_device(column: Tensor, device: torch.device) -> Tensor:
     """A column of a batch on the model's device, without waiting for a GPU."""
     if device.type != "cuda" or column.is_cuda:
         return column

@@ -1,4 +1,4 @@
-"""The processes of a run started by torchrun; no other module calls torch.distributed.
+"""The processes of a run started by torchrun; all that they exchange, but rows of sharded tables.
 
 W processes, the ranks 0 to W - 1, hold the same weights and see the same global batches in the same
 seeded order. Of every batch each rank computes a share of the rows. What a rank returns is a mean

@@ -51,8 +51,8 @@ class ShardedEmbedding(nn.Embedding):
         own = ids.flatten()
         padded = own.new_zeros(processes.largest(len(own)))  # all send as much
         padded[: len(own)] = own
-        found = self._found(_redistributed(padded, Shard(0), Replicate()))
-        vectors = _redistributed(found, Partial(), Shard(0))[: len(own)]
+        found = self._found(self._redistributed(padded, Shard(0), Replicate()))
+        vectors = self._redistributed(found, Partial(), Shard(0))[: len(own)]
         if vectors.requires_grad:
             # the table sums over processes, where all other parameters have the mean
             vectors.register_hook(lambda gradient: gradient / processes.world_size())
@@ -70,6 +70,12 @@ class ShardedEmbedding(nn.Embedding):
             padding = padding - held.start if held.start <= padding < held.stop else None
         vectors = F.embedding((ids - held.start).where(here, 0), rows, padding)
         return vectors.masked_fill(~here[:, None], 0)
+
+    def _redistributed(self, values: Tensor, before: Any, after: Any) -> Tensor:
+        """The processes' tensors in another layout of DTensor's; the gradient goes the way back."""
+        mesh = self.weight.device_mesh
+        spread = self.weight.from_local(values, mesh, [before], run_check=False)
+        return spread.redistribute(placements=[after]).to_local()
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         name = f"{prefix}weight"
@@ -214,14 +220,6 @@ def _spread(value: Tensor) -> DTensor:
     return DTensor.from_local(
         own, processes.mesh(), [Shard(0)], run_check=False, shape=value.shape, stride=value.stride()
     )
-
-
-def _redistributed(values: Tensor, before: Any, after: Any) -> Tensor:
-    """The processes' tensors in another layout of DTensor's; the gradient goes the way back."""
-    from torch.distributed.tensor import DTensor  # late: half a second
-
-    all_of_them = DTensor.from_local(values, processes.mesh(), [before], run_check=False)
-    return all_of_them.redistribute(placements=[after]).to_local()
 
 
 def _stretch(total: int) -> slice:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 SIMILARITIES_PER_PART = 2**19  # at most 2 MB in float32, which a CPU's caches hold
-ON_A_GPU = 2**26  # the same there: 256 MB, as a GPU wants few large kernels
+SIMILARITIES_ON_A_GPU = 2**26  # the same there: 256 MB, as a GPU wants few large kernels
 MIN_ANCHORS_PER_PART = 64  # thinner matrix products are slow
 _LOG2_E = math.log2(math.e)  # 2^x takes a quarter of the time of e^x
 
@@ -101,7 +101,7 @@ def _parts(z1: Tensor, rows: int, chunk_size: int | None) -> Iterator[tuple[slic
         chunk_size: as in `FusedSum`.
     """
     sets, per_set, _ = z1.shape
-    most = ON_A_GPU if z1.is_cuda else SIMILARITIES_PER_PART
+    most = SIMILARITIES_ON_A_GPU if z1.is_cuda else SIMILARITIES_PER_PART
     number = max(1, -(-sets * per_set * rows // most))
     some = max(1, -(-sets // number))  # in parts of nearly equal size
     chunk = chunk_size or max(MIN_ANCHORS_PER_PART, most // max(1, rows))

@@ -30,7 +30,7 @@ def evaluate(model: BaseModel, loader: Any, metrics: Sequence[str]) -> dict[str,
     such as a multi-task model, or its own `evaluate_metrics` keeps it.
 
     Several processes predict some of the batches each, and rank 0 measures all rows, each counted
-    once. A class with its own `evaluate`, or a loader of another kind, is left to each of them.
+    once. With a class's own `evaluate`, or a loader of another kind, each predicts all rows.
 
     Args:
         model: in any mode; it is left in `eval()` mode.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fuxictr_miss.data.loader import moved
+from fuxictr_miss.data.loader import on_device
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import (
     clip_gradients,
@@ -183,7 +183,7 @@ class Pretraining:
         share = self.loop.share_of(len(users))
         if share is not None:
             batch = {name: column[share.own] for name, column in batch.items()}
-        batch = {name: moved(column, self.model.device) for name, column in batch.items()}
+        batch = {name: on_device(column, self.model.device) for name, column in batch.items()}
         if self._loss is None:
             self._loss = processes.synchronised(self._loss_of, groups_of(self.parameters)[0])
         with processes.sharing(share):

@@ -96,6 +96,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
         assert {k: row_of_one[k] for k in METRICS} == {k: two.rows[key][k] for k in METRICS}
         assert row_of_one["peak_memory_mb"] > 50
         assert row_of_one["seconds"] > 0
+        assert row_of_one["processor_seconds"] > 0
         assert set(row_of_one["versions"]) == {"python", "torch", "fuxictr", "fuxictr_miss"}
     popularity, diverged, killed, spared = (two.rows[each.key] for each in experiments[-4:])
     assert (popularity["status"], popularity["epochs"]) == ("ok", 0)
