@@ -44,14 +44,18 @@ class FusedSum(torch.autograd.Function):
         chunk_size: int | None,
         first: int,
     ) -> Tensor:
-        z2_columns = z2.mT.contiguous()  # products are faster with the rows last: (P, D, B)
-        by_z1, by_z2 = z1.new_empty(z1.mT.shape), torch.zeros_like(z2_columns)
+        by_z1, by_z2 = z1.new_empty(z1.mT.shape), z2.new_zeros(z2.mT.shape)
+        # One dimension more: the product of 1 and `far` excludes the rows outside the mask.
+        # Products are faster with the rows last.
+        one, outside = z1.new_ones(*z1.shape[:2], 1), _far(z2) * (~mask).unsqueeze(1).to(z2)
+        anchors_1 = torch.cat([z1 * _LOG2_E, one], dim=2)  # (P, A, D + 1)
+        z2_columns = torch.cat([z2.mT, outside], dim=1)  # (P, D + 1, B)
         total = z1.new_zeros(())
         for sets, anchors in _parts(z1, mask.shape[1], chunk_size):
             rows = slice(first + anchors.start, first + anchors.stop)  # of z2
             a, z, of_anchor = z1[sets, anchors], z2_columns[sets], mask[sets, rows]
             groups = group if group is None or len(group) == 1 else group[sets]
-            logits = _logits(a, z, mask[sets], groups, rows)
+            logits = _logits(anchors_1[sets, anchors], z, groups, rows)
             own = logits.diagonal(rows.start, 1, 2)  # (p, c), a view
             own_logit = own.clone()
             e = logits.exp2_()
@@ -60,7 +64,7 @@ class FusedSum(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 share = sums.reciprocal().where(of_anchor, 0)  # e · share is the softmax
                 own.sub_(sums)  # now it is the gradient: the softmax, less 1 at the positive
-                by_z1[sets, :, anchors] = (z @ e.mT).mul_(share.unsqueeze(1))
+                by_z1[sets, :, anchors] = (z[:, :-1] @ e.mT).mul_(share.unsqueeze(1))
                 by_z2[sets] += (a * share.unsqueeze(-1)).mT @ e
         ctx.plain, ctx.group, ctx.first = plain, group, first
         ctx.save_for_backward(z1, z2, mask, by_z1, by_z2)
@@ -77,19 +81,23 @@ class FusedSum(torch.autograd.Function):
         return None, *by, None, None, None, None
 
 
-def _logits(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, rows: slice) -> Tensor:
-    """log2 exp(z1 · z2) of anchors (p, c, D) and all rows (p, D, B), at most 0.
+def _logits(z1: Tensor, z2: Tensor, group: Tensor | None, rows: slice) -> Tensor:
+    """log2 exp(z1 · z2) of anchors (p, c, D + 1) and all rows (p, D + 1, B), at most 0.
 
     Returns:
         (p, c, B), less the anchor's largest; rows that are no negatives are so low that 2^x is 0.
     """
-    far = torch.finfo(z1.dtype).min / 4  # the sum of three is finite
-    logits = torch.baddbmm(far * (~mask).unsqueeze(1).to(z1), z1, z2, alpha=_LOG2_E)
+    logits = z1 @ z2
     if group is not None:
         same_group = group[:, rows, None] == group[:, None]  # (p or 1, c, B)
         same_group.diagonal(rows.start, 1, 2).fill_(False)  # the positive itself stays
-        logits.add_(same_group, alpha=far)
+        logits.add_(same_group, alpha=_far(logits))
     return logits.sub_(logits.amax(dim=-1, keepdim=True))
+
+
+def _far(z: Tensor) -> float:
+    """A logit so low that 2^x is 0; the sum of three is finite."""
+    return torch.finfo(z.dtype).min / 4
 
 
 def _parts(z1: Tensor, rows: int, chunk_size: int | None) -> Iterator[tuple[slice, slice]]:

@@ -74,8 +74,8 @@ def info_nce(
             z if z.dim() == 3 else z.unsqueeze(0) for z in (anchor.to(kind), positive.to(kind))
         )
         tau = torch.as_tensor(temperature, dtype=kind, device=z1.device)
-        z1 = z1 / (tau * _norm(z1))  # (P, B, D)
-        z2 = z2 / _norm(z2)
+        z1 = z1 * (_inverse_length(z1) / tau)  # (P, B, D)
+        z2 = z2 * _inverse_length(z2)
         mask = z1.new_ones(rows, dtype=torch.bool) if mask is None else mask
         mask = mask.expand(z1.shape[:2])  # (P, B)
         if share is None or not share.gather or _whole_blocks(share, rows, size):
@@ -124,9 +124,9 @@ def _against_everyone(
     return torch.stack(terms).sum()
 
 
-def _norm(z: Tensor) -> Tensor:
-    """(P, B, 1) lengths of the views, at least 1e-12."""
-    return torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=1e-12)
+def _inverse_length(z: Tensor) -> Tensor:
+    """(P, B, 1) one over the lengths of the views, which count as 1e-12 at least."""
+    return z.square().sum(dim=-1, keepdim=True).clamp(min=1e-24).rsqrt()
 
 
 def _sum_of_terms(z1: Tensor, z2: Tensor, mask: Tensor, group: Tensor | None, first: int) -> Tensor:

@@ -19,7 +19,7 @@ from fuxictr_miss.training.means import Means, check_finite, diverged, loss_colu
 
 log = logging.getLogger(__name__)
 
-RESTART_PATIENCE = 2  # epochs; on few labels a restart memorises them at once
+TRIAL_PATIENCE = 1  # epochs of a thaw or a restart; few labels are memorised at once
 
 
 class Labels:
@@ -113,7 +113,7 @@ class Labels:
 
 
 class _AllTables(Labels):
-    """Label epochs in which all tables train."""
+    """Label epochs in which all tables train, until the first that is no better."""
 
     def _set_table_rates(self, settings: SSLSettings) -> None:
         """Train everything."""
@@ -129,13 +129,13 @@ class _AllTables(Labels):
 class Thaw(_AllTables):
     """Label epochs in which all tables train, from the best weights of the frozen ones.
 
-    They are kept only if validation improves, and end with the first epoch in which it does not: so
-    what labels are too few to teach does no harm and costs an epoch.
+    They are kept only if validation improves: what labels are too few to teach does no harm and
+    costs an epoch.
     """
 
     def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
         loop.continue_from_best()
-        super().__init__(loop, train, epochs, "thaw", patience=1)
+        super().__init__(loop, train, epochs, "thaw", TRIAL_PATIENCE)
         self.before = loop.best_metric
 
     def end(self) -> None:
@@ -159,7 +159,7 @@ class Restart(_AllTables):
 
     def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
         loop.restart()
-        super().__init__(loop, train, epochs, "restart", min(loop.patience, RESTART_PATIENCE))
+        super().__init__(loop, train, epochs, "restart", TRIAL_PATIENCE)
 
     def end(self) -> None:
         """Keep the better weights; log which they are."""

@@ -199,7 +199,7 @@ class MISS(nn.Module):
             mask: (B, ...) whether there is such a pair.
             group: (B,).
         """
-        first, second = z.flatten(1, -3).permute(2, 1, 0, 3)  # (P, B, D) each
+        first, second = z.movedim(0, -2).flatten(0, -4).unbind(1)  # (P, B, D) each
         exists = mask.flatten(1).T  # (P, B)
         views = [(first, second)] + ([(second, first)] if self.settings.symmetric else [])
         losses = [
