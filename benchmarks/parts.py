@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 0.3])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     print("| data set | part | weight | validation AUC | test AUC |")
     print("|---|---|---:|---:|---:|")

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN_LOG = re.findall(r"^    (fuxictr-miss .*)$", README, re.MULTILINE)
-SHORT = "--set epochs=1 --set ssl_pretrain_epochs=1 --set ssl_thaw=False"
+SHORT = "--set epochs=1 ssl_pretrain_epochs=1 --set ssl_thaw=False"  # both ways to set several
 WRITE_LOG = """
 import sys; from pathlib import Path
 sys.path.insert(0, "{}")

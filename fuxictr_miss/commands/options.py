@@ -16,8 +16,8 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
     add("--expid", help="the experiment, e.g. DIN_MISS_demo")
     add("--gpu", type=int, default=-1, help="GPU index, -1 for the CPU (default)")
     add("--seed", type=int, help="use this seed; the run's files get its number in their names")
-    add("--set", action="append", default=[], metavar="KEY=VALUE",
-        help="override a parameter; can be repeated")  # fmt: skip
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="override parameters; can be repeated")  # fmt: skip
     add("--zoo", metavar="PATH", help="a checkout of FuxiCTR, or a folder or package with your own "
         "models; they take precedence over ours (config key: model_zoo_path)")  # fmt: skip
 
