@@ -153,8 +153,9 @@ def _add_column(
             text += STAR if p_values.get((b, i), 1) < SIGNIFICANCE else ""
             notes = ",".join(str(sheet.note(note)) for note in cell.notes)
             lines[i].append(f"{text}<sup>{notes}</sup>" if notes else text)
+        unfinished = any(cell.text == NOT_YET for cell in block)  # a row to come may be stronger
         for line in lines[len(block) :]:
-            gain = found.gains.get(_GAINS[line[0]])
+            gain = None if unfinished else found.gains.get(_GAINS[line[0]])
             line.append(no_gain if gain is None else f"{gain:+.2f}%")
 
 
