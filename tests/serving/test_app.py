@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROWS
+from serving.conftest import ROWS
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.serving import Scorer

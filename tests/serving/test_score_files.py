@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import ROWS
+from serving.conftest import ROWS
 
 from fuxictr_miss.commands.main import main
 from fuxictr_miss.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import ROWS, VOCABULARY, expected, write_artefact
+from serving.conftest import ROWS, VOCABULARY, expected, write_artefact
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.serving import Scorer
