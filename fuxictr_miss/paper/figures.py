@@ -93,6 +93,7 @@ def _plot_costs(axes: Any, report: Report, source: Source, dataset: str) -> None
         front = [p for p in points if not any(x <= p[0] and y > p[1] for x, y in points)]
         if front:
             axis.plot(*zip(*sorted(front), strict=True), color="0.7", zorder=0)
+            axis.set_xlim(right=4 * max(x for x, _ in points))  # room for the last name
 
 
 def _plot(axis: Any, x: Sequence[float], values: pd.DataFrame, label: str | None = None) -> None:
