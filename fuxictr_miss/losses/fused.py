@@ -45,7 +45,7 @@ class FusedSum(torch.autograd.Function):
         first: int,
     ) -> Tensor:
         by_z1, by_z2 = z1.new_empty(z1.mT.shape), z2.new_zeros(z2.mT.shape)
-        # One dimension more: the product of 1 and `far` excludes the rows outside the mask.
+        # One dimension more: the product with 1 is so low that it excludes rows outside the mask.
         # Products are faster with the rows last.
         one, outside = z1.new_ones(*z1.shape[:2], 1), _far(z2) * (~mask).unsqueeze(1).to(z2)
         anchors_1 = torch.cat([z1 * _LOG2_E, one], dim=2)  # (P, A, D + 1)
