@@ -42,7 +42,6 @@ class Share(NamedTuple):
     edges: tuple[int, ...]  # rank r computes the rows edges[r] to edges[r + 1] - 1
     rank: int
     gather: bool = True  # whether a row's negatives come from all ranks
-    copies: int = 1  # how many batches lie one after another in what is computed
 
     @property
     def total(self) -> int:
@@ -235,13 +234,6 @@ def sharing(share: Share | None) -> Iterator[None]:
         yield
     finally:
         _share = before
-
-
-@contextmanager
-def copies(number: int) -> Iterator[None]:
-    """Compute on this many batches that lie one after another."""
-    with sharing(_share and _share._replace(copies=number)):
-        yield
 
 
 def fraction() -> float:

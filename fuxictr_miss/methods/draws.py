@@ -42,11 +42,11 @@ def numbers(
 def _own_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
     """Draw for the rows of the global batch; return those of this process."""
     share = processes.share()
-    if share is None or shape[0] % (share.rows * share.copies):  # or they are of no rows
+    if share is None or shape[0] % share.rows:  # or they are of no rows
         return draw(shape)
-    times = shape[0] // (share.rows * share.copies)
-    drawn = draw((share.copies * times * share.total, *shape[1:])).unflatten(0, (share.copies, -1))
-    return drawn[:, times * share.own.start : times * share.own.stop].flatten(0, 1)
+    times = shape[0] // share.rows
+    drawn = draw((times * share.total, *shape[1:]))
+    return drawn[times * share.own.start : times * share.own.stop]
 
 
 def shuffle(eligible: Tensor, generator: torch.Generator) -> Tensor:

@@ -88,7 +88,7 @@ class DuoRec(nn.Module):
         own = other = older(behavior, place)
         if self.index is not None:
             other = self.index.another(own, item, self.generator)
-        first, second = (self.encoder(x.tensor.flatten(2), x.length) for x in (own, other))
+        first, second = self.encoder.each(*((x.tensor.flatten(2), x.length) for x in (own, other)))
         loss = nt_xent(first, second, self.temperature, behavior.group, exists)
         similar = similarities(first, second, exists, behavior.group, behavior.watched)
         return SSLLosses(loss, loss.new_zeros(()), *similar)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.draws import drop
+
+_PARTS = 4  # of a batch that a Transformer reads one by one
 
 
 def mlp(width: int, sizes: list[int]) -> nn.Sequential:
@@ -92,6 +95,9 @@ class SequenceEncoder(nn.Module):
     on how long a batch is padded. The published code of S3Rec and CL4SRec gets the same from
     padding on the left.
 
+    Most places of a batch are padding, so on a CPU short histories are read by themselves: a step
+    takes half the time, for histories of 6 behaviors on average and 50 at most.
+
     Args:
         width: of a behavior, J × K.
         settings: of the method; `heads` is a divisor of `width`, and dropout is in training only.
@@ -132,12 +138,18 @@ class SequenceEncoder(nn.Module):
             x: (B, S, width) behaviors, oldest first; positions from `length` on are ignored.
             length: (B,) behaviors per row; an empty row gets an arbitrary finite state.
         """
-        h, present, allowed = self._read(x, length)
-        for block in self.blocks[:-1]:
-            h = block(h, h, allowed)
-        newest = (length - 1).clamp(min=0)
-        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
-        return self.blocks[-1](last, h, present).squeeze(1)
+        return self._in_parts(self._newest, x, length)
+
+    def each(self, *batches: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """The states of several batches of B histories, in one pass.
+
+        Args:
+            batches: the arguments of `forward`.
+        """
+        longest = max(x.shape[1] for x, _ in batches)
+        x = torch.cat([_padded(x, longest) for x, _ in batches])
+        length = torch.cat([length for _, length in batches])
+        return self(x, length).chunk(len(batches))
 
     def states(self, x: Tensor, length: Tensor) -> Tensor:
         """The (B, S, width) states of all behaviors; arbitrary and finite from `length` on.
@@ -146,10 +158,39 @@ class SequenceEncoder(nn.Module):
             x: as for `forward`.
             length: as for `forward`.
         """
+        return self._in_parts(self._all, x, length)
+
+    def _newest(self, x: Tensor, length: Tensor) -> Tensor:
+        h, present, allowed = self._read(x, length)
+        for block in self.blocks[:-1]:
+            h = block(h, h, allowed)
+        newest = (length - 1).clamp(min=0)
+        last = h.take_along_dim(newest[:, None, None], dim=1)  # (B, 1, width)
+        return self.blocks[-1](last, h, present).squeeze(1)
+
+    def _all(self, x: Tensor, length: Tensor) -> Tensor:
         h, _, allowed = self._read(x, length)
         for block in self.blocks:
             h = block(h, h, allowed)
         return h
+
+    def _in_parts(
+        self, encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, length: Tensor
+    ) -> Tensor:
+        """`encode` rows of similar length together; states beyond the longest of them are 0.
+
+        A GPU would have to be waited for to know the lengths, and processes that share a batch must
+        draw as many numbers for the dropout as each other.
+        """
+        if x.is_cuda or processes.share() is not None:
+            return encode(x, length)
+        order = length.argsort(stable=True)
+        parts = []
+        for rows in order.chunk(_PARTS):
+            longest = max(1, int(length[rows[-1]]))
+            h = encode(x[rows, :longest], length[rows])
+            parts.append(h if h.dim() == 2 else _padded(h, x.shape[1]))
+        return torch.cat(parts)[order.argsort()]
 
     def _read(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first states, and whether they may attend to a place: the newest, and each."""
@@ -162,6 +203,11 @@ class SequenceEncoder(nn.Module):
         present = (place <= newest[:, None]).unsqueeze(1)  # (B, 1, S), at least one place
         allowed = present & (place <= place[:, None]) if self.causal else present
         return h, present, allowed
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    """(B, length, width) from (B, S, width)."""
+    return F.pad(x, (0, 0, 0, length - x.shape[1]))
 
 
 def similarities(

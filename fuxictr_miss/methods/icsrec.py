@@ -105,7 +105,7 @@ class ICSRec(nn.Module):
         own = other = older(behavior, place)
         if self.index is not None:
             other = self.index.another(own, item, self.generator)
-        first, second = (self._encode(x) for x in (own, other))
+        first, second = self.encoder.each(*((x.tensor.flatten(2), x.length) for x in (own, other)))
         coarse = nt_xent(first, second, self.temperature, item, exists)
         fine = coarse.new_zeros(())
         if self.centres is None:
@@ -118,10 +118,6 @@ class ICSRec(nn.Module):
         similar = similarities(first, second, exists, item, behavior.watched)
         return SSLLosses(coarse, fine, *similar)
 
-    def _encode(self, behavior: Behavior) -> Tensor:
-        """(B, JK) states."""
-        return self.encoder(behavior.tensor.flatten(2), behavior.length)
-
     @torch.no_grad()
     def _cluster(self, tables: Sequence[nn.Module]) -> Tensor | None:
         """(intents, JK) centres of the states of random subsequences; None if there are none."""
@@ -132,7 +128,8 @@ class ICSRec(nn.Module):
         training, _ = self.training, self.eval()
         with processes.sharing(None):  # every process finds the same clusters
             chosen = uniform(count.expand(keys.clustered), self.generator)
-            states = [self._encode(index.older(part, tables)) for part in chosen.split(512)]
+            parts = [index.older(part, tables) for part in chosen.split(512)]
+            states = [self.encoder(part.tensor.flatten(2), part.length) for part in parts]
             found = k_means(torch.cat(states), keys.intents, keys.iterations, self.generator)
         self.train(training)
         return found

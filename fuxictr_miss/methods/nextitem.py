@@ -21,7 +21,6 @@ from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
 
 _ROWS_AT_ONCE = 65_536
-_PARTS = 4  # of a batch that the Transformer reads one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,25 +156,15 @@ class NextItem(nn.Module):
             (T, JK) states; (T, JK) embeddings; (T, J) ids; (T,) one over the number in the history,
             0 for a place without a behavior.
         """
-        x, tokens = behavior.tensor.flatten(2), behavior.tokens(behavior.indices)
-        found = []
-        # by length, as most places of a whole batch would be padding; where processes share a
-        # batch, the dropout of all its rows is drawn in their order
-        parts = behavior.length.argsort(stable=True).chunk(_PARTS)
-        if processes.share() is not None or x.is_cuda:
-            parts = (torch.arange(behavior.batch_size, device=x.device),)
-        for rows in parts:
-            last = (behavior.length[rows] - 1).clamp(min=0)
-            longest = behavior.max_len - 1
-            if not x.is_cuda:  # a GPU would have to wait
-                longest = processes.largest(int(last.max()))
-            states = self.encoder.states(x[rows, :longest], last)
-            exists = behavior.indices[rows, :longest] < last[:, None]
-            weight = exists / last.clamp(min=1).to(x.dtype)[:, None]
-            following = x[rows, 1 : longest + 1], tokens[rows, 1 : longest + 1], weight
-            chosen = chosen_places(exists)
-            found.append([each.flatten(0, 1)[chosen] for each in (states, *following)])
-        h, target, ids, weight = (torch.cat(each) for each in zip(*found, strict=True))
+        x, ids = behavior.tensor.flatten(2), behavior.tokens(behavior.indices)
+        last = (behavior.length - 1).clamp(min=0)
+        states = self.encoder.states(x[:, :-1], last)
+        exists = behavior.indices[:, :-1] < last[:, None]
+        weight = exists / last.clamp(min=1).to(x.dtype)[:, None]
+        chosen = chosen_places(exists)
+        h, target, ids, weight = (
+            each.flatten(0, 1)[chosen] for each in (states, x[:, 1:], ids[:, 1:], weight)
+        )
         return h, target, ids, weight
 
 

@@ -82,10 +82,9 @@ class S3Rec(nn.Module):
         context = self.mask_token.where(inside, x)
         segment = x.where(inside, self.mask_token)
         negative = negative.where(inside, self.mask_token)
-        sequences = torch.cat([context, segment, negative])
-        with processes.copies(3):
-            states = self.encoder(sequences, behavior.length.repeat(3))
-        c, positive, other = states.chunk(3)
+        c, positive, other = self.encoder.each(
+            *((sequence, behavior.length) for sequence in (context, segment, negative))
+        )
         c = self.w(c)
         advantage = (c * positive).sum(-1).sigmoid() - (c * other).sum(-1).sigmoid()
         mask = drawn.mask

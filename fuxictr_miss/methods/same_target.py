@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.draws import uniform
 
 MAX_HISTORIES = 2**18  # evenly spaced ones of the training split; more cost memory
@@ -82,14 +81,8 @@ def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor,
 
 
 def older(behavior: Behavior, index: Tensor) -> Behavior:
-    """The histories before the behaviors with these indices (B,), as wide as the longest.
-
-    On a GPU they are as wide as all of them: to know the longest would synchronise it.
-    """
-    longest = behavior.max_len
-    if not index.is_cuda:
-        longest = processes.largest(int(index.max()))  # dropout needs one width in all processes
-    places = behavior.indices[:, : max(1, longest)]
+    """The histories before the behaviors with these indices (B,)."""
+    places = behavior.indices
     order = places.where(places < index.unsqueeze(1), behavior.max_len)
     return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)
 

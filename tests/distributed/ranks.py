@@ -30,18 +30,17 @@ from fuxictr_miss.training.training_data import inspect_training_data
 Params = dict[str, Any]
 
 SHARDED = {"table_sharding": "rowwise"}
-DROPOUT = {"cl4srec_dropout": 0.1, "s3rec_dropout": 0.1}
 GRADIENTS: dict[str, Params] = {
     "gathered": {"model": "DIN_MISS", "ssl_block_size": None},
     "blocks_across_processes": {"model": "DIN_MISS", "ssl_block_size": 12},  # two of 8 + 8 rows
     "whole_blocks": {"model": "DIN_MISS", "ssl_block_size": 8},
     "block_over_an_edge": {"model": "DIN_MISS", "batch_size": 17, "ssl_block_size": 17},
     "separate": {"model": "DIN_MISS", "miss_separate_features": True, "miss_num_pairs": 3},
-    "nt_xent": {"model": "DIN_CL4SRec", **DROPOUT},
-    "negatives_of_other_rows": {"model": "DIN_S3Rec", **DROPOUT},
+    "nt_xent": {"model": "DIN_CL4SRec", "cl4srec_dropout": 0.0},
+    "negatives_of_other_rows": {"model": "DIN_S3Rec", "s3rec_dropout": 0.0},
     "segments": {"model": "DIN_Rule", "rule_num_pairs": 3},
-    "equal_targets": {"model": "DIN_DuoRec", "duorec_dropout": 0.1},
-    "clusters": {"model": "DIN_ICSRec", "icsrec_dropout": 0.1, "icsrec_intents": 4},
+    "equal_targets": {"model": "DIN_DuoRec", "duorec_dropout": 0.0},
+    "clusters": {"model": "DIN_ICSRec", "icsrec_dropout": 0.0, "icsrec_intents": 4},
     "skip_gram": {"model": "DIN_Item2Vec"},
     "next_item": {"model": "DIN_NextItem", "nextitem_dropout": 0.0},
     "alignment": {"model": "DIN_CL4CTR", "cl4ctr_dropout": 0.1},
@@ -54,7 +53,7 @@ GRADIENTS: dict[str, Params] = {
     "sharded, few_rows": {"model": "DIN_MISS", "batch_size": 3, **SHARDED},
     "sharded, uneven": {"model": "DIN_MISS", "batch_size": 17, "ssl_block_size": 17, **SHARDED},
     "sharded, next_item": {"model": "DIN_NextItem", "nextitem_dropout": 0.0, **SHARDED},
-    "sharded, negatives": {"model": "DIN_S3Rec", **DROPOUT, **SHARDED},
+    "sharded, negatives": {"model": "DIN_S3Rec", "s3rec_dropout": 0.0, **SHARDED},
     "sharded, fields": {"model": "DIN_MAP", **SHARDED},
     "plain": {"model": "DIN"},
     "few_rows": {"model": "DIN_MISS", "batch_size": 3},

@@ -260,23 +260,20 @@ def test_without_torchrun_there_is_one_process_and_nothing_is_shared():
 
 
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("copies", [1, 2])
-def test_a_rows_draws_are_those_of_one_process(times, copies):
+def test_a_rows_draws_are_those_of_one_process(times):
     edges, shape = (0, 3, 4, 9), (times, 5)
 
     def draw(rows: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
-        size = (copies * rows * shape[0], *shape[1:])
-        drawn = draws.numbers(size, generator, torch.device("cpu"))
-        return drawn.view(copies, rows, *shape)
+        size = (rows * shape[0], *shape[1:])
+        return draws.numbers(size, generator, torch.device("cpu")).view(rows, *shape)
 
-    whole = draw(9)
     parts = []
     for rank in range(3):
-        share = processes.Share(edges, rank, copies=copies)
+        share = processes.Share(edges, rank)
         with processes.sharing(share):
             parts.append(draw(share.rows))
-    assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert torch.equal(torch.cat(parts), draw(9))
 
 
 def test_the_shares_of_a_loader_are_its_batches(params):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods import encoders
 from fuxictr_miss.methods.encoders import (
     SequenceEncoder,
     TransformerBlock,
@@ -59,6 +60,33 @@ def test_an_empty_row_is_finite_and_disturbs_no_other(exact):
     found = encoder(x, torch.tensor([0, 3]))
     assert found.isfinite().all()
     torch.testing.assert_close(found[1:], encoder(x[1:], torch.tensor([3])))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("parts", [2, 4, 99])
+def test_short_histories_read_by_themselves_change_nothing(exact, monkeypatch, parts, causal):
+    encoder = exact(sequence_encoder(causal=causal, dropout=0.0))
+    x = torch.randn(7, 6, WIDTH, dtype=torch.float64, requires_grad=True)
+    length = torch.tensor([2, 6, 0, 1, 2, 5, 1])
+    found = []
+    for number in (1, parts):
+        monkeypatch.setattr(encoders, "_PARTS", number)
+        newest, states = encoder(x, length), encoder.states(x, length)
+        assert states.shape == x.shape
+        states = states[torch.arange(6) < length[:, None]]
+        gradient = torch.autograd.grad(newest[length > 0].sum() + (states**2).sum(), x)
+        found.append((newest[length > 0], states, *gradient))
+    torch.testing.assert_close(*found)
+
+
+def test_several_batches_have_the_states_that_each_has_by_itself(exact):
+    encoder = exact(sequence_encoder(dropout=0.0))
+    batches = [
+        (torch.randn(3, longest, WIDTH, dtype=torch.float64), torch.tensor(length))
+        for longest, length in ((4, [4, 1, 2]), (5, [3, 3, 4]))
+    ]
+    for states, batch in zip(encoder.each(*batches), batches, strict=True):
+        torch.testing.assert_close(states, encoder(*batch))
 
 
 def test_dropout_is_drawn_from_the_generator_and_in_training_only(exact):

@@ -158,19 +158,6 @@ def test_the_catalogue_has_each_item_once_with_its_share_however_the_rows_are_cu
         torch.testing.assert_close(up_to, log_q.exp().cumsum(0))
 
 
-def test_short_histories_read_by_themselves_change_nothing(make_batch, exact, monkeypatch):
-    method = exact(build())
-    behavior = make_batch(LENGTHS)
-    before = method.generator.get_state()
-    losses = []
-    for parts in (1, 3, 8):
-        monkeypatch.setattr(nextitem, "_PARTS", parts)
-        method.generator.set_state(before)
-        losses.append(method(behavior).ssl)
-    torch.testing.assert_close(losses[0], losses[1])
-    torch.testing.assert_close(losses[0], losses[2])
-
-
 @pytest.mark.parametrize(
     "keys",
     [{"layers": 0}, {"heads": 0}, {"max_len": 0}, {"dropout": 1.0}, {"negatives": 0},
