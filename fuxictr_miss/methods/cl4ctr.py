@@ -14,7 +14,8 @@ from fuxictr_miss.distributed import processes
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop
-from fuxictr_miss.methods.encoders import TransformerBlock, mean_similarity
+from fuxictr_miss.methods.encoders import mean_similarity
+from fuxictr_miss.methods.transformer import TransformerBlock
 
 SMOOTHING = 1e-4  # of the cosines, as published: tables start with vectors of length 1e-4 here
 

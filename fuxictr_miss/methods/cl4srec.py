@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Share
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import shuffle, uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
+from fuxictr_miss.methods.encoders import similarities
+from fuxictr_miss.methods.transformer import TransformerMethod, TransformerSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CL4SRecSettings(TransformerSettings):
 
 
 @register_method("CL4SRec")
-class CL4SRec(nn.Module):
+class CL4SRec(TransformerMethod):
     """Two of crop, mask and reorder, a causal Transformer, NT-Xent.
 
     A history of n behaviors gets two views by two different operators, drawn for each row:
@@ -39,37 +40,14 @@ class CL4SRec(nn.Module):
     views of other rows, except rows with the same history. The paper compares states by their inner
     product, which its last LayerNorm turns into a cosine with a fixed temperature; here it is the
     cosine over `ssl_temperature`, as in SimCLR.
-
-    Args:
-        ssl: keys that all methods share.
-        settings: keys of CL4SRec.
-        num_sequences: J.
-        dim: K.
-        generator: source of all random draws.
-
-    Raises:
-        InputError: the heads do not divide J × K.
     """
 
     Settings = CL4SRecSettings
+    settings: CL4SRecSettings
 
-    def __init__(
-        self,
-        ssl: SSLSettings,
-        settings: CL4SRecSettings,
-        num_sequences: int,
-        dim: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.temperature = ssl.temperature
-        self.settings = settings
-        self.generator = generator
-        width = num_sequences * dim
-        self.encoder = SequenceEncoder(
-            width, settings, causal=True, generator=generator, name="cl4srec"
-        )
-        self.mask_token = nn.Parameter(0.1 * torch.randn(width))
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.mask_token = nn.Parameter(0.1 * torch.randn(self.width))
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw two views of each history, encode them, and contrast."""

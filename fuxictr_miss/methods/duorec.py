@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Rate, Switch
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
-from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
+from fuxictr_miss.methods.encoders import similarities
+from fuxictr_miss.methods.same_target import SameTargetMethod
+from fuxictr_miss.methods.transformer import TransformerSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +24,7 @@ class DuoRecSettings(TransformerSettings):
 
 
 @register_method("DuoRec")
-class DuoRec(nn.Module):
+class DuoRec(SameTargetMethod):
     """Dropout and the target make the views; a causal Transformer, NT-Xent.
 
     A random behavior of a history is the target, those before it are the input. View 1 is the
@@ -42,57 +40,23 @@ class DuoRec(nn.Module):
 
     Before the first step, the training histories are indexed by item, in less than a second for
     20,000 users. A step costs two passes of the Transformer, as one of CL4SRec does.
-
-    Args:
-        ssl: keys that all methods share.
-        settings: keys of DuoRec.
-        num_sequences: J.
-        dim: K.
-        generator: source of all random draws.
-
-    Raises:
-        InputError: the heads do not divide J × K.
     """
 
     Settings = DuoRecSettings
-
-    def __init__(
-        self,
-        ssl: SSLSettings,
-        settings: DuoRecSettings,
-        num_sequences: int,
-        dim: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.temperature = ssl.temperature
-        self.settings = settings
-        self.generator = generator
-        self.index: SameTarget | None = None
-        self.encoder = SequenceEncoder(
-            num_sequences * dim, settings, causal=True, generator=generator, name="duorec"
-        )
+    settings: DuoRecSettings
 
     def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Index the training histories by their targets.
+        """Index the training histories by their targets, if view 2 is another one.
 
         Args:
             columns: the J sequences by name, (rows, L) ids each.
         """
         if self.settings.supervised:
-            self.index = SameTarget(list(columns.values()), self.generator.device)
+            super().prepare(columns)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw a target of each history, encode two inputs before it, and contrast."""
-        place, item, exists = draw_target(behavior, self.generator)
-        own = other = older(behavior, place)
-        if self.index is not None:
-            other = self.index.another(own, item, self.generator)
-        first, second = self.encoder.each(*((x.tensor.flatten(2), x.length) for x in (own, other)))
+        first, second, _, exists = self.pairs(behavior)
         loss = nt_xent(first, second, self.temperature, behavior.group, exists)
         similar = similarities(first, second, exists, behavior.group, behavior.watched)
         return SSLLosses(loss, loss.new_zeros(()), *similar)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the training histories, which a copy or a file does not need."""
-        return {**self.__dict__, "index": None}

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Rate
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.losses import nt_xent
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, similarities
-from fuxictr_miss.methods.same_target import SameTarget, draw_target, older
+from fuxictr_miss.methods.encoders import similarities
+from fuxictr_miss.methods.same_target import SameTargetMethod
+from fuxictr_miss.methods.transformer import TransformerSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ICSRecSettings(TransformerSettings):
 
 
 @register_method("ICSRec")
-class ICSRec(nn.Module):
+class ICSRec(SameTargetMethod):
     """Subsequences of one target share a coarse intent, those of one cluster a fine one.
 
     A random behavior of a history is the target, those before it are a subsequence, of which a
@@ -55,45 +55,11 @@ class ICSRec(nn.Module):
 
     A step costs two passes of the Transformer, as one of CL4SRec does, and a clustering as much as
     some thirty passes.
-
-    Args:
-        ssl: keys that all methods share.
-        settings: keys of ICSRec.
-        num_sequences: J.
-        dim: K.
-        generator: source of all random draws.
-
-    Raises:
-        InputError: the heads do not divide J × K.
     """
 
     Settings = ICSRecSettings
-
-    def __init__(
-        self,
-        ssl: SSLSettings,
-        settings: ICSRecSettings,
-        num_sequences: int,
-        dim: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.temperature = ssl.temperature
-        self.settings = settings
-        self.generator = generator
-        self.index: SameTarget | None = None
-        self.centres: Tensor | None = None  # (intents, JK), of this epoch
-        self.encoder = SequenceEncoder(
-            num_sequences * dim, settings, causal=True, generator=generator, name="icsrec"
-        )
-
-    def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Index the training histories by their targets.
-
-        Args:
-            columns: the J sequences by name, (rows, L) ids each.
-        """
-        self.index = SameTarget(list(columns.values()), self.generator.device)
+    settings: ICSRecSettings
+    centres: Tensor | None = None  # (intents, JK), of this epoch
 
     def begin_epoch(self) -> None:
         """Forget the clusters: the first step finds new ones."""
@@ -101,11 +67,7 @@ class ICSRec(nn.Module):
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw a target of each history, encode two subsequences before it, and contrast."""
-        place, item, exists = draw_target(behavior, self.generator)
-        own = other = older(behavior, place)
-        if self.index is not None:
-            other = self.index.another(own, item, self.generator)
-        first, second = self.encoder.each(*((x.tensor.flatten(2), x.length) for x in (own, other)))
+        first, second, item, exists = self.pairs(behavior)
         coarse = nt_xent(first, second, self.temperature, item, exists)
         fine = coarse.new_zeros(())
         if self.centres is None:
@@ -135,8 +97,8 @@ class ICSRec(nn.Module):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the training histories and their clusters, which a copy does not need."""
-        return {**self.__dict__, "index": None, "centres": None}
+        """Without the clusters, too."""
+        return {**super().__getstate__(), "centres": None}
 
 
 def k_means(x: Tensor, clusters: int, iterations: int, generator: torch.Generator) -> Tensor:

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.methods.draws import by_weight
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
+from fuxictr_miss.methods.encoders import mean_similarity
+from fuxictr_miss.methods.transformer import TransformerMethod, TransformerSettings
 
 _ROWS_AT_ONCE = 65_536
 
@@ -42,7 +42,7 @@ class Catalogue(NamedTuple):
 
 
 @register_method("NextItem")
-class NextItem(nn.Module):
+class NextItem(TransformerMethod):
     """SASRec's task (arXiv 1808.09781) by a sampled softmax, as generative pretraining for CTR.
 
     The state h_l of a causal Transformer over behaviors 1 to l scores every item i by h_l · e_i,
@@ -71,34 +71,11 @@ class NextItem(nn.Module):
 
     A step costs a Transformer over the behaviors of B histories, short ones by themselves, and a
     product of each with N items: four to seven times as much as MISS under the recommended recipe.
-
-    Args:
-        ssl: keys that all methods share.
-        settings: keys of NextItem.
-        num_sequences: J.
-        dim: K.
-        generator: source of all random draws.
-
-    Raises:
-        InputError: the heads do not divide J × K.
     """
 
     Settings = NextItemSettings
-
-    def __init__(
-        self,
-        ssl: SSLSettings,
-        settings: NextItemSettings,
-        num_sequences: int,
-        dim: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.settings, self.generator = settings, generator
-        self.encoder = SequenceEncoder(
-            num_sequences * dim, settings, causal=True, generator=generator, name="nextitem"
-        )
-        self.catalogue: Catalogue | None = None  # None: that of the batch
+    settings: NextItemSettings
+    catalogue: Catalogue | None = None  # of the training rows; None: that of the batch
 
     def prepare(self, columns: dict[str, Tensor]) -> None:
         """Collect the items of the training split.

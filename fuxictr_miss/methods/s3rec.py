@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Rate
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerSettings, mean_similarity
+from fuxictr_miss.methods.encoders import mean_similarity
+from fuxictr_miss.methods.transformer import TransformerMethod, TransformerSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class S3RecSettings(TransformerSettings):
 
 
 @register_method("S3Rec")
-class S3Rec(nn.Module):
+class S3Rec(TransformerMethod):
     """Sequence-segment mutual information, which MISS's authors call the best of its four tasks.
 
     A segment of the history is masked. The masked history has to match its own segment better than
@@ -42,36 +42,15 @@ class S3Rec(nn.Module):
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
     `ssl_label_gradient: 1`.
-
-    Args:
-        ssl: keys that all methods share.
-        settings: keys of S3Rec.
-        num_sequences: J.
-        dim: K.
-        generator: source of all random draws.
-
-    Raises:
-        InputError: the heads do not divide J × K.
     """
 
     Settings = S3RecSettings
+    causal = False
 
-    def __init__(
-        self,
-        ssl: SSLSettings,
-        settings: S3RecSettings,
-        num_sequences: int,
-        dim: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.generator = generator
-        width = num_sequences * dim
-        self.encoder = SequenceEncoder(
-            width, settings, causal=False, generator=generator, name="s3rec"
-        )
-        self.mask_token = nn.Parameter(0.1 * torch.randn(width))
-        self.w = nn.Linear(width, width, bias=False)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.mask_token = nn.Parameter(0.1 * torch.randn(self.width))
+        self.w = nn.Linear(self.width, self.width, bias=False)
         nn.init.normal_(self.w.weight, std=0.02)  # as published: f starts where σ is steep
 
     def forward(self, behavior: Behavior) -> SSLLosses:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.methods.draws import uniform
+from fuxictr_miss.methods.transformer import TransformerMethod
 
 MAX_HISTORIES = 2**18  # evenly spaced ones of the training split; more cost memory
 
@@ -66,6 +68,41 @@ class SameTarget:
         chosen = self.older((first + (draw + again) % count.clamp(min=1)).where(known, 0),
                             own.tables)  # fmt: skip
         return _choose(known, chosen, own)
+
+
+class SameTargetMethod(TransformerMethod):
+    """A method whose pairs are states of two histories before the same target.
+
+    A random behavior of a history is the target, those before it are one input. The other is
+    another training history before that target; where there is none, the same input again.
+    """
+
+    index: SameTarget | None = None
+
+    def prepare(self, columns: dict[str, Tensor]) -> None:
+        """Index the training histories by their targets.
+
+        Args:
+            columns: the J sequences by name, (rows, L) ids each.
+        """
+        self.index = SameTarget(list(columns.values()), self.generator.device)
+
+    def pairs(self, behavior: Behavior) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw a target of each history and encode both inputs.
+
+        Returns:
+            (B, JK) states of each, (B,) the targets' items, (B,) whether there is a target.
+        """
+        place, item, exists = draw_target(behavior, self.generator)
+        own = other = older(behavior, place)
+        if self.index is not None:
+            other = self.index.another(own, item, self.generator)
+        first, second = self.encoder.each(*((x.tensor.flatten(2), x.length) for x in (own, other)))
+        return first, second, item, exists
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the training histories, which a copy or a file does not need."""
+        return {**self.__dict__, "index": None}
 
 
 def draw_target(behavior: Behavior, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

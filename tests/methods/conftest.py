@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.fields import Fields
-from fuxictr_miss.methods.encoders import SequenceEncoder, TransformerBlock
+from fuxictr_miss.methods.transformer import SequenceEncoder, TransformerBlock
 
 VOCABULARY = 12
 DIM = 4  # K

@@ -17,7 +17,7 @@ from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Layers
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.encoders import TransformerBlock, mlp, similarities
+from fuxictr_miss.methods.encoders import mlp, similarities
 from fuxictr_miss.methods.miss.augmentation import (
     Distance,
     draw_feature_pairs,
@@ -31,6 +31,7 @@ from fuxictr_miss.methods.miss.extractors import (
     SelfAttentionExtractor,
     VerticalConvolution,
 )
+from fuxictr_miss.methods.transformer import TransformerBlock
 
 
 @dataclasses.dataclass(frozen=True)
