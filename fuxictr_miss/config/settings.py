@@ -57,7 +57,7 @@ class SSLSettings:
     gather_negatives: Switch = True  # of torchrun's processes, where they share a block
     every: Count = 1  # contrast at every n-th joint step, with n times the weight
     training: Literal["joint", "pretrain", "pretrain_joint"] = "joint"  # Table VIII
-    pretrain_epochs: Count = 30  # maximum; the held-out contrastive loss may stop it earlier
+    pretrain_epochs: Count = 30  # maximum; at a constant rate the held-out loss may stop it
     pretrain_batch_size: Count | None = None  # histories per pretraining step; None: batch_size
     pretrain_learning_rate: Positive | None = None  # None: learning_rate
     pretrain_schedule: Literal["constant", "linear"] = "constant"  # of its rate; linear: down to 0

@@ -115,8 +115,15 @@ def test_pretraining_moves_the_tables_and_nothing_else_of_the_backbone(params):
     assert backbone == {f"{layers}{name}.weight" for name in wanted}
 
 
-def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monkeypatch):
-    model, loaders = build(params, ssl_training="pretrain", ssl_pretrain_epochs=50)
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "best"),
+    [("constant", 2 + pretraining.PRETRAIN_PATIENCE, 1), ("linear", 50, -1)],
+)
+def test_the_held_out_loss_stops_a_pretraining_and_chooses_its_weights_unless_the_rate_falls(
+    params, monkeypatch, schedule, epochs, best
+):
+    keys = {"ssl_pretrain_epochs": 50, "ssl_pretrain_schedule": schedule}
+    model, loaders = build(params, ssl_training="pretrain", **keys)
     losses = iter([3.0, 2.0, *[2.5] * 50])
     kept = []
 
@@ -128,8 +135,8 @@ def test_pretraining_stops_on_the_held_out_loss_and_keeps_its_best(params, monke
     monkeypatch.setattr(Labels, "epoch", lambda self, number, progress: ({}, True))
     monkeypatch.setattr(run, "load", lambda path, data: model.state_dict())
     rows = fit(model, loaders, epochs=1)
-    assert len(rows) == 2 + pretraining.PRETRAIN_PATIENCE + 1
-    assert all(map(torch.equal, model._self_supervision.trained(model), kept[1]))
+    assert len(rows) == epochs + 1
+    assert all(map(torch.equal, model._self_supervision.trained(model), kept[best]))
 
 
 def test_held_out_losses_of_different_epochs_are_of_the_same_draws(params):
