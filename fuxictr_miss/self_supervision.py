@@ -83,7 +83,8 @@ class SelfSupervision(nn.Module):
         with isolated_rng(model.device, seed):
             for source in self.sources:
                 width = len(source.features), source.dim
-                module = kind(self.settings, settings, *width, self.generator)
+                ssl = self.settings.of_width(source.dim)
+                module = kind(ssl, settings, *width, self.generator)
                 if hasattr(module, "open_tables"):
                     features = model.feature_map.features
                     module.open_tables([features[n]["vocab_size"] for n in source.features])

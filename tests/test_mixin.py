@@ -126,6 +126,11 @@ def test_every_parameter_of_the_method_is_in_the_optimizer_and_moves(params):
         assert not torch.equal(parameter, before[name]), name
 
 
+def test_a_method_gets_the_temperature_of_its_width(params):
+    model, _ = build(params, "DIN_MISS", ssl_temperature=None, embedding_dim=40)
+    assert model._self_supervision.methods[0].temperature == pytest.approx(0.2)
+
+
 def test_loss_is_the_label_loss_plus_the_weighted_contrastive_losses(params):
     model, loaders = build(params, "DIN_MISS", ssl_weight=0.3, ssl_feature_weight=0.7)
     batch = next(iter(loaders["train"]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidatorFunctionWrapHandler, WrapValidator
 
 from fuxictr_miss.config.values import (
     Checked,
@@ -37,7 +38,15 @@ def _groups(sequences: list[Any]) -> list[list[str]]:
     return [sequences]
 
 
+def _or_null(value: Any, check: ValidatorFunctionWrapHandler) -> float | None:
+    return None if value is None else check(value)
+
+
 Recipe = Literal["paper", "recommended"]
+# null only as long as K is not known: a method gets a number (`SSLSettings.of_width`)
+Temperature = Annotated[
+    float, described("a number above 0, or null", gt=0), WrapValidator(_or_null)
+]
 Sequences = Annotated[
     list[str] | list[list[str]],
     AfterValidator(_each_once),
@@ -52,7 +61,7 @@ class SSLSettings:
     recipe: Recipe | None = None  # the set of values that missing keys get (config/recipes.yaml)
     weight: NonNegative = 0.5  # α1 of Eq. 17
     feature_weight: NonNegative | None = None  # α2 of Eq. 17; None: α1
-    temperature: Positive = 0.1  # τ of Eq. 15
+    temperature: Temperature = 0.1  # τ of Eq. 15; null: 0.1 √(K / 10), for K dimensions
     block_size: Count | None = 128  # rows contrasted with one another; None: the batch
     gather_negatives: Switch = True  # of torchrun's processes, where they share a block
     every: Count = 1  # contrast at every n-th joint step, with n times the weight
@@ -73,6 +82,16 @@ class SSLSettings:
     user: str | None = None  # column of the user; None: group_id, or user_id, userid, user
     # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
     sequences: Sequences | None = None
+
+    def of_width(self, dim: int) -> SSLSettings:
+        """The settings for embeddings of K = `dim`, with their temperature.
+
+        At one temperature, wider embeddings fit the training pairs more closely and are worth less:
+        validation prefers 0.1 for 10 dimensions, 0.2 for 32 and 0.3 for 64 (docs/method.md).
+        """
+        if self.temperature is not None:
+            return self
+        return dataclasses.replace(self, temperature=0.1 * math.sqrt(dim / 10))
 
     @property
     def behaviors(self) -> list[list[str]]:

@@ -151,6 +151,13 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert DEFAULTS.items() <= read({}).items()
 
 
+def test_a_temperature_of_null_rises_with_the_width_of_the_embeddings() -> None:
+    settings = read_settings(SSLSettings, "ssl_", {"ssl_temperature": None})
+    assert settings.of_width(10) == SSLSettings(temperature=0.1)
+    assert settings.of_width(40) == SSLSettings(temperature=0.2)
+    assert SSLSettings(temperature=0.3).of_width(40).temperature == 0.3
+
+
 def test_every_key_has_a_default_for_the_config() -> None:
     """FuxiCTR's tuner refuses a key that the base config does not list."""
     assert read({}).items() <= method_defaults().items()
