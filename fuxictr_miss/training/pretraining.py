@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MIN_HELD_OUT = 4  # users: fewer give each other hardly any negatives
 MAX_HELD_OUT = 256  # users
-HELD_OUT_SHARE = 0.05  # of the users: their histories only decide when the pretraining stops
+HELD_OUT_SHARE = 0.05  # of the users: their loss stops a pretraining at a constant rate
 MIN_DRAWS = 2**14  # an epoch that draws users by their pairs: few users have many histories
 PRETRAIN_PATIENCE = 20  # epochs without a better held-out loss; plateaus of ten epochs occur
 # Adam's ε in pretraining. At first all views agree to 1e-4, so the encoder's gradient is mostly
