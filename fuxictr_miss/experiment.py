@@ -344,8 +344,11 @@ def _log_recipe(params: Mapping[str, Any]) -> None:
     own = [k for k in recipe if k.startswith(prefixes) and k != "ssl_recipe"]
     added = [k for k in own if params[k] == recipe[k] != defaults[k]]
     changed = [k for k in own if params[k] != recipe[k]]
-    says = ", ".join(f"{k} {params[k]}" for k in added) or "the defaults"
-    instead = ", ".join(f"{k} {params[k]}" for k in changed)
+
+    def listed(keys: list[str]) -> str:  # as a YAML file would have it
+        return ", ".join(f"{k} {'null' if params[k] is None else params[k]}" for k in keys)
+
+    says, instead = listed(added) or "the defaults", listed(changed)
     log.info("Recipe %s: %s%s.", recipe["ssl_recipe"], says, instead and f"; changed: {instead}")
 
 

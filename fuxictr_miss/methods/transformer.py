@@ -95,7 +95,6 @@ class SequenceEncoder(nn.Module):
         settings: of the method; `heads` is a divisor of `width`, and dropout is in training only.
         causal: whether a behavior attends only to itself and older ones.
         generator: source of the dropout's random draws.
-        name: prefix of the method's keys, for the error.
 
     Raises:
         InputError: `heads` does not divide `width`.
@@ -107,13 +106,13 @@ class SequenceEncoder(nn.Module):
         settings: TransformerSettings,
         causal: bool,
         generator: torch.Generator,
-        name: str,
     ) -> None:
         super().__init__()
         if width % settings.heads:
+            divisors = ", ".join(str(n) for n in range(1, width + 1) if width % n == 0)
             raise InputError(
-                f"{name}_heads must divide the width of a behavior's embeddings, {width}, got "
-                f"{settings.heads}."
+                f"{settings.heads} heads cannot share a behavior's embeddings of {width} numbers: "
+                f"set the method's key ..._heads to one of {divisors}."
             )
         self.dropout, self.causal, self.generator = settings.dropout, causal, generator
         self.position = nn.Parameter(0.1 * torch.randn(settings.max_len, width))
@@ -230,5 +229,4 @@ class TransformerMethod(nn.Module):
         super().__init__()
         self.settings, self.temperature, self.generator = settings, ssl.temperature, generator
         self.width = num_sequences * dim
-        name = type(self).__name__.lower()
-        self.encoder = SequenceEncoder(self.width, settings, self.causal, generator, name)
+        self.encoder = SequenceEncoder(self.width, settings, self.causal, generator)

@@ -134,7 +134,7 @@ def test_the_log_says_in_one_line_which_recipe_a_run_uses_and_what_it_adds(param
     assert line.startswith("Recipe recommended: ")
     for key, value in RECOMMENDED.items():
         if value != method_defaults()[key] and key != "ssl_recipe":
-            assert f"{key} {value}" in line
+            assert f"{key} {'null' if value is None else value}" in line
     (line,) = lines(caplog, {**params, "ssl_weight": 0.25})
     assert line.endswith("; changed: ssl_weight 0.25.")
     (line,) = lines(caplog, {**params, "model": "DIN_PPMI"})
