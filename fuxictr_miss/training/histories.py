@@ -23,10 +23,16 @@ class Histories:
         behaviors: the sequences of each behavior.
         user: the column of the user, or None.
         unknown: the id of users out of the vocabulary.
+        of_a_pair: how many behaviors a history needs to have a pair.
     """
 
     def __init__(
-        self, train: Any, behaviors: list[list[str]], user: str | None, unknown: int = -1
+        self,
+        train: Any,
+        behaviors: list[list[str]],
+        user: str | None,
+        unknown: int = -1,
+        of_a_pair: int = 2,
     ) -> None:
         self.behaviors, self.user = behaviors, user
         names = [name for group in behaviors for name in group]
@@ -47,7 +53,7 @@ class Histories:
         new = self.ids.diff(prepend=self.ids[:1] - 1) != 0
         self.first = (new | (self.ids == unknown)).nonzero().squeeze(1)  # (users,) row of each user
         self.count = self.first.diff(append=torch.tensor([len(self.ids)]))  # (users,) their rows
-        self.length = (self.rows[self.first] != 0).sum(dim=1) // len(names)  # (users,)
+        self.pairs = self._pairs(of_a_pair)  # (users,)
 
     unit, needs = "users", "users with a history"  # in messages
 
@@ -55,10 +61,17 @@ class Histories:
         """Users."""
         return len(self.first)
 
-    @property
-    def pairs(self) -> Tensor:
-        """(users,) behaviors less one: in proportion to the pairs, if a pair counts 1 / length."""
-        return self.length + self.count - 2  # a row more is a behavior more
+    def _pairs(self, enough: int) -> Tensor:
+        """(users,) behaviors less one: in proportion to the pairs, if a pair counts 1 / length.
+
+        A behavior counts if it has a value in all of its sequences.
+        """
+        rows, pairs = self.rows[self.first], torch.zeros_like(self.count)
+        for group in self.behaviors:
+            whole = torch.stack([rows[:, self.slices[name]] != 0 for name in group]).all(dim=0)
+            behaviors = whole.sum(dim=1) + self.count - 1  # a row more is a behavior more
+            pairs += (behaviors + 1 - enough).clamp(min=0)
+        return pairs
 
     def column(self, name: str) -> Tensor:
         """(rows, L) ids of a sequence."""

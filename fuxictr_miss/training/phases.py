@@ -63,7 +63,8 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
         features = [source.features for source in ssl.sources]
         if ssl.reads_fields:
             return Rows(train, features[0])
-        return Histories(train, features, ssl.user, ssl.unknown_user)
+        enough = getattr(ssl.methods[0], "behaviors_of_a_pair", 2)
+        return Histories(train, features, ssl.user, ssl.unknown_user, enough)
 
     def pretraining() -> Pretraining:
         return Pretraining(loop, ssl, histories(), train)

@@ -224,7 +224,10 @@ class Pretraining:
         """The users of an epoch: each once, or drawn in proportion to their pairs' number."""
         if self.ssl.settings.pretrain_sampling == "users":
             return self.users[torch.randperm(len(self.users), generator=self.generator)]
-        up_to = self.histories.pairs[self.users].cumsum(dim=0)
+        pairs = self.histories.pairs[self.users]
+        if not pairs.any():  # the few users with a pair are held out
+            pairs = pairs + 1
+        up_to = pairs.cumsum(dim=0)
         pair = uniform(up_to[-1:].expand(self.draws), self.generator)
         return self.users[torch.searchsorted(up_to, pair, right=True)]
 

@@ -83,6 +83,25 @@ def test_users_weigh_their_behaviors_less_one_also_beyond_max_len():
     assert histories.pairs.tolist() == [len(log) - 1 for log in logs]
 
 
+@pytest.mark.parametrize("of_a_pair", [1, 2, 3])
+def test_a_user_weighs_the_behaviors_with_which_a_pair_ends(of_a_pair):
+    logs = [[1, 2, 3, 4, 5], [6, 7], [8]]
+    histories = histories_of(every_prefix(logs, max_len=5), of_a_pair=of_a_pair)
+    assert histories.pairs.tolist() == [max(0, len(log) + 1 - of_a_pair) for log in logs]
+
+
+def test_a_behavior_without_a_category_makes_no_pair():
+    split = Split(user=[1, 2], items=[[1, 2, 3], [4, 0, 0]], categories=[[11, 0, 13], [0, 0, 0]])
+    assert histories_of(split).pairs.tolist() == [1, 0]
+
+
+def test_each_of_several_behaviors_has_pairs_of_its_own():
+    split = Split(user=[1, 2, 3], clicks=[[1, 2, 3], [4, 5, 0], [6, 0, 0]],
+                  likes=[[0, 0, 0], [1, 2, 0], [3, 0, 0]])  # fmt: skip
+    histories = Histories(split, [["clicks"], ["likes"]], "user")
+    assert histories.pairs.tolist() == [2, 1 + 1, 0]
+
+
 def test_users_out_of_the_vocabulary_are_told_apart_by_their_histories():
     split = every_prefix([[1, 2, 3], [4, 5]], max_len=4)
     split.columns["user"] = torch.full_like(split.columns["user"], 9)

@@ -60,6 +60,12 @@ def test_users_are_drawn_in_proportion_to_their_pairs(params, monkeypatch):
     assert chisquare(drawn, expected * drawn.sum() / expected.sum()).pvalue > REJECT
 
 
+def test_users_are_drawn_evenly_if_all_with_a_pair_are_held_out(params):
+    phase = pretraining_of(*build(params, ssl_pretrain_sampling="pairs"))
+    phase.histories.pairs[phase.users] = 0
+    assert set(phase._order().tolist()) == set(phase.users.tolist())
+
+
 @pytest.mark.parametrize("sampling", ["users", "pairs"])
 def test_users_that_are_held_out_are_trained_on_under_no_prefix(params, sampling, tmp_path,
                                                                 monkeypatch):  # fmt: skip

@@ -26,6 +26,7 @@ from fuxictr_miss.training import checkpoint, means, pretraining, run
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories
 from fuxictr_miss.training.labels import Labels
+from fuxictr_miss.training.phases import phases_of
 from fuxictr_miss.training.pretraining import Pretraining
 
 pytestmark = pytest.mark.trained_number
@@ -63,6 +64,22 @@ def test_phases_of_each_strategy(params, strategy, names):
     model, loaders = build(params, ssl_training=strategy, ssl_pretrain_epochs=2)
     rows = fit(model, loaders, epochs=2)
     assert {row["phase"] for row in rows} == names
+
+
+def test_users_with_one_behavior_are_drawn_if_the_method_learns_from_one(params, tmp_path):
+    newest = [pl.col(f"{each}_history").str.split("^").list.last() for each in ("item", "cate")]
+    splits = {f"{each}_data": tmp_path / f"{each}.parquet" for each in ("train", "valid", "test")}
+    for key, path in splits.items():
+        pl.read_parquet(params[key]).with_columns(newest).write_parquet(path)
+    params = {**params, **{key: str(path) for key, path in splits.items()}}
+    model, loaders = build(
+        params, model="DIN_IRSSL", ssl_training="pretrain", ssl_pretrain_sampling="pairs",
+        ssl_pretrain_epochs=1,
+    )  # fmt: skip
+    loop = FuxiCTRLoop(model, loaders["valid"], "")
+    pretrain = phases_of(loop, loaders["train"], epochs=1)[0]()
+    assert set(pretrain.histories.pairs.tolist()) == {1}
+    assert fit(model, loaders, epochs=1)[0]["ssl_loss"] > 0
 
 
 def test_an_epoch_is_one_log_line_with_all_its_numbers(params, caplog):
