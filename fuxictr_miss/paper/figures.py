@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.paper.source import Source
-from fuxictr_miss.paper.tables import DATASETS, OURS, Report
+from fuxictr_miss.paper.tables import DATASETS, OURS, Report, Variant
 
 PICTURES = (".png", ".svg", ".pdf")
 MARK = "fuxictr_miss"  # in the metadata of our pictures
@@ -29,7 +29,7 @@ def write_pictures(report: Report, source: Source, page: Path) -> None:
     """Write the pictures of a figure beside its page; data sets are side by side."""
     plot, names = _plot_values, [f"test {metric.name}" for metric in report.metrics]
     if report.axis == "training step":
-        plot, names = _plot_steps, ["cosine similarity"]
+        plot, names = _plot_steps, [f"cosine similarity ({_recipe(b)})" for b in report.blocks]
     elif report.axis == "seconds":
         plot, names = _plot_costs, [f"test AUC, {block[0].name}" for block in report.blocks]
     rows, columns = len(names), len(source.datasets)
@@ -49,27 +49,36 @@ def write_pictures(report: Report, source: Source, page: Path) -> None:
 
 def _plot_steps(axes: Any, report: Report, source: Source, dataset: str) -> None:
     """Fig. 5: the similarity of the two views after each epoch, one line per extractor."""
-    (axis,) = axes
-    axis.set_xlabel(report.axis)
-    for variant in report.blocks[0]:
-        curves = [row["curve"] for row in source.find(variant, dataset).rows]
-        curves = [curve for curve in curves if curve["similarity"]]
-        if curves:
-            by_epoch = pd.DataFrame([curve["similarity"] for curve in curves]).dropna(axis=1)
-            _plot(axis, curves[0][report.axis][: by_epoch.shape[1]], by_epoch, variant.name)
-    if axis.lines:
-        axis.legend()
+    for axis, block in zip(axes, report.blocks, strict=True):
+        axis.set_xlabel(report.axis)
+        for variant in block:
+            curves = [row["curve"] for row in source.find(variant, dataset).rows]
+            curves = [curve for curve in curves if curve["similarity"]]
+            if curves:
+                by_epoch = pd.DataFrame([curve["similarity"] for curve in curves]).dropna(axis=1)
+                steps = curves[0][report.axis][: by_epoch.shape[1]]
+                _plot(axis, steps, by_epoch, variant.name.partition(" ")[0])
+        if axis.lines:
+            axis.legend()
 
 
 def _plot_values(axes: Any, report: Report, source: Source, dataset: str) -> None:
-    """Fig. 6 and 7: each test metric over the values of a key."""
-    cells = {v.settings[report.axis]: source.find(v, dataset) for v in report.blocks[0]}
+    """Fig. 6 and 7: each test metric over the values of a key, one line per recipe."""
     for axis, metric in zip(axes, report.metrics, strict=True):
-        values = {x: found for x, cell in cells.items() if len(found := cell.values(metric))}
-        _plot(axis, list(values), pd.DataFrame(values))
+        for block in report.blocks:
+            cells = {v.settings[report.axis]: source.find(v, dataset) for v in block}
+            values = {x: found for x, cell in cells.items() if len(found := cell.values(metric))}
+            _plot(axis, list(values), pd.DataFrame(values), _recipe(block))
         axis.set(xscale="log", xlabel=report.first)
         axis.set_xticks(list(cells), [f"{x:g}" for x in cells])
         axis.minorticks_off()
+        if len(report.blocks) > 1:
+            axis.legend()
+
+
+def _recipe(block: Sequence[Variant]) -> str:
+    """The recipe of a block of MISS."""
+    return str(block[0].settings["ssl_recipe"])
 
 
 def _plot_costs(axes: Any, report: Report, source: Source, dataset: str) -> None:

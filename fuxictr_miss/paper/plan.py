@@ -121,9 +121,9 @@ class Planner:
         return ""
 
     def note(self, variant: Variant, dataset: str) -> str:
-        """A footnote if this variant equals the full MISS ("/F" does if J = 1), else ""."""
+        """A footnote if this variant equals MISS itself (with J = 1, without F or with it)."""
         expid = _expid(variant, dataset)
-        if variant.settings.get("miss_variant") != "/F" or expid not in self.expids:
+        if variant.settings.get("miss_variant") not in ("", "/F") or expid not in self.expids:
             return ""
         columns = _loaded(self.config, expid).feature_cols
         names = [column["name"] for column in columns if column.get("type") == "sequence"]
@@ -131,7 +131,7 @@ class Planner:
             return ""
         return (
             f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
-            "remove: these are the experiments of the full MISS."
+            "remove or to add: these are the experiments of MISS itself."
         )
 
     def experiments(

@@ -120,7 +120,16 @@ RIVALS: dict[str, Mapping[str, Any]] = {  # not in the paper; keys beside the re
     "DuoRec": {},
     "ICSRec": {},
 }
-_ABLATIONS = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
+_WITHOUT = ("/F", "/F/U", "/F/L", "/F/U/L", "/M/F/U/L")  # a longer name removes more
+_ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {  # what is removed from a recipe, or added
+    "paper": {each: {"miss_variant": each} for each in _WITHOUT},
+    "recommended": {  # it has neither F nor U
+        "+F": {"miss_variant": ""},
+        "+U": {"miss_max_width": 3},
+        "/L": {"miss_variant": "/F/L"},
+        "/M/L": {"miss_variant": "/M/F/U/L"},
+    },
+}
 _SEARCHED = (0.05, 0.1, 0.5, 1.0, 5.0)  # α and τ in Section VI.A.5
 
 
@@ -170,13 +179,18 @@ def _methods(name: str) -> tuple[Variant, ...]:
     return (plain, *others, *frozen, *_YARDSTICKS, *_controls(name), *miss)
 
 
-def _ablations(name: str) -> tuple[Variant, ...]:
+def _ablations(name: str) -> tuple[tuple[Variant, ...], ...]:
+    """A block for each recipe: MISS, MISS with and without some parts, and the backbone."""
     (plain,) = _plain(name)
-    miss = _miss(f"{name}-MISS", f"{plain.model}_MISS")
-    parts = (
-        Variant(miss.name + x, miss.model, {**miss.settings, "miss_variant": x}) for x in _ABLATIONS
-    )
-    return (miss, *parts, plain)
+    blocks = []
+    for recipe, parts in _ABLATIONS.items():
+        changed = (("", {}), *parts.items())
+        miss, *others = (
+            _miss(f"{name}-MISS{part} ({recipe})", f"{plain.model}_MISS", recipe, **settings)
+            for part, settings in changed
+        )
+        blocks.append((miss, *(dataclasses.replace(each, role=BASELINE) for each in others)))
+    return (*blocks[0], plain), blocks[1]
 
 
 def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ...]:
@@ -192,15 +206,24 @@ def _rates(short: str, key: str, *rates: float) -> tuple[tuple[Variant, ...], ..
     )
 
 
-def _values(key: str, **settings: Any) -> tuple[Variant, ...]:
-    """MISS at every value of a key."""
-    return tuple(_miss(f"{value:g}", **{**settings, key: value}) for value in _SEARCHED)
+def _values(key: str, recipes: tuple[str, ...], **settings: Any) -> tuple[tuple[Variant, ...], ...]:
+    """A block for each recipe: MISS at every value of a key."""
+    return tuple(
+        tuple(
+            _miss(f"{value:g} ({recipe})", recipe=recipe, **{**settings, key: value})
+            for value in _SEARCHED
+        )
+        for recipe in recipes
+    )
 
 
-def _extractors(others: str) -> tuple[Variant, ...]:
+def _extractors(recipe: str, others: str) -> tuple[Variant, ...]:
     """MISS with each extractor; `others` is the role of all but its own."""
     found = (("MISS-SA", "self_attention"), ("MISS-LSTM", "lstm"), ("MISS-CNN", "cnn"))
-    *rivals, own = (_miss(name, miss_extractor=extractor) for name, extractor in found)
+    *rivals, own = (
+        _miss(f"{name} ({recipe})", recipe=recipe, miss_extractor=extractor)
+        for name, extractor in found
+    )
     return (*(dataclasses.replace(each, role=others) for each in rivals), own)
 
 
@@ -261,10 +284,17 @@ REPORTS = {
         (*_WITH_ECE, SECONDS),
         caption=f"{_CONTROLS} {_OF_SECONDS}",
     ),
-    "table_6": Report("Table VI. Ablations", (_ablations("IPNN"), _ablations("DIN"))),
+    "table_6": Report(
+        "Table VI. Ablations",
+        (*_ablations("IPNN"), *_ablations("DIN")),
+        caption="The recommended recipe has no feature level and no unions: +F and +U add them.",
+    ),
     "table_7": Report(
         "Table VII. Multi-interest extractors",
-        ((*_plain("DIN"), *_extractors(BASELINE)),),
+        (
+            (*_plain("DIN"), *_extractors("paper", BASELINE)),
+            _extractors("recommended", BASELINE),
+        ),
     ),
     "table_8": Report(
         "Table VIII. Training strategies",
@@ -281,7 +311,7 @@ REPORTS = {
     ),
     "figure_5": Report(
         "Fig. 5. Cosine similarity of the views over training steps",
-        (_extractors(OURS),),
+        tuple(_extractors(recipe, OURS) for recipe in _RECIPES),
         (
             Metric("first epoch", _similarity(0), sign=0),
             Metric("last epoch", _similarity(-1), sign=0),
@@ -292,14 +322,15 @@ REPORTS = {
     ),
     "figure_6": Report(
         "Fig. 6. Weight of the self-supervised losses",
-        (_values("ssl_weight", ssl_feature_weight=None),),
+        _values("ssl_weight", ("paper",), ssl_feature_weight=None),
         first="loss weight α1 = α2",
         axis="ssl_weight",
-        caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another.",
+        caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another. "
+        "Under the recommended recipe no weight is trained by both, and Adam divides α out.",
     ),
     "figure_7": Report(
         "Fig. 7. Softmax temperature",
-        (_values("ssl_temperature"),),
+        _values("ssl_temperature", _RECIPES),
         first="temperature τ",
         axis="ssl_temperature",
     ),

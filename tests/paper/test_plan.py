@@ -81,6 +81,15 @@ def test_without_feature_level_slash_f_is_the_whole_miss_and_says_so():
     assert planner.note(part, "demo") == ""
 
 
+def test_without_feature_level_nothing_can_be_added_to_the_recommended_recipe():
+    planner = Planner(CONFIG)
+    whole = planner.experiment(Variant("", "DIN_MISS"), "amazoncds_subset", 1)
+    (added,) = (v for v in variants_of(["table_6"]) if v.name == "DIN-MISS+F (recommended)")
+    assert planner.experiment(added, "amazoncds_subset", 1).key == whole.key
+    assert "J = 1" in planner.note(added, "amazoncds_subset")
+    assert planner.experiment(added, "demo", 1).overrides == {"miss_variant": ""}
+
+
 def test_a_variant_of_another_recipe_keeps_its_own_keys():
     """Also one that the config's own recipe sets to the same value."""
     planner = Planner(CONFIG)
@@ -122,7 +131,7 @@ def test_a_key_that_a_row_sets_wins_over_its_recipe_though_the_config_has_that_v
     for variant in variants_of(["figure_6"]):  # α1 = α2; the paper's recipe has 0.5 for α2
         params = an_experiment(CONFIG, variant, "demo").params
         assert (params["ssl_recipe"], params["ssl_feature_weight"]) == ("paper", None)
-        assert params["ssl_weight"] == float(variant.name)
+        assert variant.name == f"{params['ssl_weight']:g} (paper)"
 
 
 def test_the_recipe_that_the_config_has_already_changes_nothing_of_it():

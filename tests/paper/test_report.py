@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from matplotlib.axes import Axes
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.paper.plan import Planner, variants_of
@@ -123,7 +124,9 @@ def test_table_6_says_where_two_of_its_rows_are_one_experiment(tmp_path):
     write_report("table_6", source, "")
     text = (tmp_path / "table_6.md").read_text()
     assert "J = 1" in text
-    assert "| 0.8200 ± 0.0200<sup>1</sup> |" in line(text, "DIN-MISS/F")  # no baseline of itself
+    assert "| 0.8200 ± 0.0200<sup>1</sup> |" in line(
+        text, "DIN-MISS/F (paper)"
+    )  # no baseline of itself
 
 
 @pytest.mark.parametrize(("name", "last"), [("table_9", "SR 100%"), ("table_10", "NR 0%")])
@@ -143,7 +146,7 @@ def test_every_rate_has_its_relative_improvement(tmp_path, name, last):
 
 
 def test_a_control_and_a_metric_are_one_line_of_data(tmp_path, monkeypatch):
-    (block,) = REPORTS["table_7"].blocks
+    block, _ = REPORTS["table_7"].blocks
     control = Variant("FM, a control", "FM", role=CONTROL)
     epochs = Metric("Epochs", lambda row: row.get("epochs"), sign=-1)
     report = dataclasses.replace(
@@ -166,16 +169,16 @@ def test_a_control_and_a_metric_are_one_line_of_data(tmp_path, monkeypatch):
 
 def test_a_report_says_which_recipe_its_rows_have(tmp_path):
     source = source_of(tmp_path)
-    fill(source, "table_4", "table_6")
+    fill(source, "table_4", "figure_6")
     for name, words in (
         ("table_4", "(paper) and (recommended) behind a name: its recipe in config/recipes.yaml."),
-        ("table_6", "MISS has the paper recipe of config/recipes.yaml."),
+        ("figure_6", "MISS has the paper recipe of config/recipes.yaml."),
     ):
         write_report(name, source, "")
         assert words in (tmp_path / f"{name}.md").read_text()
-    for name in ("table_6", "table_7", "figure_5", "figure_6", "figure_7"):
+    for name in ("table_3", "table_6", "table_7", "table_8", "figure_5", "figure_7"):
         ours = [v for v in variants_of([name]) if v.model.endswith("_MISS")]
-        assert {variant.settings["ssl_recipe"] for variant in ours} == {"paper"}
+        assert {variant.settings["ssl_recipe"] for variant in ours} == {"paper", "recommended"}
 
 
 def test_table_2_counts_the_data_set_and_shows_the_papers_counts(tmp_path):
@@ -212,7 +215,8 @@ def test_figures_are_png_svg_and_pdf_with_their_numbers_and_the_same_bytes_again
         for suffix, content in pictures.items():
             assert (tmp_path / (name + suffix)).read_bytes() == content
     five, six = ((tmp_path / f"figure_{n}.md").read_text() for n in (5, 6))
-    assert "| MISS-SA | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 |" in five
+    for recipe in ("paper", "recommended"):
+        assert f"| MISS-SA ({recipe}) | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 |" in five
     assert six.count("0.8200 ± 0.0200") == 5
 
 
@@ -225,6 +229,18 @@ def test_the_error_bars_of_a_figure_are_the_standard_deviation_over_the_seeds(tm
     assert list(x) == [0.05, 0.1, 0.5, 1.0, 5.0]
     assert mean.to_numpy() == pytest.approx([0.82] * 5)
     assert options["yerr"].to_numpy() == pytest.approx([0.02] * 5)
+
+
+def test_a_figure_of_both_recipes_has_a_line_or_a_panel_for_each(tmp_path):
+    source = source_of(tmp_path)
+    fill(source, "figure_5", "figure_7")
+    for name, labels in (
+        ("figure_5", ["MISS-SA", "MISS-LSTM", "MISS-CNN"] * 2),  # a panel for each
+        ("figure_7", ["paper", "recommended"] * 2),  # in the panels of AUC and logloss
+    ):
+        with mock.patch.object(Axes, "errorbar", autospec=True, side_effect=Axes.errorbar) as plot:
+            write_report(name, source, "")
+        assert [call.kwargs["label"] for call in plot.call_args_list] == labels
 
 
 def test_the_figure_of_cost_joins_what_nothing_cheaper_is_better_than(tmp_path):

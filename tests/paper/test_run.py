@@ -61,7 +61,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
     """Without Ray, and once more with it."""
     asked = ["--dataset", "small", "--table", "7", "--seeds", "1"]
     command(*asked, "--dry-run")
-    assert "4 of 4 experiments to run, time unknown" in capsys.readouterr().out
+    assert "7 of 7 experiments to run, time unknown" in capsys.readouterr().out
     assert not (place / "results").exists()
 
     with (
@@ -69,7 +69,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
         mock.patch("fuxictr_miss.paper.run._Here", InThisProcess),
     ):
         command(*asked, "--workers", "3")
-    assert "4 experiments: 4 ok" in capsys.readouterr().out
+    assert "7 experiments: 7 ok" in capsys.readouterr().out
     file = place / "results" / "experiments.csv"
     before, report = file.read_bytes(), (place / "results" / "table_7.md").read_text()
     assert not list(place.rglob("*.state"))
@@ -80,7 +80,7 @@ def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_work
         command(*asked)
         command(*asked, "--report-only")
         command(*asked, "--dry-run")
-    assert "0 of 4 experiments" in capsys.readouterr().out
+    assert "0 of 7 experiments" in capsys.readouterr().out
     assert file.read_bytes() == before
     assert (place / "results" / "table_7.md").read_text() == report
 
