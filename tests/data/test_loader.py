@@ -342,6 +342,7 @@ def test_by_length_is_a_permutation_that_sorts_histories(feature_map):
 
 @pytest.mark.slow  # starts Ray
 def test_fuxictrs_loader_reads_the_same_batches_and_takes_ours_by_its_hook(feature_map, params):
+    import ray
     from fuxictr.pytorch.dataloaders import RankDataLoader
 
     paths = dict(zip(("train_data", "valid_data", "test_data"), build_dataset(params), strict=True))
@@ -350,6 +351,9 @@ def test_fuxictrs_loader_reads_the_same_batches_and_takes_ours_by_its_hook(featu
     ours = RankDataLoader(feature_map, stage="both", data_loader=TensorDataLoader, **options)
     if hasattr(ours, "make_iterator"):  # of FuxiCTR's repository
         theirs, ours = theirs.make_iterator(), ours.make_iterator()
-    for a, b in zip(theirs, ours, strict=True):
-        assert (len(a), a.num_samples) == (len(b), b.num_samples)
-        assert rows_of(a) == rows_of(b)
+    try:
+        for a, b in zip(theirs, ours, strict=True):
+            assert (len(a), a.num_samples) == (len(b), b.num_samples)
+            assert rows_of(a) == rows_of(b)
+    finally:
+        ray.shutdown()
