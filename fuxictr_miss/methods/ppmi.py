@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import torch
 from scipy.sparse.linalg import svds
@@ -15,6 +16,11 @@ from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import NonNegative
 from fuxictr_miss.methods.base import SSLLosses, register_method
+
+# Up to here a full SVD is as quick. Lanczos' iteration goes on with random vectors where its own
+# span everything, as they do if ids are few or alike.
+FEW_IDS = 256
+RANK_TOLERANCE = 1e-9  # of the largest singular value; what is smaller is rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +118,16 @@ def ppmi_svd(
     ppmi = scipy.sparse.csr_array(
         (pmi[positive], (i[positive], j[positive])), shape=(vocab_size, vocab_size)
     )
-    rank = min(dim, vocab_size - 1)
+    some = np.unique(i[positive])  # all other rows are zeros
     table = np.zeros((vocab_size, dim), dtype=np.float32)
-    if ppmi.nnz:
+    if len(some) > max(FEW_IDS, dim):
         start = np.random.default_rng(0).standard_normal(vocab_size)  # of Lanczos' iteration
-        u, s, _ = svds(ppmi, k=rank, v0=start)
-        table[:, :rank] = u * s**power
+        u, s, _ = svds(ppmi, k=dim, v0=start)
+        table[:] = u * s**power
+    elif len(some):
+        u, s, _ = scipy.linalg.svd(ppmi[some][:, some].toarray())
+        rank = min(dim, int((s > RANK_TOLERANCE * s[0]).sum()))
+        table[some, :rank] = u[:, :rank] * s[:rank] ** power
     if row_norm != "svd":
         norm = np.log1p(occurs) if row_norm == "log_count" else np.ones(vocab_size)
         norm /= norm[occurs > 0].mean() if occurs.any() else 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.methods import ppmi
 from fuxictr_miss.methods.ppmi import ppmi_svd
 from fuxictr_miss.training import fit
 
@@ -95,9 +96,33 @@ def test_histories_without_any_pair_give_a_table_of_zeros():
     assert not ppmi_svd(torch.tensor([[1, 0], [0, 0]]), 4, 2).any()
 
 
-def test_the_same_histories_give_the_same_bits():
-    rows = torch.randint(0, 40, (60, 8), generator=torch.Generator().manual_seed(1))
-    assert torch.equal(ppmi_svd(rows, 40, 5), ppmi_svd(rows, 40, 5))
+def random_rows(ids: int) -> torch.Tensor:
+    return torch.randint(0, ids, (60, 8), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("ids", "vocab_size"),
+    [(3, 5), (8, 9), (8, 400), (40, 40), (300, 300)],  # fewer ids than dimensions, or more
+)
+def test_the_same_histories_give_the_same_bits(ids, vocab_size):
+    once, *again = (ppmi_svd(random_rows(ids), vocab_size, 10) for _ in range(5))
+    assert all(torch.equal(once, table) for table in again)
+
+
+@pytest.mark.parametrize("dim", [3, 10])
+def test_many_ids_and_few_are_decomposed_alike(monkeypatch, dim):
+    many = random_rows(40)
+    full = ppmi_svd(many, 40, dim, row_norm="svd")
+    monkeypatch.setattr(ppmi, "FEW_IDS", 0)
+    lanczos = ppmi_svd(many, 40, dim, row_norm="svd")
+    torch.testing.assert_close(lanczos @ lanczos.T, full @ full.T, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_a_dimension_beyond_the_rank_of_the_matrix_is_zero(power):
+    logs = [[1, 1, 2, 2, 2], [3, 3, 4, 4, 4]]
+    rank = np.linalg.matrix_rank(ppmi_by_loops(counts_by_loops(logs)))
+    assert not ppmi_svd(as_rows(logs), VOCABULARY, 6, power)[:, rank:].any()
 
 
 def test_the_loss_is_nothing_and_the_tables_are_the_formulas(params):
