@@ -173,7 +173,8 @@ def test_a_process_that_ends_takes_the_others_along_with_one_message(settings, f
     assert ours == [] or says in ours[0]  # torchrun may end the other before it can say so
     if how == "fails":
         assert len(ours) == 1
-    assert "File " not in done.stderr.split("error: ")[0]
+    for room in ("fuxictr_miss", "tests"):  # torchrun's own report ends in a traceback of its own
+        assert f'File "{ROOT / room}' not in done.stderr
 
 
 # ------------------------------------------------------------------- slow ones

@@ -104,5 +104,5 @@ def test_a_bad_value_is_refused_by_its_key(keys):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="duorec_heads must divide"):
+    with pytest.raises(InputError, match="3 heads cannot share"):
         build(heads=3)
