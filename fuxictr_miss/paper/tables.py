@@ -180,7 +180,7 @@ def _methods(name: str) -> tuple[Variant, ...]:
 
 
 def _ablations(name: str) -> tuple[tuple[Variant, ...], ...]:
-    """A block for each recipe: MISS, MISS with and without some parts, and the backbone."""
+    """A block for each recipe: MISS, and it with and without some parts; first the paper's."""
     (plain,) = _plain(name)
     blocks = []
     for recipe, parts in _ABLATIONS.items():

@@ -62,9 +62,10 @@ class Histories:
         return len(self.first)
 
     def _pairs(self, enough: int) -> Tensor:
-        """(users,) behaviors less one: in proportion to the pairs, if a pair counts 1 / length.
+        """(users,) behaviors with which a pair ends: all but the first, if it takes two.
 
-        A behavior counts if it has a value in all of its sequences.
+        In proportion to the pairs, if a pair counts 1 / length. A behavior counts if it has a value
+        in all of its sequences.
         """
         rows, pairs = self.rows[self.first], torch.zeros_like(self.count)
         for group in self.behaviors:
