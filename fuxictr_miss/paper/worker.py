@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
 import re
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 
 from fuxictr_miss import experiment
+from fuxictr_miss.data.folder import read_stamp
 from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.outputs.run_files import versions
 from fuxictr_miss.paper import yardsticks
@@ -79,13 +78,13 @@ def run(
 
 
 def data_digest(params: Mapping[str, Any]) -> str:
-    """Digest of the encoded data, to recognise rows of other data under the same name."""
-    stamp = Path(params["data_root"]) / params["dataset_id"] / "build.json"
-    try:
-        content = json.loads(stamp.read_text(encoding="utf-8"))["content"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    """Digest of the encoded values, to recognise rows of other data under the same name.
+
+    It is "" of data that FuxiCTR encoded. The same values in other files, such as those of another
+    version of pyarrow, have the same one.
+    """
+    folder = Path(params["data_root"]) / params["dataset_id"]
+    return str(read_stamp(folder).get("digest", ""))
 
 
 def _outcome(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_a_folder_without_encoded_data_is_named(tmp_path):
 
 
 def test_the_content_of_the_stamp_is_that_of_the_inputs_alone(params, tmp_path):
-    """Rows of results know their data by it."""
+    """An export finds the raw rows of its sample by it."""
     build_dataset(params)
     before = json.loads((home(params) / "build.json").read_text())["content"]
     assert before.keys() == {"train", "valid", "test"}
