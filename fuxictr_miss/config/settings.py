@@ -78,7 +78,9 @@ class SSLSettings:
     label_gradient: Share = 1.0
     other_gradient: Share = 1.0  # the same for all other tables, such as the user's
     label_learning_rate: Positive | None = None  # of the label phase; None: learning_rate
-    thaw: Switch = False  # train all tables at the end; kept only if validation improves
+    # trials at the end, each kept only if validation improves: all tables train, twice, and frozen
+    # tables meet the newest rows of each user alone
+    thaw: Switch = False
     user: str | None = None  # column of the user; None: group_id, or user_id, userid, user
     # one behavior's sequences, or one list per behavior; None: the behaviors the backbone reads
     sequences: Sequences | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -182,6 +183,18 @@ class TensorDataLoader:
         if self._arrange:
             values = torch.cat([stretch[name] for stretch in self._stretches()])
         return values if self.rows is None else values[self.rows]
+
+    def of_rows(self, rows: Tensor) -> TensorDataLoader:
+        """A loader of some of this split's rows; both draw their orders from one generator.
+
+        Args:
+            rows: places among this split's rows, at least one.
+        """
+        part = copy.copy(self)
+        part.rows = rows if self.rows is None else self.rows[rows]
+        part.num_samples = len(rows)
+        part.num_batches = math.ceil(len(rows) / self.batch_size)
+        return part
 
     def by_length(self) -> Tensor | None:
         """A permutation that brings histories of one length together; None: nothing is trimmed.

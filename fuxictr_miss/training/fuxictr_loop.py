@@ -43,6 +43,7 @@ class FuxiCTRLoop:
         self.model, self.valid, self.data, self.watch = model, valid, data, watch
         self.checkpoint = Path(model.checkpoint)
         self.verbose, self.patience = model._verbose, model._early_stop_patience
+        self.eval_steps = model._eval_steps  # None: at the end of an epoch
         self.start: dict[str, Any] | None = None  # weights before any label
         self.rival: dict[str, Any] | None = None  # the best before a restart: metric and weights
         self._loss: Callable[[Any], Tensor] | None = None  # of this phase, if processes share it
@@ -53,7 +54,6 @@ class FuxiCTRLoop:
         model = self.model
         self._groups = [(g, list(g["params"]), g["lr"]) for g in model.optimizer.param_groups]
         self._trained = [(p, p.requires_grad) for p in model.parameters()]
-        eval_steps = model._eval_steps
         model._verbose = 0  # we show our own progress bar
         model._max_gradient_norm = max_gradient_norm
         hook = model.register_state_dict_post_hook(partial(_mark, data=self.data))
@@ -67,7 +67,7 @@ class FuxiCTRLoop:
             vars(model).pop("save_weights", None)
             for name in _DURING_FIT:
                 vars(model).pop(name, None)
-            model._verbose, model._eval_steps = self.verbose, eval_steps
+            model._verbose, model._eval_steps = self.verbose, self.eval_steps
             model._early_stop_patience = self.patience
             self.train_everything()
 
@@ -96,8 +96,7 @@ class FuxiCTRLoop:
         model._total_steps = 0
         model._batch_index = 0
         model._epoch_index = 0
-        if model._eval_steps is None:
-            model._eval_steps = steps_per_epoch
+        model._eval_steps = self.eval_steps or steps_per_epoch
 
     def continue_from_best(self) -> None:
         """Load the best weights so far, and let every parameter train again."""

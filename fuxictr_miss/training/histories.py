@@ -40,13 +40,12 @@ class Histories:
         ends = list(itertools.accumulate(column.shape[1] for column in columns))
         slices = (slice(e - c.shape[1], e) for c, e in zip(columns, ends, strict=True))
         self.slices = dict(zip(names, slices, strict=True))
-        length = torch.stack([(column != 0).sum(dim=1) for column in columns]).sum(dim=0)  # (rows,)
+        length = _ids(columns)
         users = torch.full((len(length),), unknown)
         if user is not None:
             users = train.column(user).cpu().long()
         different, place = users.unique(return_inverse=True)  # ids of a meta column may be large
-        longest = length.new_zeros(len(different)).scatter_reduce(0, place, length, "amax")
-        kept = (length > 0) & ((length == longest[place]) | (users == unknown))
+        kept = (length > 0) & (_is_longest(length, place) | (users == unknown))
         owned = [place[kept, None].int(), *(c[kept] for c in columns)]  # int64: twice the memory
         distinct = torch.cat(owned, dim=1).unique(dim=0)  # (rows, 1 + ΣL), sorted by user
         self.ids, self.rows = different[distinct[:, 0].long()], distinct[:, 1:]
@@ -90,6 +89,36 @@ class Histories:
         if self.user is not None:
             batch[self.user] = self.ids[row]
         return batch
+
+
+def newest_rows(train: Any, behaviors: list[list[str]], user: str) -> Tensor:
+    """The rows with the longest history of their user: what they ask for is in no history yet.
+
+    A pretraining has seen the targets of all older rows, in the histories of newer ones. Of
+    histories beyond `max_len`, all that are cut count as the longest.
+
+    Args:
+        train: the training loader, a `TensorDataLoader`.
+        behaviors: the sequences of each behavior.
+        user: the column of the user.
+
+    Returns:
+        (rows,) places among the loader's rows, in their order.
+    """
+    length = _ids([train.column(name).cpu() for group in behaviors for name in group])
+    _, place = train.column(user).cpu().unique(return_inverse=True)
+    return (_is_longest(length, place) & (length > 0)).nonzero().squeeze(1)
+
+
+def _ids(columns: list[Tensor]) -> Tensor:
+    """(rows,) the ids in all sequences of a row."""
+    return torch.stack([(column != 0).sum(dim=1) for column in columns]).sum(dim=0)
+
+
+def _is_longest(length: Tensor, place: Tensor) -> Tensor:
+    """(rows,) whether no row of the same user, who is number `place`, is longer."""
+    longest = length.new_zeros(int(place.max()) + 1).scatter_reduce(0, place, length, "amax")
+    return length == longest[place]
 
 
 class Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -49,7 +49,7 @@ class Labels:
         """Keep the label loss from the tables; in a joint phase `SSLMixin.forward` does."""
         own = 1.0 if self.name == "joint" else settings.label_gradient
         set_table_rates(self.loop.model, own, settings.other_gradient)
-        if self.name == "label" and settings.label_learning_rate is not None:
+        if self.name != "joint" and settings.label_learning_rate is not None:
             ratio = settings.label_learning_rate / self.loop.learning_rate
             for group in self.loop.model.optimizer.param_groups:
                 group["lr"] *= ratio
@@ -112,11 +112,8 @@ class Labels:
         self.loop.restore(state)
 
 
-class _AllTables(Labels):
-    """Label epochs in which all tables train, until the first that is no better."""
-
-    def _set_table_rates(self, settings: SSLSettings) -> None:
-        """Train everything."""
+class _Trial(Labels):
+    """Label epochs that are kept only if validation improves."""
 
     def _log(self, after: float, before: float) -> None:
         log.info(
@@ -126,11 +123,35 @@ class _AllTables(Labels):
         )  # fmt: skip
 
 
+class _AllTables(_Trial):
+    """All tables train, until the first epoch that is no better."""
+
+    def _set_table_rates(self, settings: SSLSettings) -> None:
+        """Train everything."""
+
+
+class _FromStart(_Trial):
+    """A new tower. Early stopping looks at these epochs alone."""
+
+    def end(self) -> None:
+        """Keep the better weights, of these epochs or of all before; log which they are."""
+        after, rival = self.loop.best_metric, self.loop.rival
+        assert rival is not None  # set at the start, or by a resume
+        self.loop.keep_the_better()
+        self._log(after, rival["metric"])
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "rival": self.loop.rival}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.loop.rival = state["rival"]
+        super().restore({k: v for k, v in state.items() if k != "rival"})
+
+
 class Thaw(_AllTables):
     """Label epochs in which all tables train, from the best weights of the frozen ones.
 
-    They are kept only if validation improves: what labels are too few to teach does no harm and
-    costs an epoch.
+    What labels are too few to teach does no harm and costs an epoch.
     """
 
     def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
@@ -150,30 +171,37 @@ class Thaw(_AllTables):
         super().restore({k: v for k, v in state.items() if k != "before"})
 
 
-class Restart(_AllTables):
+class Restart(_AllTables, _FromStart):
     """Label epochs in which all tables train, from the pretrained tables and a new tower.
 
     The tables have their own norms, as a user of pretrained embeddings would start the backbone.
-    Early stopping looks at these epochs alone; they are kept only if better than all before.
     """
 
     def __init__(self, loop: FuxiCTRLoop, train: Any, epochs: int) -> None:
         loop.restart()
         super().__init__(loop, train, epochs, "restart", TRIAL_PATIENCE)
 
-    def end(self) -> None:
-        """Keep the better weights; log which they are."""
-        after, rival = self.loop.best_metric, self.loop.rival
-        assert rival is not None  # set at the start, or by a resume
-        self.loop.keep_the_better()
-        self._log(after, rival["metric"])
 
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "rival": self.loop.rival}
+class Newest(_FromStart):
+    """Label epochs on each user's newest rows, with frozen tables and a new tower.
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.loop.rival = state["rival"]
-        super().restore({k: v for k, v in state.items() if k != "rival"})
+    Where a user has many rows, the target of an older one stands in the history of a newer one, so
+    the tables have already brought it close to its own history. A tower that learns from such rows
+    trusts the tables too much.
+
+    Args:
+        loop: runs FuxiCTR's training steps on the model.
+        train: the batches of these rows.
+        epochs: the maximum.
+        set_norms: gives the pretrained tables the norms of the label epochs.
+    """
+
+    def __init__(
+        self, loop: FuxiCTRLoop, train: Any, epochs: int, set_norms: Callable[[], None]
+    ) -> None:
+        loop.restart()
+        set_norms()
+        super().__init__(loop, train, epochs, "newest")
 
 
 def set_table_rates(model: BaseModel, own: float, other: float) -> None:

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from fuxictr_miss.data.loader import TensorDataLoader
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.self_supervision import SelfSupervision, self_supervision_of
 from fuxictr_miss.training.alternating import Alternating
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
-from fuxictr_miss.training.histories import Histories, Rows
-from fuxictr_miss.training.labels import Labels, Restart, Thaw
-from fuxictr_miss.training.pretraining import ClosedForm, Pretraining
+from fuxictr_miss.training.histories import Histories, Rows, newest_rows
+from fuxictr_miss.training.labels import Labels, Newest, Restart, Thaw
+from fuxictr_miss.training.pretraining import ClosedForm, Pretraining, set_row_norms
 
 
 class Phase(Protocol):
@@ -83,4 +84,20 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
     frozen = min(settings.label_gradient, settings.other_gradient) < 1
     if settings.thaw and frozen and (own_tables or strategy == "pretrain"):
         phases += [partial(trial, loop, train, epochs) for trial in (Thaw, Restart)]
+        newest = _newest(ssl, train)
+        if newest is not None:
+
+            def set_norms() -> None:
+                if not closed_form:
+                    set_row_norms(loop.model, ssl, histories())
+
+            phases.append(partial(Newest, loop, newest, epochs, set_norms))
     return phases
+
+
+def _newest(ssl: SelfSupervision, train: TensorDataLoader) -> TensorDataLoader | None:
+    """The rows whose targets no pretraining has seen; None if they are most rows, or unknown."""
+    if ssl.user is None or ssl.reads_fields or ssl.settings.label_gradient > 0:
+        return None
+    rows = newest_rows(train, [source.features for source in ssl.sources], ssl.user)
+    return train.of_rows(rows) if 0 < 2 * len(rows) < train.num_samples else None

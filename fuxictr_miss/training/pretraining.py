@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -262,26 +263,7 @@ class Pretraining:
             for parameter, best in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(best)
         self.loop.remember_tables(self.parameters)
-        if self.ssl.settings.row_norm == "log_count":
-            tables = self.ssl.plain_tables(self.model)
-            for name in self.ssl.not_in(tables):
-                log.info(
-                    "ssl_row_norm leaves %s as trained: its rows are pretrained vectors, and only "
-                    "the layer behind them has learned.",
-                    name,
-                )
-            for parts, names in tables:
-                columns = [self.histories.column(name).flatten() for name in names]
-                count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
-                count[0] = 0  # padding
-                norm = count.log1p().to(parts[0].weight)
-                norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
-                held, own = zip(*(own_rows(part.weight.detach()) for part in parts), strict=True)
-                rows = torch.cat(held, dim=1)
-                scaled = nn.functional.normalize(rows) * norm[own[0], None]
-                if self.ssl.warm:  # what an earlier training knew of ids without a history now
-                    scaled = scaled.where(count[own[0], None] > 0, rows)
-                _write(parts, scaled)
+        set_row_norms(self.model, self.ssl, self.histories)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -295,6 +277,31 @@ class Pretraining:
         self.generator.set_state(state["order"])
         self.best_loss, self.worse, best = state["best"]
         self.best = spread_as(best, self.parameters)
+
+
+def set_row_norms(model: BaseModel, ssl: SelfSupervision, histories: Histories | Rows) -> None:
+    """Scale the rows of pretrained tables by `ssl_row_norm`: to log(1 + count), 1 on average."""
+    if ssl.settings.row_norm == "free":
+        return
+    tables = ssl.plain_tables(model)
+    for name in ssl.not_in(tables):
+        log.info(
+            "ssl_row_norm leaves %s as trained: its rows are pretrained vectors, and only the "
+            "layer behind them has learned.",
+            name,
+        )
+    for parts, names in tables:
+        columns = [histories.column(name).flatten() for name in names]
+        count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
+        count[0] = 0  # padding
+        norm = count.log1p().to(parts[0].weight)
+        norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
+        held, own = zip(*(own_rows(part.weight.detach()) for part in parts), strict=True)
+        rows = torch.cat(held, dim=1)
+        scaled = nn.functional.normalize(rows) * norm[own[0], None]
+        if ssl.warm:  # what an earlier training knew of ids without a history now
+            scaled = scaled.where(count[own[0], None] > 0, rows)
+        _write(parts, scaled)
 
 
 def _write(parts: list[nn.Embedding], rows: Tensor) -> None:

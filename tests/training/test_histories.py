@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from fuxictr_miss.training.histories import Histories
+from fuxictr_miss.training.histories import Histories, newest_rows
 
 REJECT = 1e-3  # the seeds are fixed
 
@@ -174,3 +175,26 @@ def test_pairs_count_behaviors_and_not_ids(sequences):
     split = every_prefix([[1, 2, 3], [4, 5]], max_len=5)
     histories = Histories(split, [["items", "categories"][:sequences]], "user")
     assert histories.pairs.tolist() == [2, 1]
+
+
+def test_what_the_newest_rows_ask_for_is_in_no_history():
+    """A positive and a negative after each prefix, in a random order of the rows."""
+    random, logs = np.random.default_rng(5), [[1, 2, 3, 4, 5, 6], [7], [], [8, 9, 8]]
+    rows = [
+        (user, target, padded(log[:end], 9), padded([i + 10 for i in log[:end]], 9))
+        for user, log in enumerate(logs)
+        for end in range(len(log))
+        for target in (log[end], 99)
+    ]
+    random.shuffle(rows)
+    user, target, items, categories = zip(*rows, strict=True)
+    split = Split(user=user, target=target, items=items, categories=categories)
+    newest = newest_rows(split, [["items", "categories"]], "user")
+    expected = [
+        n for n, row in enumerate(rows) if (row[0], sum(map(bool, row[2]))) in {(0, 5), (3, 2)}
+    ]
+    assert newest.tolist() == expected
+    histories = histories_of(split)
+    for place in newest.tolist():
+        own = histories.rows[histories.ids == user[place]]
+        assert target[place] not in own or user[place] == 3  # who comes back to 8
