@@ -78,6 +78,22 @@ def test_a_restored_generator_repeats_the_order(feature_map):
     assert rows_of(other) == expected
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.4])
+def test_a_loader_of_some_rows_has_those_of_the_split_and_shares_its_order(feature_map, rate):
+    whole = loader(feature_map, train_sample_rate=rate, shuffle=True, seed=1, trim_history=True)
+    chosen = torch.arange(3, whole.num_samples, 4)
+    part = whole.of_rows(chosen)
+    every = rows_of(whole.batches())
+    assert len(part) == -(-len(chosen) // 16)
+    assert rows_of(part.batches()) == [every[place] for place in chosen.tolist()]
+    assert rows_of(whole.batches()) == every
+    state = whole.generator.get_state()
+    shuffled = rows_of(part)
+    assert sorted(shuffled) == sorted(rows_of(part.batches()))
+    whole.generator.set_state(state)  # what a resumed run restores
+    assert rows_of(part) == shuffled
+
+
 @pytest.mark.parametrize("side", ["post", "pre"])
 def test_trimming_cuts_to_the_longest_history_and_loses_nothing(feature_map, side):
     whole, trimmed = loader(feature_map), loader(feature_map, trim_history=True)

@@ -12,10 +12,9 @@ import pytest
 @pytest.fixture
 def prefixes(splits: Path, tmp_path: Path, params: dict[str, Any]) -> dict[str, Any]:
     """The same data with each prefix of a history as two training rows."""
+    positives = pl.read_parquet(splits / "train.parquet").filter(pl.col("label") == 1)
     train = []
-    for row in (
-        pl.read_parquet(splits / "train.parquet").filter(pl.col("label") == 1).rows(named=True)
-    ):
+    for row in positives.rows(named=True):
         items = [*row["item_history"].split("^"), row["item_id"]]
         categories = [*row["cate_history"].split("^"), row["cate_id"]]
         for end in range(1, len(items)):
