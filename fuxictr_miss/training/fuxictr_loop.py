@@ -191,8 +191,9 @@ class FuxiCTRLoop:
 
     @property
     def monitor(self) -> str:
-        """What is monitored, as AUC."""
-        return " + ".join(self.model._monitor.get_metrics())
+        """What is monitored, as AUC, or AUC + -1 logloss for a weighted sum."""
+        weights = self.model._monitor.kv_pairs.items()
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights)
 
     @property
     def validated(self) -> bool:

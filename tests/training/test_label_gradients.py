@@ -243,6 +243,15 @@ def test_validation_keeps_the_best_of_frozen_thawed_and_restarted(params, monkey
     assert model._early_stop_patience == 2
 
 
+def test_the_log_of_a_trial_names_a_sum_of_metrics_with_its_weights(params, monkeypatch, caplog):
+    model, loaders = build(params, **THAWED, monitor={"AUC": 1, "logloss": -0.5})
+    with_metrics(monkeypatch, [0.6, 0.7, 0.65])
+    with caplog.at_level(logging.INFO):
+        fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
+    said = "thaw: best validation AUC + -0.5 logloss 0.450000, before 0.350000: kept."
+    assert said in [record.getMessage() for record in caplog.records]
+
+
 def test_a_thaw_begins_with_the_best_weights_of_the_frozen_epochs(params, monkeypatch):
     model, loaders = build(params, **THAWED, early_stop_patience=9)
     ends, starts, begin = [], [], Thaw.__init__
