@@ -37,10 +37,12 @@ def check_masks(views: Tensor, group: Tensor | None, mask: Tensor | None) -> Non
         )
 
 
-def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse anything but one positive number."""
-    if torch.as_tensor(temperature).numel() != 1 or not temperature > 0:
-        raise InputError(f"The temperature must be a positive number, got {temperature}.")
+def check_temperature(temperature: float | Tensor, sets: int = 1) -> None:
+    """Refuse anything but one positive number, or one for each of some sets of pairs."""
+    tau = torch.as_tensor(temperature)
+    if (tau.numel() != 1 and tau.shape != (sets,)) or not (tau > 0).all():
+        each = f", or {sets} of them" if sets > 1 else ""
+        raise InputError(f"The temperature must be a positive number{each}, got {temperature}.")
 
 
 def check_size(name: str, size: int | None) -> None:

@@ -32,7 +32,8 @@ def info_nce(
     Args:
         anchor: z1, (B, D) or (P, B, D).
         positive: z2, same shape; row b of `anchor` and row b of `positive` are a positive pair.
-        temperature: τ > 0, a number or a scalar tensor, which may be learnable.
+        temperature: τ > 0, a number or a tensor, which may be learnable: a scalar, or (P,), one of
+            each set.
         group: (B,) integers; rows of one group are never each other's negatives. None: every row
             is a group of its own.
         chunk_size: anchors per matrix product, to bound the memory. None: only large batches are
@@ -61,8 +62,8 @@ def info_nce(
     """
     check_size("chunk_size", chunk_size)
     check_size("block_size", block_size)
-    check_temperature(temperature)
     check_views("anchor and positive", anchor, positive, (2, 3))
+    check_temperature(temperature, sets=len(anchor) if anchor.dim() == 3 else 1)
     check_masks(anchor, group, mask)
     rows, share = anchor.shape[-2], processes.share()  # B, of which a process may have a share
     everyone = rows if share is None or not share.gather else rows // share.rows * share.total
@@ -74,7 +75,7 @@ def info_nce(
             z if z.dim() == 3 else z.unsqueeze(0) for z in (anchor.to(kind), positive.to(kind))
         )
         tau = torch.as_tensor(temperature, dtype=kind, device=z1.device)
-        z1 = z1 * (_inverse_length(z1) / tau)  # (P, B, D)
+        z1 = z1 * (_inverse_length(z1) / tau.view(-1, 1, 1))  # (P, B, D)
         z2 = z2 * _inverse_length(z2)
         mask = z1.new_ones(rows, dtype=torch.bool) if mask is None else mask
         mask = mask.expand(z1.shape[:2])  # (P, B)

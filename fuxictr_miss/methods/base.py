@@ -13,12 +13,13 @@ then draws training rows instead of histories. All random draws of a method come
 so that the backbone sees the same random numbers with and without it: use
 `fuxictr_miss.methods.draws.drop`, not PyTorch's dropout, which draws from the global generator.
 
-Three attributes are optional:
+These attributes are optional:
 
     open_tables(sizes)       called once after the method is built, with the number of ids of each
                              of the J sequences, if it has parameters of that size
     prepare(columns)         called once before the first step with the training split: the J
                              sequences by name, (rows, L) ids each, or the F fields
+    prepares                 whether the method works otherwise without `prepare`; True if not given
     begin_epoch()            called before each epoch in which the method's loss is trained
     behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
 """

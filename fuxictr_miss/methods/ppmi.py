@@ -102,18 +102,7 @@ def ppmi_svd(
         >>> (table @ table.T)[1, 1:].round().abs()  # 1 is like 2 and 3, unlike 4, 5 and 6
         tensor([1., 1., 1., 0., 0., 0.])
     """
-    user, position = history.nonzero(as_tuple=True)
-    ids = history[user, position].numpy()
-    shape = len(history), vocab_size
-    counts = scipy.sparse.csr_array((np.ones(len(ids)), (user.numpy(), ids)), shape=shape)
-    occurs, length = counts.sum(axis=0), counts.sum(axis=1)  # (V,), (users,)
-    weighted = scipy.sparse.diags_array(1 / length.clip(min=1)) @ counts
-    itself = scipy.sparse.diags_array(weighted.sum(axis=0))
-    together = (weighted.T @ counts - itself).tocoo()  # n_ij
-    i, j = together.coords
-    total = together.sum(axis=1)  # n_i
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pmi = np.log(together.data * together.data.sum() / (total[i] * total[j]))
+    i, j, _, pmi, occurs = _pmi(history, vocab_size)
     positive = pmi > 0
     ppmi = scipy.sparse.csr_array(
         (pmi[positive], (i[positive], j[positive])), shape=(vocab_size, vocab_size)
@@ -134,3 +123,39 @@ def ppmi_svd(
         lengths = np.linalg.norm(table, axis=1)
         table *= np.divide(norm, lengths, out=np.zeros(vocab_size), where=lengths > 1e-6)[:, None]
     return torch.from_numpy(table)
+
+
+def information(history: Tensor) -> float:
+    """What a behavior's id says about that of another one in the history: Σ p_ij PMI(i, j).
+
+    Args:
+        history: (users, L) ids; 0 is padding.
+
+    Returns:
+        The mutual information in nats, 0 or more; 0 if no history has two ids.
+    """
+    known, place = history.unique(return_inverse=True)
+    padding = int(known[0] != 0)  # then no place is one
+    *_, together, pmi, _ = _pmi(place + padding, len(known) + padding)
+    some = together > 0  # float cancellation leaves some pairs of an id with itself at 0
+    share = together[some] / max(together[some].sum(), 1e-12)
+    return max(0.0, float((share * pmi[some]).sum()))
+
+
+def _pmi(
+    history: Tensor, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """i, j, n_ij and PMI(i, j) of all pairs that occur together, and (V,) how often ids occur."""
+    user, position = history.nonzero(as_tuple=True)
+    ids = history[user, position].numpy()
+    shape = len(history), vocab_size
+    counts = scipy.sparse.csr_array((np.ones(len(ids)), (user.numpy(), ids)), shape=shape)
+    occurs, length = counts.sum(axis=0), counts.sum(axis=1)  # (V,), (users,)
+    weighted = scipy.sparse.diags_array(1 / length.clip(min=1)) @ counts
+    itself = scipy.sparse.diags_array(weighted.sum(axis=0))
+    together = (weighted.T @ counts - itself).tocoo()  # n_ij
+    i, j = together.coords
+    total = together.sum(axis=1)  # n_i
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pmi = np.log(together.data * together.data.sum() / (total[i] * total[j]))
+    return i, j, together.data, pmi, occurs

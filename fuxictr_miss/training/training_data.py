@@ -51,7 +51,9 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
             _check_pairs(type(model).__name__, name, tables, list(columns.values()), enough)
         if hasattr(method, "prepare"):
             method.prepare(columns)
-    if not hasattr(train, "columns") and any(hasattr(each, "prepare") for each in methods):
+    if not hasattr(train, "columns") and any(
+        getattr(each, "prepares", hasattr(each, "prepare")) for each in methods
+    ):
         log.warning(
             "%s: the self-supervised method needs the training split in memory; pass a "
             "fuxictr_miss.data.TensorDataLoader.",

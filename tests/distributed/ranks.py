@@ -35,7 +35,12 @@ GRADIENTS: dict[str, Params] = {
     "blocks_across_processes": {"model": "DIN_MISS", "ssl_block_size": 12},  # two of 8 + 8 rows
     "whole_blocks": {"model": "DIN_MISS", "ssl_block_size": 8},
     "block_over_an_edge": {"model": "DIN_MISS", "batch_size": 17, "ssl_block_size": 17},
-    "separate": {"model": "DIN_MISS", "miss_separate_features": True, "miss_num_pairs": 3},
+    "separate": {
+        "model": "DIN_MISS",
+        "miss_separate_features": True,
+        "miss_num_pairs": 3,
+        "miss_scale_temperature": True,
+    },
     "nt_xent": {"model": "DIN_CL4SRec", "cl4srec_dropout": 0.0},
     "negatives_of_other_rows": {"model": "DIN_S3Rec", "s3rec_dropout": 0.0},
     "segments": {"model": "DIN_Rule", "rule_num_pairs": 3},

@@ -122,6 +122,26 @@ def test_temperature_divides_the_similarity(temperature: float) -> None:
     torch.testing.assert_close(loss, by_loops(z1, z2, temperature), **EXACT)
 
 
+@pytest.mark.parametrize("block_size", [None, 2])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_each_set_may_have_a_temperature_of_its_own(
+    mask: list | None, block_size: int | None
+) -> None:
+    z1, z2 = views(3, 6, 4)
+    exists = torch.ones(3, 6, dtype=torch.bool) if mask is None else torch.tensor(mask).expand(3, 6)
+    tau = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    loss = info_nce(z1, z2, tau, mask=exists, block_size=block_size)
+    alone = [
+        info_nce(z1[p], z2[p], tau[p], mask=exists[p], block_size=block_size) * exists[p].sum()
+        for p in range(3)
+    ]
+    expected = sum(alone) / exists.sum()
+    torch.testing.assert_close(loss, expected, **EXACT)
+    inputs = (z1, z2, tau)
+    for one, other in zip(gradients(loss, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
 def test_default_temperature_is_a_tenth() -> None:
     z1, z2 = views(5, 3)
     assert info_nce(z1, z2) == info_nce(z1, z2, 0.1)
@@ -482,6 +502,13 @@ def test_temperature_that_is_no_positive_number_is_refused(temperature: Any) -> 
     z1, z2 = views(4, 3)
     with pytest.raises(InputError, match="temperature must be a positive number, got"):
         info_nce(z1, z2, temperature)
+
+
+@pytest.mark.parametrize("temperatures", [[0.1, 0.2, 0.3], [0.1, 0.0], [[0.1, 0.2]]])
+def test_temperatures_that_are_not_one_of_each_set_are_refused(temperatures: list) -> None:
+    z1, z2 = views(2, 4, 3)
+    with pytest.raises(InputError, match="must be a positive number, or 2 of them, got"):
+        info_nce(z1, z2, torch.tensor(temperatures))
 
 
 @pytest.mark.parametrize(

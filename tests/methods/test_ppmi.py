@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods import ppmi
-from fuxictr_miss.methods.ppmi import ppmi_svd
+from fuxictr_miss.methods.ppmi import information, ppmi_svd
 from fuxictr_miss.training import fit
 
 VOCABULARY = 9
@@ -46,6 +46,28 @@ def ppmi_by_loops(n: np.ndarray) -> np.ndarray:
                 pmi = math.log(n[i, j] * n.sum() / (n[i].sum() * n[:, j].sum()))
                 ppmi[i, j] = max(0.0, pmi)
     return ppmi
+
+
+@given(LOGS)
+@RULES
+def test_the_information_is_the_mutual_one_of_two_behaviors_of_a_history(logs):
+    """Σ p log( p / (p_i p_j) ) over all pairs, whatever numbers the ids have."""
+    n = counts_by_loops(logs)
+    expected = 0.0
+    for i in range(VOCABULARY):
+        for j in range(VOCABULARY):
+            if n[i, j] > 1e-9:
+                pmi = math.log(n[i, j] * n.sum() / (n[i].sum() * n[:, j].sum()))
+                expected += n[i, j] / n.sum() * pmi
+    rows = as_rows(logs)
+    assert information(rows) == pytest.approx(expected, abs=1e-9)
+    assert information(rows * 1_000_003) == pytest.approx(expected, abs=1e-9)
+    assert information(rows.flip(1)) == pytest.approx(expected, abs=1e-9)  # padded before
+
+
+def test_ids_that_halve_the_log_tell_one_bit_of_each_other():
+    pairs = torch.tensor([[1, 3], [2, 4], [1, 4], [2, 3]] * 50)  # 1 or 2 with 3 or 4; no padding
+    assert information(pairs) == pytest.approx(math.log(2))
 
 
 @given(LOGS)

@@ -10,6 +10,7 @@ import torch
 
 from fuxictr_miss import experiment
 from fuxictr_miss.methods.irssl import IRSSL, mutual_information
+from fuxictr_miss.methods.ppmi import information
 from fuxictr_miss.training import fit
 
 STRATEGIES = ["joint", "pretrain", "pretrain_joint"]
@@ -61,6 +62,35 @@ def test_a_loader_that_keeps_nothing_in_memory_is_pointed_out(params, caplog):
         fit(model, batches, epochs=1, validation_data=loaders["valid"])
     assert any("needs the training split in memory" in r.getMessage() for r in caplog.records)
     assert not model._self_supervision.methods[0].correlation.any()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_such_a_loader_is_no_matter_to_miss_unless_its_temperatures_are_scaled(
+    params, caplog, scaled
+):
+    model, loaders = experiment.build({
+        **params, "model": "DIN_MISS", "ssl_recipe": "paper", "miss_scale_temperature": scaled,
+    })  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        fit(model, list(loaders["train"]), epochs=1, validation_data=loaders["valid"])
+    found = any("needs the training split in memory" in r.getMessage() for r in caplog.records)
+    assert found == scaled
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_temperatures_are_those_of_the_training_histories(params, caplog, strategy):
+    changes = {"miss_scale_temperature": True, "miss_separate_features": True}
+    with caplog.at_level(logging.INFO):
+        model, loaders, _ = trained(params, model="DIN_MISS", ssl_training=strategy, **changes)
+    expected = [
+        max(0.1, min(1, 0.1 / information(loaders["train"].columns[name])))
+        for name in ("item_history", "cate_history")
+    ]
+    method = model._self_supervision.methods[0]
+    assert method.own_temperatures == pytest.approx(expected)
+    assert expected[1] > 0.1
+    said = f"MISS: temperature {expected[1]:.3g} of cate_history, whose ids tell "
+    assert any(record.getMessage().startswith(said) for record in caplog.records)
 
 
 @pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])

@@ -71,27 +71,30 @@ def test_without_a_largest_distance_all_ordered_pairs_are_equally_likely(length,
 # ----------------------------------------------------------------- features and encoder
 
 
-def info_nce(anchors: list[Tensor | None], others: list[Tensor | None], group: list[int]) -> Tensor:
+def info_nce(
+    anchors: list[Tensor | None], others: list[Tensor | None], group: list[int], tau: float = TAU
+) -> Tensor:
     """Eq. 15 by loops, over the rows that have a pair."""
     present = [b for b, each in enumerate(anchors) if each is not None]
     losses = []
     for b in present:
         terms = [
-            torch.cosine_similarity(anchors[b], others[c], dim=0) / TAU  # type: ignore[arg-type]
+            torch.cosine_similarity(anchors[b], others[c], dim=0) / tau  # type: ignore[arg-type]
             for c in present
             if c == b or group[c] != group[b]
         ]
-        own = torch.cosine_similarity(anchors[b], others[b], dim=0) / TAU  # type: ignore[arg-type]
+        own = torch.cosine_similarity(anchors[b], others[b], dim=0) / tau  # type: ignore[arg-type]
         losses.append(torch.logsumexp(torch.stack(terms), dim=0) - own)
     return torch.stack(losses).mean() if losses else torch.zeros((), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("taus", [None, [0.05, 0.5, 1.0]], ids=["one τ", "τ of each"])
 @pytest.mark.parametrize("encoder", [[], [6, 5]])
 @pytest.mark.parametrize("max_distance", [None, 2])
 @pytest.mark.parametrize("sequences", [1, 2, 3])
 @pytest.mark.parametrize("lengths", [LENGTHS, [1, 0, 1]])
 def test_features_apart_are_the_mean_of_their_own_infonces(
-    lengths, sequences, max_distance, encoder, make_batch, exact, look_up, encode_mlp
+    lengths, sequences, max_distance, encoder, taus, make_batch, exact, look_up, encode_mlp
 ):
     behavior = make_batch(lengths, sequences)
     method = exact(
@@ -99,6 +102,8 @@ def test_features_apart_are_the_mean_of_their_own_infonces(
               max_distance=max_distance, interest_encoder=encoder)
     )  # fmt: skip
     assert bool(list(method.interest_encoder.parameters())) == bool(encoder)
+    if taus is not None:
+        method.own_temperatures = taus[:sequences]
     pairs = pairs_of(method, behavior, max_distance)
     found = method(behavior).ssl
     (g,) = method.extractor.g  # Eq. 19 with m = 1 is one factor
@@ -115,8 +120,46 @@ def test_features_apart_are_the_mean_of_their_own_infonces(
                         continue
                     h = g * steps[pairs.windows[b, 0, p, v]][part]
                     views[v].append(encode_mlp(method.interest_encoder, h) if encoder else h)
-            expected.append(info_nce(*views, group))
+            expected.append(info_nce(*views, group, TAU if taus is None else taus[j]))
     assert found.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-12)
+
+
+TOLD = {"items": 3.0, "categories": 0.4, "brands": 0.0}  # nats
+
+
+@pytest.mark.parametrize(
+    ("changes", "tau", "own"),
+    [
+        ({}, 0.1, [0.1, 0.25, 1.0]),
+        ({}, 0.5, [0.5, 1.0, 1.0]),
+        ({}, 2.0, [2.0, 2.0, 2.0]),  # never below τ
+        ({"separate_features": False}, 0.1, [0.1]),
+        ({"scale_temperature": False}, 0.1, [0.1]),
+    ],
+)
+def test_ids_that_say_little_about_each_other_have_a_higher_temperature(
+    monkeypatch, changes, tau, own
+):
+    """max(τ, min(1, τ / I)), from every row of a small split; a loss for all attributes has one."""
+    columns = {name: torch.full((6, 4), number) for number, name in enumerate(TOLD)}
+
+    def told(history: Tensor) -> float:
+        assert history.shape == (6, 4)
+        return list(TOLD.values())[int(history[0, 0])]
+
+    monkeypatch.setattr("fuxictr_miss.methods.miss.method.information", told)
+    keys = {"separate_features": True, "scale_temperature": True, **changes}
+    generator = torch.Generator().manual_seed(6)
+    method = MISS(SSLSettings(temperature=tau), MISSSettings(**keys), 3, DIM, generator)
+    method.prepare(columns)
+    assert method.own_temperatures == pytest.approx(own)
+
+
+def test_concatenated_attributes_tell_what_the_most_telling_one_does(monkeypatch):
+    monkeypatch.setattr("fuxictr_miss.methods.miss.method.information", lambda h: h.sum().item())
+    method = build(3, scale_temperature=True)
+    method.prepare({str(x): torch.tensor([[x]]) for x in (0.1, 0.4, 0.2)})
+    assert method.own_temperatures == pytest.approx([TAU / 0.4])
 
 
 def test_no_encoder_is_the_identity(make_batch, exact):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, Layers
+from fuxictr_miss.config.values import Count, Layers, Switch
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mlp, similarities
@@ -31,7 +31,10 @@ from fuxictr_miss.methods.miss.extractors import (
     SelfAttentionExtractor,
     VerticalConvolution,
 )
+from fuxictr_miss.methods.ppmi import information
 from fuxictr_miss.methods.transformer import TransformerBlock
+
+_TOLD_BY = 2**16  # training rows: what ids say about each other is estimated from so many or more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ class MISSSettings:
     view_encoder: Literal["mlp", "transformer"] = "mlp"  # what Enc_i is
     symmetric: bool = False  # whether view 2 is contrasted with view 1, too
     separate_features: bool = False  # each attribute is contrasted by itself, not concatenated
+    # a higher τ for attributes whose ids tell less than a nat of each other: τ over it, at most 1
+    scale_temperature: Switch = False
 
 
 class Level(NamedTuple):
@@ -72,10 +77,18 @@ class MISS(nn.Module):
     two random halves of the history. So /M/F/U/L differs from /F/U/L only in that a view stands for
     the user instead of for an interest. In both, no behavior is in both views.
 
-    Two options go beyond the paper. `activation: identity` drops the ReLU of Eq. 19, which gives no
-    gradient to a dimension of an item's vector once it is negative. `view_encoder: transformer`
+    Three options go beyond the paper. `activation: identity` drops the ReLU of Eq. 19, which gives
+    no gradient to a dimension of an item's vector once it is negative. `view_encoder: transformer`
     lets the J features of an interest attend to each other before the MLP of Enc_i. A feature-level
     view is a single vector and keeps its MLP.
+
+    `scale_temperature` gives an attribute whose ids say little about each other a temperature of
+    its own. At the optimum of Eq. 15, s/τ is their PMI up to a constant of the anchor (van den Oord
+    et al., arXiv 1807.03748), and s is a cosine: with τ = 0.1 it spans the PMI of items, several
+    nats. Two categories in a history may be nearly independent; at 0.1 their vectors spell out
+    noise. With I_j, the mutual information of two behaviors' ids of attribute j in nats, its
+    temperature is max(τ, min(1, τ / I_j)). An interest of concatenated attributes tells as much as
+    the most telling one. Eq. 16 keeps τ.
 
     Args:
         ssl: keys that all methods share.
@@ -97,6 +110,7 @@ class MISS(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature, self.block_size = ssl.temperature, ssl.block_size
+        self.own_temperatures = [ssl.temperature]  # of each attribute, or of all
         self.generator = generator
         self.settings = settings
         without = settings.variant.split("/")
@@ -122,6 +136,29 @@ class MISS(nn.Module):
             self.vertical = VerticalConvolution(self.branches, self.heights)
             self.feature_encoder = mlp(dim, settings.feature_encoder)
 
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` changes anything."""
+        return self.settings.scale_temperature
+
+    def prepare(self, columns: dict[str, Tensor]) -> None:
+        """Set each attribute's temperature, if `scale_temperature`.
+
+        Args:
+            columns: the J sequences by name, (rows, L) ids each.
+        """
+        if not self.prepares:
+            return
+        step = max(1, len(next(iter(columns.values()))) // _TOLD_BY)
+        told = {name: information(column[::step].cpu()) for name, column in columns.items()}
+        if not self.settings.separate_features:
+            told = {" + ".join(told): max(told.values())}
+        tau = self.temperature
+        self.own_temperatures = [max(tau, min(1, tau / max(nats, tau))) for nats in told.values()]
+        for (name, nats), own in zip(told.items(), self.own_temperatures, strict=True):
+            logging.info("MISS: temperature %.3g of %s, whose ids tell %.2f nats about each other.",
+                         own, name, nats)  # fmt: skip
+
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw pairs, compute their views, encode them and contrast them."""
         if self.multi_interest:
@@ -133,11 +170,14 @@ class MISS(nn.Module):
         if self.settings.separate_features:  # z: (B, M, P, 2, J, D)
             z = z.movedim(-2, 3)
             mask = mask.unsqueeze(-1).expand(z.shape[:4])
-        loss = self._contrast(z, mask, behavior.group)  # Eq. 15
+        tau = torch.tensor(self.own_temperatures, dtype=torch.float64)
+        tau = tau.repeat(mask.shape[1:].numel() // len(tau))  # one of each set of B pairs
+        loss = self._contrast(z, mask, behavior.group, tau)  # Eq. 15
         feature_loss = loss.new_zeros(())
         if feature is not None:
             z = self.feature_encoder(feature.views)  # Eq. 14
-            feature_loss = self._contrast(z, feature.mask, behavior.group)  # Eq. 16
+            tau = tau.new_tensor(self.temperature)
+            feature_loss = self._contrast(z, feature.mask, behavior.group, tau)  # Eq. 16
         # Fig. 5 compares the interests themselves, as an encoder can separate collapsed ones
         first, second = interest.views.flatten(-2).unbind(-2)
         similar = similarities(first, second, interest.mask, behavior.group, behavior.watched)
@@ -192,21 +232,20 @@ class MISS(nn.Module):
             h = h.flatten(-2)  # Flat of Eq. 20
         return self.interest_encoder(h)
 
-    def _contrast(self, z: Tensor, mask: Tensor, group: Tensor) -> Tensor:
+    def _contrast(self, z: Tensor, mask: Tensor, group: Tensor, temperature: Tensor) -> Tensor:
         """InfoNCE of one level, the mean over its branches and pairs.
 
         Args:
             z: (B, ..., 2, D) encoded views.
             mask: (B, ...) whether there is such a pair.
             group: (B,).
+            temperature: τ, or one of each of the sets of B pairs, in their order.
         """
         first, second = z.movedim(0, -2).flatten(0, -4).unbind(1)  # (P, B, D) each
         exists = mask.flatten(1).T  # (P, B)
         views = [(first, second)] + ([(second, first)] if self.settings.symmetric else [])
         losses = [
-            info_nce(
-                anchor, positive, self.temperature, group, mask=exists, block_size=self.block_size
-            )
+            info_nce(anchor, positive, temperature, group, mask=exists, block_size=self.block_size)
             for anchor, positive in views
         ]
         return torch.stack(losses).mean()
