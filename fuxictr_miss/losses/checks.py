@@ -37,10 +37,15 @@ def check_masks(views: Tensor, group: Tensor | None, mask: Tensor | None) -> Non
         )
 
 
-def check_temperature(temperature: float | Tensor, sets: int = 1) -> None:
+def check_temperature(temperature: float | list[float] | Tensor, sets: int = 1) -> None:
     """Refuse anything but one positive number, or one for each of some sets of pairs."""
-    tau = torch.as_tensor(temperature)
-    if (tau.numel() != 1 and tau.shape != (sets,)) or not (tau > 0).all():
+    if isinstance(temperature, Tensor):
+        fits = temperature.numel() == 1 or temperature.shape == (sets,)
+        positive = bool((temperature > 0).all())
+    else:  # no tensor is made of it: a GPU would have to be waited for to know its values
+        numbers = temperature if isinstance(temperature, list) else [temperature]
+        fits, positive = len(numbers) in (1, sets), all(each > 0 for each in numbers)
+    if not (fits and positive):
         each = f", or {sets} of them" if sets > 1 else ""
         raise InputError(f"The temperature must be a positive number{each}, got {temperature}.")
 

@@ -16,7 +16,7 @@ _NO_PAIR = -100  # the target that cross entropy ignores
 def info_nce(
     anchor: Tensor,
     positive: Tensor,
-    temperature: float | Tensor = 0.1,
+    temperature: float | list[float] | Tensor = 0.1,
     group: Tensor | None = None,
     chunk_size: int | None = None,
     mask: Tensor | None = None,
@@ -32,8 +32,8 @@ def info_nce(
     Args:
         anchor: z1, (B, D) or (P, B, D).
         positive: z2, same shape; row b of `anchor` and row b of `positive` are a positive pair.
-        temperature: τ > 0, a number or a tensor, which may be learnable: a scalar, or (P,), one of
-            each set.
+        temperature: τ > 0, a number or P of them, one of each set; or a tensor of one or (P,),
+            which may be learnable.
         group: (B,) integers; rows of one group are never each other's negatives. None: every row
             is a group of its own.
         chunk_size: anchors per matrix product, to bound the memory. None: only large batches are

@@ -170,13 +170,11 @@ class MISS(nn.Module):
         if self.settings.separate_features:  # z: (B, M, P, 2, J, D)
             z = z.movedim(-2, 3)
             mask = mask.unsqueeze(-1).expand(z.shape[:4])
-        tau = torch.tensor(self.own_temperatures, dtype=torch.float64)
-        tau = tau.repeat(mask.shape[1:].numel() // len(tau))  # one of each set of B pairs
-        loss = self._contrast(z, mask, behavior.group, tau)  # Eq. 15
+        loss = self._contrast(z, mask, behavior.group, self.own_temperatures)  # Eq. 15
         feature_loss = loss.new_zeros(())
         if feature is not None:
             z = self.feature_encoder(feature.views)  # Eq. 14
-            tau = tau.new_tensor(self.temperature)
+            tau = [self.temperature]
             feature_loss = self._contrast(z, feature.mask, behavior.group, tau)  # Eq. 16
         # Fig. 5 compares the interests themselves, as an encoder can separate collapsed ones
         first, second = interest.views.flatten(-2).unbind(-2)
@@ -232,20 +230,21 @@ class MISS(nn.Module):
             h = h.flatten(-2)  # Flat of Eq. 20
         return self.interest_encoder(h)
 
-    def _contrast(self, z: Tensor, mask: Tensor, group: Tensor, temperature: Tensor) -> Tensor:
+    def _contrast(self, z: Tensor, mask: Tensor, group: Tensor, own: list[float]) -> Tensor:
         """InfoNCE of one level, the mean over its branches and pairs.
 
         Args:
             z: (B, ..., 2, D) encoded views.
             mask: (B, ...) whether there is such a pair.
             group: (B,).
-            temperature: τ, or one of each of the sets of B pairs, in their order.
+            own: the temperature of all, or of each attribute, the last axis of `mask`.
         """
         first, second = z.movedim(0, -2).flatten(0, -4).unbind(1)  # (P, B, D) each
         exists = mask.flatten(1).T  # (P, B)
+        tau = own * (len(first) // len(own))  # one of each set of B pairs
         views = [(first, second)] + ([(second, first)] if self.settings.symmetric else [])
         losses = [
-            info_nce(anchor, positive, temperature, group, mask=exists, block_size=self.block_size)
+            info_nce(anchor, positive, tau, group, mask=exists, block_size=self.block_size)
             for anchor, positive in views
         ]
         return torch.stack(losses).mean()
