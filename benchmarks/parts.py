@@ -82,6 +82,11 @@ class Parts(nn.Module):
             kind = Windows if settings.part == "windows" else MISS
             self.part = kind(ssl, dataclasses.replace(recommended, **PARTS[self.name]), *rest)
 
+    def prepare(self, columns: dict[str, torch.Tensor]) -> None:
+        """Both set their temperatures."""
+        for each in self.children():
+            each.prepare(columns)
+
     def forward(self, behavior: Behavior) -> SSLLosses:
         """L_ssl of the recipe, plus the weighted loss of the part."""
         losses = self.recommended(behavior)
