@@ -117,6 +117,8 @@ def main() -> None:
         for name in arguments.made_up:
             logs[name] = parameters(name, Path(folder) / name)
         given = dict(each.split("=", 1) for each in arguments.set)
+        if any(key.startswith("miss_") for key in given):
+            parser.error("--set takes no key of MISS: each row has those of its part.")
         for name, params in logs.items():
             params |= {key: read_value(key, text) for key, text in given.items()}
             sequences = sum(spec["type"] == "sequence" for spec in params["feature_cols"])
