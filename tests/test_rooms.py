@@ -102,3 +102,13 @@ def test_an_import_inside_a_function_is_of_something_slow_only():
         if inside and module.split(".")[0] not in SLOW
     ]
     assert not hidden
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_no_module_writes_to_the_root_logger_whose_info_a_run_drops(level):
+    writers = [
+        name
+        for name, file in FILES.items()
+        if f" logging.{level}(" in file.read_text(encoding="utf-8")
+    ]
+    assert writers == []

@@ -16,6 +16,8 @@ from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import drop, uniform
 from fuxictr_miss.methods.encoders import mlp, similarities
 
+log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class IRSSLSettings:
@@ -67,7 +69,7 @@ class IRSSL(nn.Module):
         self.tower = mlp(num_sequences * dim, settings.encoder)
         self.register_buffer("correlation", torch.zeros(num_sequences, num_sequences))
         if num_sequences == 1:
-            logging.info(
+            log.info(
                 "IRSSL: a single item feature (J = 1) cannot be masked; the views differ by "
                 "dropout on its embedding instead."
             )

@@ -34,6 +34,8 @@ from fuxictr_miss.methods.miss.extractors import (
 from fuxictr_miss.methods.ppmi import information
 from fuxictr_miss.methods.transformer import TransformerBlock
 
+log = logging.getLogger(__name__)
+
 _TOLD_BY = 2**16  # training rows: what ids say about each other is estimated from so many or more
 
 
@@ -127,7 +129,7 @@ class MISS(nn.Module):
         if "F" in without:
             self.heights = 0
         elif self.heights == 0:
-            logging.info(
+            log.info(
                 "MISS: with one sequence (J = 1) there are no feature-level pairs (Eq. 24); "
                 "only the interest-level loss (Eq. 15) is used."
             )
@@ -156,7 +158,7 @@ class MISS(nn.Module):
         tau = self.temperature
         self.own_temperatures = [max(tau, min(1, tau / max(nats, tau))) for nats in told.values()]
         for (name, nats), own in zip(told.items(), self.own_temperatures, strict=True):
-            logging.info("MISS: temperature %.3g of %s, whose ids tell %.2f nats about each other.",
+            log.info("MISS: temperature %.3g of %s, whose ids tell %.2f nats about each other.",
                          own, name, nats)  # fmt: skip
 
     def forward(self, behavior: Behavior) -> SSLLosses:
