@@ -16,6 +16,9 @@ from fuxictr_miss.training.means import Means, loss_columns
 from fuxictr_miss.training.pretraining import Pretraining
 
 NEVER = 10**9  # epochs
+# Label epochs beside the contrastive steps: in more, the tower learns the training rows by heart
+# while the tables still move.
+JOINT_EPOCHS = 4
 
 
 class Alternating(Labels):
@@ -23,8 +26,8 @@ class Alternating(Labels):
 
     With `ssl_label_gradient: 0` the two losses share no weight that both train, so each can have
     batches of its own: the contrastive steps draw histories, lower their rate and end as those of a
-    pretraining, about one for each label step. Then the labels go on alone, and only from there on
-    does early stopping count.
+    pretraining, spread evenly over a few label epochs. Then the labels go on alone, and only from
+    there on does early stopping count.
 
     Args:
         loop: runs FuxiCTR's training steps on the model.
@@ -38,7 +41,8 @@ class Alternating(Labels):
         self.name = "joint"
         self.contrast: Pretraining | None = contrast
         steps = contrast.epochs * len(contrast)
-        self.rounds = min(contrast.epochs, max(1, round(steps / len(train))))  # epochs with both
+        most = min(contrast.epochs, JOINT_EPOCHS)
+        self.rounds = min(most, max(1, round(steps / len(train))))  # epochs with both
         self.epochs = self.rounds + epochs
 
     def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:
