@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fuxictr_miss.methods.draws import numbers, shuffle, uniform
 
-Distance = Literal["uniform", "gaussian", "geometric"]
+Distance = Literal["uniform", "gaussian", "geometric", "pairs"]
 
 
 class InterestPairs(NamedTuple):
@@ -51,7 +51,8 @@ def draw_interest_pairs(
         max_distance: H; None: all pairs of different windows are equally likely, in both orders.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
-        distance: the distribution of h; the paper's is "uniform".
+        distance: the distribution of h; the paper's is "uniform". By "pairs", all pairs of windows
+            at most H apart are equally likely.
     """
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
@@ -60,7 +61,7 @@ def draw_interest_pairs(
         first = uniform(count, generator)
         other = (first + 1 + uniform(count - 1, generator)) % count.clamp(min=1)
         return InterestPairs(torch.stack([first, other], dim=-1), count >= 2)
-    h = _distances((count - 1).clamp(max=max_distance), max_distance, distance, generator)
+    h = _distances(count, max_distance, distance, generator)
     first = uniform(count - h, generator)
     return InterestPairs(torch.stack([first, first + h], dim=-1), count >= 2)  # Eq. 21
 
@@ -128,11 +129,21 @@ def usable_heights(num_sequences: int, max_height: int) -> int:
 
 
 def _distances(
-    available: Tensor, max_distance: int, distribution: str, generator: torch.Generator
+    count: Tensor, max_distance: int, distribution: str, generator: torch.Generator
 ) -> Tensor:
-    """h on [1, available]: P(h) constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, or ∝ 2^-h."""
+    """h between `count` windows, at most H.
+
+    P(h) is constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, ∝ 2^-h, or ∝ count - h, the pairs h apart.
+    """
+    available = (count - 1).clamp(max=max_distance)
     if distribution == "uniform":
         return 1 + uniform(available, generator)
+    if distribution == "pairs":
+        available = available.clamp(min=0)
+        pair = uniform(available * count - available * (available + 1) // 2, generator)
+        b = 2 * count.double() - 1  # h (b - h) / 2 pairs are at most h apart
+        h = ((b - (b * b - 8 * pair).clamp(min=0).sqrt()) / 2).floor().long() + 1
+        return h.minimum(available)
     step = torch.arange(max_distance, dtype=torch.float64, device=available.device)  # h - 1
     sigma = max_distance / 2
     weight = torch.exp(-((step / sigma) ** 2) / 2) if distribution == "gaussian" else 0.5**step
