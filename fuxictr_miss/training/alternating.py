@@ -41,8 +41,8 @@ class Alternating(Labels):
         self.name = "joint"
         self.contrast: Pretraining | None = contrast
         steps = contrast.epochs * len(contrast)
-        most = min(contrast.epochs, JOINT_EPOCHS)
-        self.rounds = min(most, max(1, round(steps / len(train))))  # epochs with both
+        rounds = max(1, round(steps / len(train)))  # label epochs with as many steps
+        self.rounds = min(rounds, contrast.epochs, JOINT_EPOCHS)  # epochs with both
         self.epochs = self.rounds + epochs
 
     def epoch(self, number: int, progress: tqdm) -> tuple[dict[str, Any], bool]:

@@ -137,6 +137,7 @@ def test_histories_too_short_for_a_pair_have_none_under_any_distribution(distrib
     )
     assert pairs.mask.any(dim=-1).tolist() == [[False, False], [False, False], [True, True]]
     assert (pairs.windows[:2, ..., 0] == 0).all()
+    assert (pairs.windows >= 0).all()  # masked ones are looked up, too
 
 
 @pytest.mark.parametrize("distance", ["gaussian", "geometric", "pairs"])

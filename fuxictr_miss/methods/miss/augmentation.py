@@ -135,20 +135,17 @@ def _distances(
 
     P(h) is constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, ∝ 2^-h, or ∝ count - h, the pairs h apart.
     """
-    available = (count - 1).clamp(max=max_distance)
+    available = (count - 1).clamp(min=1, max=max_distance)  # without a pair: 1, as of two windows
     if distribution == "uniform":
         return 1 + uniform(available, generator)
     if distribution == "pairs":
-        available = available.clamp(min=0)
-        pair = uniform(available * count - available * (available + 1) // 2, generator)
-        b = 2 * count.double() - 1  # h (b - h) / 2 pairs are at most h apart
-        h = ((b - (b * b - 8 * pair).clamp(min=0).sqrt()) / 2).floor().long() + 1
-        return h.minimum(available)
+        b = 2 * count.clamp(min=2) - 1  # h (b - h) / 2 pairs are at most h apart
+        pair = uniform(available * (b - available) // 2, generator)
+        return 1 + ((b - (b * b - 8 * pair).double().sqrt()) / 2).long()
     step = torch.arange(max_distance, dtype=torch.float64, device=available.device)  # h - 1
     sigma = max_distance / 2
     weight = torch.exp(-((step / sigma) ** 2) / 2) if distribution == "gaussian" else 0.5**step
     up_to = torch.cat([weight.new_zeros(1), weight.cumsum(0)])  # of the distances 1..h
-    available = available.clamp(min=1)
     draw = numbers(available.shape, generator, available.device)
     h = torch.searchsorted(up_to, draw * up_to[available], right=True)
     return h.minimum(available)
