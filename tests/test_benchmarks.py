@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fuxictr_miss.methods import base
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.tuning.space import read_space
 
@@ -46,6 +47,7 @@ def test_searches_in_the_results_of_a_grid_print_their_table(tmp_path, monkeypat
 def test_a_benchmark_prints_its_table(command, rows, monkeypatch, capsys):
     name, *options = command.split()
     monkeypatch.setattr(sys, "argv", [name, *options])
+    monkeypatch.setattr(base, "_methods", dict(base._methods))  # some register their own
     monkeypatch.syspath_prepend(FOLDER)
     runpy.run_path(str(FOLDER / name), run_name="__main__")
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
