@@ -37,11 +37,6 @@ def test_searches_in_the_results_of_a_grid_print_their_table(tmp_path, monkeypat
             "--set ssl_pretrain_epochs=1 --set ssl_thaw=False",
             4,
         ),
-        (
-            "near_control.py --made-up interleaved --model PNN --set epochs=1 "
-            "--set ssl_pretrain_epochs=1 --set ssl_thaw=False",
-            2,
-        ),
     ],
 )
 def test_a_benchmark_prints_its_table(command, rows, monkeypatch, capsys):

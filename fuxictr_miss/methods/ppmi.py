@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import NonNegative
+from fuxictr_miss.config.values import Count, NonNegative
 from fuxictr_miss.methods.base import SSLLosses, register_method
 
 # Up to here a full SVD is as quick. Lanczos' iteration goes on with random vectors where its own
@@ -29,6 +29,7 @@ class PPMISettings:
 
     power: NonNegative = 0.5  # of the singular values in a row, before its norm is set
     row_norm: Literal["log_count", "unit", "svd"] = "log_count"  # svd: as it comes out
+    max_distance: Count | None = None  # H, of two behaviors that count as a pair; None: any
 
 
 @register_method("PPMI")
@@ -39,8 +40,9 @@ class PPMI(nn.Module):
 
         PPMI(i, j) = max(0, log( n_ij n / (n_i n_j) )),
 
-    where n_ij counts how often i and j occur in one training history; in one of length l, a pair
-    counts 1 / l, so that a user counts in proportion to their behaviors. Skip-gram with negative
+    where n_ij counts how often i and j occur in one training history, at most H behaviors apart; in
+    one of length l, a pair counts 1 / min(l, H), so that a user counts in proportion to their
+    behaviors. Skip-gram with negative
     sampling factorises the same matrix up to a constant (Levy and Goldberg 2014), and the optimum
     of InfoNCE with in-batch negatives is PMI up to a constant of the anchor; so what a contrastive
     method is worth shows beside this one. It takes seconds. Each feature has its own matrix.
@@ -82,7 +84,8 @@ class PPMI(nn.Module):
         Returns:
             (V, K) float32; zeros for ids without any co-occurrence.
         """
-        return ppmi_svd(history, vocab_size, dim, self.settings.power, self.settings.row_norm)
+        keys = self.settings
+        return ppmi_svd(history, vocab_size, dim, keys.power, keys.row_norm, keys.max_distance)
 
 
 def ppmi_svd(
@@ -91,6 +94,7 @@ def ppmi_svd(
     dim: int,
     power: float = 0.5,
     row_norm: Literal["log_count", "unit", "svd"] = "log_count",
+    max_distance: int | None = None,
 ) -> Tensor:
     """U S^power of the truncated SVD of PPMI; see `PPMI`.
 
@@ -102,7 +106,7 @@ def ppmi_svd(
         >>> (table @ table.T)[1, 1:].round().abs()  # 1 is like 2 and 3, unlike 4, 5 and 6
         tensor([1., 1., 1., 0., 0., 0.])
     """
-    i, j, _, pmi, occurs = _pmi(history, vocab_size)
+    i, j, _, pmi, occurs = _pmi(history, vocab_size, max_distance)
     positive = pmi > 0
     ppmi = scipy.sparse.csr_array(
         (pmi[positive], (i[positive], j[positive])), shape=(vocab_size, vocab_size)
@@ -143,7 +147,7 @@ def information(history: Tensor) -> float:
 
 
 def _pmi(
-    history: Tensor, vocab_size: int
+    history: Tensor, vocab_size: int, max_distance: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """i, j, n_ij and PMI(i, j) of all pairs that occur together, and (V,) how often ids occur."""
     user, position = history.nonzero(as_tuple=True)
@@ -151,11 +155,28 @@ def _pmi(
     shape = len(history), vocab_size
     counts = scipy.sparse.csr_array((np.ones(len(ids)), (user.numpy(), ids)), shape=shape)
     occurs, length = counts.sum(axis=0), counts.sum(axis=1)  # (V,), (users,)
-    weighted = scipy.sparse.diags_array(1 / length.clip(min=1)) @ counts
-    itself = scipy.sparse.diags_array(weighted.sum(axis=0))
-    together = (weighted.T @ counts - itself).tocoo()  # n_ij
+    share = 1 / length.clip(min=1, max=max_distance)  # what a pair counts
+    if max_distance is None:
+        weighted = scipy.sparse.diags_array(share) @ counts
+        itself = scipy.sparse.diags_array(weighted.sum(axis=0))
+        together = (weighted.T @ counts - itself).tocoo()  # n_ij
+    else:
+        together = _near(history, vocab_size, max_distance, share)
     i, j = together.coords
     total = together.sum(axis=1)  # n_i
     with np.errstate(divide="ignore", invalid="ignore"):
         pmi = np.log(together.data * together.data.sum() / (total[i] * total[j]))
     return i, j, together.data, pmi, occurs
+
+
+def _near(
+    history: Tensor, vocab_size: int, max_distance: int, share: np.ndarray
+) -> scipy.sparse.coo_array:
+    """n_ij of pairs at most `max_distance` places apart, each of which counts its user's `share`."""
+    later = scipy.sparse.csr_array((vocab_size, vocab_size))
+    for distance in range(1, min(max_distance, history.shape[1] - 1) + 1):
+        first, second = history[:, :-distance], history[:, distance:]
+        user, place = (first.bool() & second.bool()).nonzero(as_tuple=True)
+        pair = first[user, place].numpy(), second[user, place].numpy()
+        later += scipy.sparse.csr_array((share[user.numpy()], pair), shape=later.shape)
+    return (later + later.T).tocoo()

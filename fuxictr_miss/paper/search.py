@@ -60,12 +60,12 @@ def read_spaces(config: str) -> dict[str, dict[str, list[Any]]]:
 
 
 def space_of(model: str, spaces: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """The search space of a model: its backbone's, the shared `ssl` one and its method's."""
+    """The search space of a model: its method's or the shared `ssl` one, and its backbone's."""
     backbone, _, method = model.rpartition("_")
     plain = spaces.get(backbone or model, spaces.get("backbone", {}))
     if not backbone:
         return plain
-    return {**spaces.get("ssl", {}), **plain, **spaces.get(method, {})}
+    return {**spaces.get(method, spaces.get("ssl", {})), **plain}
 
 
 def trials(

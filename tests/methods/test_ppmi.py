@@ -27,14 +27,14 @@ def as_rows(logs: list[list[int]]) -> torch.Tensor:
     return torch.tensor([log + [0] * (6 - len(log)) for log in logs])
 
 
-def counts_by_loops(logs: list[list[int]]) -> np.ndarray:
-    """n_ij: each pair of two places of a history counts 1 / length."""
+def counts_by_loops(logs: list[list[int]], far: int = 6) -> np.ndarray:
+    """n_ij: each pair of two places of a history, `far` apart or less, counts 1 / min(length, far)."""
     n = np.zeros((VOCABULARY, VOCABULARY))
     for log in logs:
         for a, i in enumerate(log):
             for b, j in enumerate(log):
-                if a != b:
-                    n[i, j] += 1 / len(log)
+                if 0 < abs(a - b) <= far:
+                    n[i, j] += 1 / min(len(log), far)
     return n
 
 
@@ -83,6 +83,24 @@ def test_the_table_is_the_best_approximation_of_ppmi_but_for_a_rotation(logs):
     if s[rank - 1] - s[rank] > 1e-3 or not s.any():  # else the approximation is not unique
         best = u[:, :rank] * s[:rank] @ u[:, :rank].T
         assert table @ table.T == pytest.approx(best, abs=1e-4)
+
+
+@given(LOGS, st.integers(1, 7))
+@RULES
+def test_only_pairs_at_most_so_far_apart_count(logs, far):
+    ppmi = ppmi_by_loops(counts_by_loops(logs, far))
+    all_ids = VOCABULARY  # no dimension is lost
+    for rows in (as_rows(logs), as_rows([log[::-1] for log in logs]).flip(1)):  # padded before
+        table = ppmi_svd(rows, VOCABULARY, all_ids, 0.5, "svd", far).double().numpy()
+        found = np.linalg.svd(table, compute_uv=False) ** 2
+        assert found == pytest.approx(np.linalg.svd(ppmi, compute_uv=False), abs=1e-4)
+
+
+def test_a_distance_as_long_as_the_histories_is_any():
+    rows = random_rows(40)
+    far = ppmi_svd(rows, 40, 10, row_norm="svd", max_distance=rows.shape[1])
+    any_distance = ppmi_svd(rows, 40, 10, row_norm="svd")
+    torch.testing.assert_close(far @ far.T, any_distance @ any_distance.T, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

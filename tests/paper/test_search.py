@@ -98,6 +98,22 @@ def test_a_key_that_the_model_does_not_have_is_an_error(planner):
         trials(planner, MODELS, ["small"], 2, {"backbone": {"learning_rat": [1]}})
 
 
+def test_a_method_with_a_section_of_its_own_takes_that_instead_of_the_shared_one():
+    spaces = {**SPACES, "MISS": {"miss_num_pairs": [2]}, "DIN": {"net_dropout": [0.1]}}
+    assert list(space_of("DIN_MISS", spaces)) == ["miss_num_pairs", "net_dropout"]
+    assert list(space_of("PNN_PPMI", spaces)) == ["ssl_weight", "learning_rate"]
+    assert list(space_of("PNN", spaces)) == ["learning_rate"]
+
+
+def test_no_trial_of_the_control_is_one_without_effect():
+    spaces = read_spaces("config")
+    tried = trials(Planner("config"), [Variant("x", "DIN_PPMI")], ["demo"], 8, spaces)
+    changed = [key for each in tried["demo", "DIN_PPMI"][1:] for key in each.overrides]
+    read = {"ppmi_max_distance", "ppmi_power", "ppmi_row_norm", "ssl_label_gradient"}
+    assert len(changed) == 7
+    assert {*changed} == {*read, "learning_rate"}
+
+
 def test_every_shipped_space_fits_every_model_of_the_tables():
     spaces = read_spaces("config")
     planner = Planner("config")
