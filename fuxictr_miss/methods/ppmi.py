@@ -172,7 +172,7 @@ def _pmi(
 def _near(
     history: Tensor, vocab_size: int, max_distance: int, share: np.ndarray
 ) -> scipy.sparse.coo_array:
-    """n_ij of pairs at most `max_distance` places apart, each of which counts its user's `share`."""
+    """n_ij of pairs at most `max_distance` places apart; each counts its user's `share`."""
     later = scipy.sparse.csr_array((vocab_size, vocab_size))
     for distance in range(1, min(max_distance, history.shape[1] - 1) + 1):
         first, second = history[:, :-distance], history[:, distance:]

@@ -28,7 +28,7 @@ def as_rows(logs: list[list[int]]) -> torch.Tensor:
 
 
 def counts_by_loops(logs: list[list[int]], far: int = 6) -> np.ndarray:
-    """n_ij: each pair of two places of a history, `far` apart or less, counts 1 / min(length, far)."""
+    """n_ij: each pair of two places, `far` apart or less, counts 1 / min(length, far)."""
     n = np.zeros((VOCABULARY, VOCABULARY))
     for log in logs:
         for a, i in enumerate(log):
