@@ -50,7 +50,7 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
     settings = ssl.settings
     closed_form = all(hasattr(method, "closed_form") for method in ssl.methods)
     strategy = "pretrain" if closed_form else settings.training
-    own_tables = strategy == "joint" and settings.label_gradient == 0
+    own_tables = strategy != "pretrain" and settings.label_gradient == 0
     if strategy == "joint" and settings.start != "svd" and not own_tables:
         return [labels("joint")]
     if not hasattr(train, "columns"):
@@ -73,13 +73,11 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
     phases: list[Callable[[], Phase]] = []
     if closed_form or settings.start == "svd":
         phases.append(lambda: ClosedForm(loop, ssl, histories()))
+    if strategy != "joint" and not closed_form:
+        phases.append(pretraining)
     if own_tables:
         phases.append(lambda: Alternating(loop, train, epochs, pretraining()))
-    elif strategy == "joint":
-        phases.append(labels("joint"))
     else:
-        if not closed_form:
-            phases.append(pretraining)
         phases.append(labels("label" if strategy == "pretrain" else "joint"))
     frozen = min(settings.label_gradient, settings.other_gradient) < 1
     if settings.thaw and frozen and (own_tables or strategy == "pretrain"):

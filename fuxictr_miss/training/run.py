@@ -31,7 +31,7 @@ from fuxictr_miss.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
-STATE_FORMAT = 4  # version of the .state file that a resume reads
+STATE_FORMAT = 5  # version of the .state file that a resume reads
 
 
 def fit(

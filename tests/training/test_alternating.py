@@ -45,6 +45,22 @@ def test_the_tables_become_those_of_a_pretraining_to_the_bit(params, monkeypatch
     assert torch.equal(*ends)
 
 
+def test_after_a_pretraining_the_joint_phase_is_the_same_one(params):
+    """A joint phase on the same rows would train the tables by too few contrastive steps."""
+    _, alone = train(params, ssl_thaw=True)
+    _, after = train(params, ssl_training="pretrain_joint", ssl_thaw=True)
+    pretrained = [row for row in after if row["phase"] == "pretrain"]
+    assert len(pretrained) == OWN["ssl_pretrain_epochs"]
+    rest = after[len(pretrained) :]
+    assert [row["phase"] for row in rest][:3] == [row["phase"] for row in alone][:3]
+    assert {row["phase"] for row in rest} == {"joint", "thaw", "restart"}
+    both = [
+        ["ssl_loss" in row for row in rows if row["phase"] == "joint"] for rows in (alone, rest)
+    ]
+    assert any(both[0])
+    assert both[0][: sum(both[0]) + 1] == both[1][: sum(both[0]) + 1]
+
+
 def test_label_steps_leave_the_tables_alone_and_contrastive_ones_the_tower(params, monkeypatch):
     changed: dict[str, set[str]] = {"label": set(), "contrastive": set()}
 

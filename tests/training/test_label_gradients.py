@@ -135,7 +135,7 @@ def test_only_tables_and_what_the_contrastive_loss_trains_are_ever_frozen(params
     assert frozen == {id(p) for p in expected}
 
 
-@pytest.mark.parametrize("strategy", ["joint", "pretrain"])
+@pytest.mark.parametrize("strategy", ["joint", "pretrain", "pretrain_joint"])
 @pytest.mark.parametrize(
     ("key", "frozen", "free"),
     [("ssl_label_gradient", OWN, OTHER), ("ssl_other_gradient", OTHER, OWN)],
@@ -155,7 +155,7 @@ def test_each_gradient_freezes_its_own_tables(params, strategy, key, frozen, fre
     finally:
         type(model).train_step = step
     moved = {n for n in (*OWN, *OTHER) if any(not torch.equal(s[n], seen[0][n]) for s in seen)}
-    if strategy == "joint" and key == "ssl_label_gradient":
+    if strategy != "pretrain" and key == "ssl_label_gradient":
         assert moved == {*OWN, *OTHER}  # the contrastive loss still moves them
     else:
         assert moved == set(free)
@@ -320,7 +320,7 @@ def test_a_restart_has_the_pretrained_tables_and_a_new_tower(params, monkeypatch
 @pytest.mark.parametrize(
     "changes",
     [{"ssl_thaw": False}, {"ssl_label_gradient": 1.0, "ssl_other_gradient": 1.0},
-     {"ssl_training": "pretrain_joint"}],
+     {"ssl_training": "pretrain_joint", "ssl_label_gradient": 0.5}],
 )  # fmt: skip
 def test_nothing_is_thawed_that_is_not_frozen(params, changes):
     model, loaders = build(params, **{**THAWED, **changes})

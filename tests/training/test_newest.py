@@ -77,7 +77,7 @@ def test_the_newest_rows_train_a_new_tower_on_frozen_normed_tables(prefixes, mon
 
 @pytest.mark.parametrize(
     "changes",
-    [{"ssl_label_gradient": 0.5}, {"ssl_thaw": False}, {"ssl_training": "pretrain_joint"}],
+    [{"ssl_label_gradient": 0.5}, {"ssl_thaw": False}],
 )
 def test_no_trial_of_the_newest_rows_where_labels_move_the_tables(prefixes, changes):
     model, loaders = build(prefixes, **{**THAWED, **changes})
