@@ -33,7 +33,7 @@ def without_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     behavior._multipliers.cache_clear()  # they are fakes now
 
 
-@pytest.mark.parametrize("changes", [{}, {"miss_max_distance": None, "map_task": "RFD"}])
+@pytest.mark.parametrize("changes", [{}, {"miss_far_share": 0.5, "map_task": "RFD"}])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_asks_for_no_value(params, without_values, name, changes):
     model, loaders = experiment.build({**params, "model": name, "ssl_training": "joint", **changes})

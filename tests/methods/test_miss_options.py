@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods.miss import MISS, MISSSettings, augmentation
+from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_halves, draw_interest_pairs
 
 TAU = 0.2
@@ -98,7 +98,6 @@ def test_without_m_works_on_what_every_extractor_finds(extractor, make_batch, ex
         ("uniform", lambda h, length, top: 1.0),
         ("gaussian", lambda h, length, top: math.exp(-((h - 1) ** 2) / (2 * (top / 2) ** 2))),
         ("geometric", lambda h, length, top: 2.0**-h),
-        ("pairs", lambda h, length, top: length - h),
     ],
 )
 @pytest.mark.parametrize(("length", "top"), [(12, 4), (4, 4), (2, 4), (12, 1)])
@@ -118,19 +117,7 @@ def test_distances_are_distributed_as_asked_on_those_that_exist(distribution, we
     assert (second < length).all()
 
 
-@pytest.mark.parametrize(("length", "top"), [(3, 2), (9, 4), (50, 10), (5000, 4999)])
-def test_all_pairs_at_most_h_apart_are_equally_likely(length, top, monkeypatch):
-    """Numbered by their distance, the first and the last pair of each distance have it."""
-    ends = torch.tensor([h * length - h * (h + 1) // 2 for h in range(1, top + 1)])
-    last, first = ends - 1, torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
-    for numbers in (first, last):
-        monkeypatch.setattr(augmentation, "uniform", lambda count, _, numbers=numbers: numbers)
-        count = torch.full((top,), length)
-        h = augmentation._distances(count, top, "pairs", torch.Generator())
-        assert h.tolist() == list(range(1, top + 1))
-
-
-@pytest.mark.parametrize("distribution", ["gaussian", "geometric", "pairs"])
+@pytest.mark.parametrize("distribution", ["gaussian", "geometric"])
 def test_histories_too_short_for_a_pair_have_none_under_any_distribution(distribution):
     pairs = draw_interest_pairs(
         torch.tensor([0, 1, 3]), 2, 3, 2, torch.Generator().manual_seed(1), distribution
@@ -140,7 +127,7 @@ def test_histories_too_short_for_a_pair_have_none_under_any_distribution(distrib
     assert (pairs.windows >= 0).all()  # masked ones are looked up, too
 
 
-@pytest.mark.parametrize("distance", ["gaussian", "geometric", "pairs"])
+@pytest.mark.parametrize("distance", ["gaussian", "geometric"])
 def test_the_method_draws_by_the_distribution_asked_for(distance, make_batch, exact):
     first, second = exact(build(distance=distance)), exact(build(distance="uniform"))
     assert first(make_batch([8] * 6)).ssl.item() != second(make_batch([8] * 6)).ssl.item()

@@ -31,22 +31,24 @@ def build(sequences: int, **keys: Any) -> MISS:
     return MISS(SSLSettings(temperature=TAU), MISSSettings(**keys), sequences, DIM, generator)
 
 
-def pairs_of(method: MISS, behavior: Behavior, max_distance: int | None) -> Any:
+def pairs_of(method: MISS, behavior: Behavior) -> Any:
     """What the method will draw for this batch."""
     generator = torch.Generator()
     generator.set_state(method.generator.get_state())
     keys = method.settings
+    far = round(keys.far_share * keys.num_pairs)
     return draw_interest_pairs(
-        behavior.length, keys.max_width, max_distance, keys.num_pairs, generator
-    )
+        behavior.length, keys.max_width, keys.max_distance, keys.num_pairs, generator,
+        num_far_pairs=far,
+    )  # fmt: skip
 
 
-# ----------------------------------------------------------------- any distance
+# ----------------------------------------------------------------- far pairs
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 4), st.integers(0, 99))
 @settings(deadline=None, derandomize=True, max_examples=100)
-def test_without_a_largest_distance_windows_differ_and_lie_inside_the_history(lengths, width, seed):
+def test_windows_of_a_far_pair_differ_and_lie_inside_the_history(lengths, width, seed):
     generator = torch.Generator().manual_seed(seed)
     pairs = draw_interest_pairs(torch.tensor(lengths), width, None, 5, generator)
     for b, n in enumerate(lengths):
@@ -59,13 +61,31 @@ def test_without_a_largest_distance_windows_differ_and_lie_inside_the_history(le
 
 
 @pytest.mark.parametrize(("length", "width"), [(2, 1), (5, 1), (6, 3)])
-def test_without_a_largest_distance_all_ordered_pairs_are_equally_likely(length, width):
-    generator = torch.Generator().manual_seed(3)
-    pairs = draw_interest_pairs(torch.tensor([length]), width, None, 20_000, generator)
+def test_all_ordered_pairs_are_equally_likely_as_a_far_one(length, width):
+    generator, n = torch.Generator().manual_seed(3), 20_000
+    pairs = draw_interest_pairs(torch.tensor([length]), width, None, n, generator)
     counts = Counter(map(tuple, pairs.windows[0, width - 1].tolist()))
     windows = length - width + 1
     assert set(counts) == {(a, b) for a in range(windows) for b in range(windows) if a != b}
     assert chisquare(list(counts.values())).pvalue > REJECT
+
+
+def test_a_share_of_the_pairs_is_far_and_the_others_are_near():
+    length = torch.tensor([30] * 200)
+    pairs = draw_interest_pairs(length, 1, 2, 6, torch.Generator().manual_seed(1), num_far_pairs=2)
+    apart = (pairs.windows[:, 0, :, 1] - pairs.windows[:, 0, :, 0]).abs()
+    assert int(apart[:, :4].max()) == 2
+    assert float(apart[:, 4:].float().mean()) > 5
+
+
+@pytest.mark.parametrize(("share", "pairs", "far"), [(0.5, 12, 6), (0.0, 3, 0), (1.0, 1, 1)])
+def test_the_far_share_is_one_of_the_number_of_pairs(share, pairs, far):
+    assert build(1, far_share=share, num_pairs=pairs).far_pairs == far
+
+
+def test_without_l_no_pair_is_far():
+    method = build(1, variant="/F/L", far_share=0.5, num_pairs=4)
+    assert (method.max_distance, method.far_pairs) == (1, 0)
 
 
 # ----------------------------------------------------------------- features and encoder
@@ -90,21 +110,30 @@ def info_nce(
 
 @pytest.mark.parametrize("taus", [None, [0.05, 0.5, 1.0]], ids=["one τ", "τ of each"])
 @pytest.mark.parametrize("encoder", [[], [6, 5]])
-@pytest.mark.parametrize("max_distance", [None, 2])
+@pytest.mark.parametrize(("max_distance", "far_share"), [(2, 0.0), (2, 0.4), (2, 1.0), (None, 0.0)])
 @pytest.mark.parametrize("sequences", [1, 2, 3])
 @pytest.mark.parametrize("lengths", [LENGTHS, [1, 0, 1]])
 def test_features_apart_are_the_mean_of_their_own_infonces(
-    lengths, sequences, max_distance, encoder, taus, make_batch, exact, look_up, encode_mlp
+    lengths,
+    sequences,
+    max_distance,
+    far_share,
+    encoder,
+    taus,
+    make_batch,
+    exact,
+    look_up,
+    encode_mlp,
 ):
     behavior = make_batch(lengths, sequences)
     method = exact(
         build(sequences, separate_features=True, max_width=1, num_pairs=3,
-              max_distance=max_distance, interest_encoder=encoder)
+              max_distance=max_distance, far_share=far_share, interest_encoder=encoder)
     )  # fmt: skip
     assert bool(list(method.interest_encoder.parameters())) == bool(encoder)
     if taus is not None:
         method.own_temperatures = taus[:sequences]
-    pairs = pairs_of(method, behavior, max_distance)
+    pairs = pairs_of(method, behavior)
     found = method(behavior).ssl
     (g,) = method.extractor.g  # Eq. 19 with m = 1 is one factor
     history, group = look_up(behavior), behavior.group.tolist()
@@ -181,8 +210,8 @@ def test_rows_of_one_user_are_never_each_others_negatives(make_batch, exact):
     users = torch.tensor([3, 3, 4, 4, 3, 9, 9, 9])
     behavior = Behavior(behavior.columns, behavior.tables, users)
     assert torch.equal(behavior.group, users)
-    method = exact(build(1, max_width=1, max_distance=None))
-    pairs = pairs_of(method, behavior, None)
+    method = exact(build(1, max_width=1, num_pairs=1, far_share=1.0))
+    pairs = pairs_of(method, behavior)
     views: list[list[Tensor | None]] = [[], []]
     for b, n in enumerate(LENGTHS):
         for v in range(2):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fuxictr_miss.methods.draws import numbers, shuffle, uniform
 
-Distance = Literal["uniform", "gaussian", "geometric", "pairs"]
+Distance = Literal["uniform", "gaussian", "geometric"]
 
 
 class InterestPairs(NamedTuple):
@@ -38,32 +38,36 @@ def draw_interest_pairs(
     num_pairs: int,
     generator: torch.Generator,
     distance: Distance = "uniform",
+    num_far_pairs: int = 0,
 ) -> InterestPairs:
     """RS_i of Eq. 21: P pairs of windows of equal width at a random distance h ∈ [1, H].
 
     A history has `length` - m + 1 windows of width m, and none of them touches padding.
     Where there are at most H windows, only the distances that exist are drawn. The start is
-    uniform among those that keep both windows inside the history.
+    uniform among those that keep both windows inside the history. The last pairs may be far ones,
+    any two different windows in either order.
 
     Args:
         length: (B,) behaviors per row.
         max_width: M.
-        max_distance: H; None: all pairs of different windows are equally likely, in both orders.
+        max_distance: H; None: all pairs are far ones.
         num_pairs: P.
         generator: source of all randomness, on the device of `length`.
-        distance: the distribution of h; the paper's is "uniform". By "pairs", all pairs of windows
-            at most H apart are equally likely.
+        distance: the distribution of h; the paper's is "uniform".
+        num_far_pairs: how many of the P pairs are far ones.
     """
     shape = (len(length), max_width, num_pairs)
     width = torch.arange(1, max_width + 1, device=length.device)
     count = (length[:, None] - width + 1).unsqueeze(-1).expand(shape)  # windows: length - m + 1
-    if max_distance is None:
-        first = uniform(count, generator)
-        other = (first + 1 + uniform(count - 1, generator)) % count.clamp(min=1)
-        return InterestPairs(torch.stack([first, other], dim=-1), count >= 2)
-    h = _distances(count, max_distance, distance, generator)
-    first = uniform(count - h, generator)
-    return InterestPairs(torch.stack([first, first + h], dim=-1), count >= 2)  # Eq. 21
+    num_near_pairs = 0 if max_distance is None else num_pairs - num_far_pairs
+    near, far = count.split([num_near_pairs, num_pairs - num_near_pairs], dim=-1)
+    h = _distances(near, max_distance or 1, distance, generator)
+    first = uniform(near - h, generator)
+    one = uniform(far, generator)
+    other = (one + 1 + uniform(far - 1, generator)) % far.clamp(min=1)
+    near_pairs = torch.stack([first, first + h], dim=-1)  # Eq. 21
+    far_pairs = torch.stack([one, other], dim=-1)
+    return InterestPairs(torch.cat([near_pairs, far_pairs], dim=2), count >= 2)
 
 
 def draw_halves(
@@ -133,15 +137,11 @@ def _distances(
 ) -> Tensor:
     """h between `count` windows, at most H.
 
-    P(h) is constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, ∝ 2^-h, or ∝ count - h, the pairs h apart.
+    P(h) is constant, ∝ exp(-(h - 1)²/2σ²) with σ = H/2, or ∝ 2^-h.
     """
     available = (count - 1).clamp(min=1, max=max_distance)  # without a pair: 1, as of two windows
     if distribution == "uniform":
         return 1 + uniform(available, generator)
-    if distribution == "pairs":
-        b = 2 * count.clamp(min=2) - 1  # h (b - h) / 2 pairs are at most h apart
-        pair = uniform(available * (b - available) // 2, generator)
-        return 1 + ((b - (b * b - 8 * pair).double().sqrt()) / 2).long()
     step = torch.arange(max_distance, dtype=torch.float64, device=available.device)  # h - 1
     sigma = max_distance / 2
     weight = torch.exp(-((step / sigma) ** 2) / 2) if distribution == "gaussian" else 0.5**step

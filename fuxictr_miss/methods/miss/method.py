@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.config.values import Count, Layers, Switch
+from fuxictr_miss.config.values import Count, Layers, Share, Switch
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mlp, similarities
@@ -45,8 +45,9 @@ class MISSSettings:
 
     max_width: Count = 3  # M
     max_height: Count = 2  # N
-    max_distance: Count | None = 3  # H; None: any distance
+    max_distance: Count | None = 3  # H; None: all pairs are far ones
     num_pairs: Count = 1  # P, a branch
+    far_share: Share = 0.0  # of the P pairs: far ones, any two windows however far apart
     num_feature_pairs: Count = 1  # Q, a branch
     interest_encoder: Layers = dataclasses.field(default_factory=lambda: [20, 20])  # Enc_i, or []
     feature_encoder: Layers = dataclasses.field(default_factory=lambda: [10, 10])  # Enc_if, or []
@@ -118,6 +119,7 @@ class MISS(nn.Module):
         without = settings.variant.split("/")
         max_width = 1 if "U" in without else settings.max_width
         self.max_distance = 1 if "L" in without else settings.max_distance
+        self.far_pairs = 0 if "L" in without else round(settings.far_share * settings.num_pairs)
         self.extractor = _extractor(settings, max_width, num_sequences, dim)
         self.branches = max_width if settings.extractor == "cnn" else 1  # M
         self.multi_interest = "M" not in without
@@ -193,6 +195,7 @@ class MISS(nn.Module):
             keys.num_pairs,
             self.generator,
             keys.distance,
+            self.far_pairs,
         )
         if not self.heights:
             interests = self.extractor(behavior, pairs.windows.flatten(2))  # Eq. 9

@@ -184,8 +184,8 @@ def gaussian(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> 
     return draw_interest_pairs(length, 3, 3, 2, generator, "gaussian")
 
 
-def any_distance(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> InterestPairs:
-    return draw_interest_pairs(length, 3, None, 2, generator)
+def half_far(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> InterestPairs:
+    return draw_interest_pairs(length, 3, 2, 2, generator, num_far_pairs=1)
 
 
 def halves(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> tuple[Tensor, ...]:
@@ -196,7 +196,7 @@ def feature(generator: torch.Generator, length: Tensor = LENGTHS_UP_TO_TEN) -> F
     return draw_feature_pairs(length, 4, 3, 3, 2, generator)
 
 
-DRAWS = [interest, gaussian, any_distance, halves, feature]
+DRAWS = [interest, gaussian, half_far, halves, feature]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
