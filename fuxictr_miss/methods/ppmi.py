@@ -29,7 +29,7 @@ class PPMISettings:
 
     power: NonNegative = 0.5  # of the singular values in a row, before its norm is set
     row_norm: Literal["log_count", "unit", "svd"] = "log_count"  # svd: as it comes out
-    max_distance: Count | None = None  # H, of two behaviors that count as a pair; None: any
+    max_distance: Count | None = 10  # H, of two behaviors that count as a pair; None: any
 
 
 @register_method("PPMI")
