@@ -41,7 +41,7 @@ from fuxictr_miss.methods.miss.method import MISS, Level, MISSSettings
 
 PARTS: dict[str, dict[str, Any]] = {
     "windows": {"max_width": 3},
-    "near": {"far_share": 0.0},
+    "near": {"max_distance": 3, "far_share": 0.0},
     "encoder": {"interest_encoder": [20, 20], "separate_features": False},
     "feature": {"variant": "", "feature_encoder": []},
     "published": dataclasses.asdict(MISSSettings()),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+from fuxictr_miss.config.recipes import read_recipe
+from fuxictr_miss.config.settings import read_settings
 from fuxictr_miss.methods import base
+from fuxictr_miss.methods.miss import MISSSettings
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.tuning.space import read_space
 
@@ -48,3 +52,12 @@ def test_a_benchmark_prints_its_table(command, rows, monkeypatch, capsys):
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(table) == 2 + rows
     assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def test_every_part_of_the_paper_differs_from_the_recipe(monkeypatch):
+    monkeypatch.setattr(base, "_methods", dict(base._methods))  # it registers its own
+    monkeypatch.syspath_prepend(FOLDER)
+    parts = runpy.run_path(str(FOLDER / "parts.py"))["PARTS"]
+    recipe = read_settings(MISSSettings, "miss_", read_recipe("recommended"))
+    for name, keys in parts.items():
+        assert dataclasses.replace(recipe, **keys) != recipe, name

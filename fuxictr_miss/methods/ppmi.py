@@ -42,10 +42,10 @@ class PPMI(nn.Module):
 
     where n_ij counts how often i and j occur in one training history, at most H behaviors apart; in
     one of length l, a pair counts 1 / min(l, H), so that a user counts in proportion to their
-    behaviors. Skip-gram with negative
-    sampling factorises the same matrix up to a constant (Levy and Goldberg 2014), and the optimum
-    of InfoNCE with in-batch negatives is PMI up to a constant of the anchor; so what a contrastive
-    method is worth shows beside this one. It takes seconds. Each feature has its own matrix.
+    behaviors. Skip-gram with negative sampling factorises the same matrix up to a constant (Levy
+    and Goldberg 2014), and the optimum of InfoNCE with in-batch negatives is PMI up to a constant
+    of the anchor; so what a contrastive method is worth shows beside this one. It takes seconds.
+    Each feature has its own matrix.
 
     Args:
         ssl: keys that all methods share.

@@ -16,6 +16,7 @@ from torch import Tensor
 from fuxictr_miss import experiment
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_interest_pairs
 from fuxictr_miss.training.histories import Histories
@@ -81,6 +82,12 @@ def test_a_share_of_the_pairs_is_far_and_the_others_are_near():
 @pytest.mark.parametrize(("share", "pairs", "far"), [(0.5, 12, 6), (0.0, 3, 0), (1.0, 1, 1)])
 def test_the_far_share_is_one_of_the_number_of_pairs(share, pairs, far):
     assert build(1, far_share=share, num_pairs=pairs).far_pairs == far
+
+
+def test_a_far_share_without_near_pairs_is_refused_in_one_sentence():
+    with pytest.raises(InputError, match=r"miss_far_share .* set miss_max_distance") as error:
+        build(1, far_share=0.5, max_distance=None)
+    assert "\n" not in str(error.value)
 
 
 def test_without_l_no_pair_is_far():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Layers, Share, Switch
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mlp, similarities
@@ -116,6 +117,11 @@ class MISS(nn.Module):
         self.own_temperatures = [ssl.temperature]  # of each attribute, or of all
         self.generator = generator
         self.settings = settings
+        if settings.max_distance is None and settings.far_share > 0:
+            raise InputError(
+                "miss_far_share asks for near pairs, too, but miss_max_distance: null has none: "
+                "set miss_max_distance, such as to 3."
+            )
         without = settings.variant.split("/")
         max_width = 1 if "U" in without else settings.max_width
         self.max_distance = 1 if "L" in without else settings.max_distance
