@@ -59,9 +59,11 @@ class Fields:
     @cached_property
     def present(self) -> Tensor:
         """(B, F) booleans: a number, an id that is no padding, a history that is not empty."""
-        number = torch.tensor([kind == "numeric" for kind in self.kinds], device=self.ids.device)
-        has_ids = torch.stack([c.reshape(len(c), -1).bool().any(dim=1) for c in self.columns], 1)
-        return has_ids | number
+        each = zip(self.columns, self.kinds, strict=True)
+        return torch.stack(
+            [c.new_ones(len(c), dtype=torch.bool) if kind == "numeric"
+             else c.reshape(len(c), -1).bool().any(dim=1) for c, kind in each], dim=1,
+        )  # fmt: skip
 
     @cached_property
     def vectors(self) -> Tensor:

@@ -91,20 +91,22 @@ def test_infonce_and_its_gradient_are_those_of_the_cpu(shape, monkeypatch):
     group = torch.randint(shape[1] // 2, shape[1:2], generator=draw)
     found = []
     for device in ("cpu", "cuda"):
-        anchor, positive = (each.to(device).requires_grad_() for each in views)
+        anchor, positive = (each.to(device).clone().requires_grad_() for each in views)
         loss = info_nce(anchor, positive, 0.1, group.to(device))
         loss.backward()
         found.append([loss.detach(), anchor.grad, positive.grad])
     torch.testing.assert_close([each.cpu() for each in found[1]], found[0])
 
 
-@pytest.mark.parametrize("precision", [None, "bf16"])
-def test_metrics_come_out_near_those_of_the_cpu(params, precision):
+# untrained, all predictions are near 0.5, where bfloat16 has steps of 0.004: no gAUC
+@pytest.mark.parametrize(
+    ("precision", "metrics"), [(None, ["logloss", "gAUC"]), ("bf16", ["logloss"])]
+)
+def test_metrics_come_out_near_those_of_the_cpu(params, precision, metrics):
     params.update(group_id="cate_id", epochs=1, model="DIN_MISS")
     model, loaders = experiment.build({**params, "gpu": 0, "autocast": precision})
-    reference, _ = experiment.build(params)
+    reference, here = experiment.build(params)
     model.load_state_dict(reference.state_dict())
-    wanted = ["logloss", "gAUC"]
-    on_cpu = evaluate(reference, experiment.build(params)[1]["test"], wanted)
-    assert evaluate(model, loaders["test"], wanted) == pytest.approx(on_cpu, abs=1e-2)
+    on_cpu = evaluate(reference, here["test"], metrics)
+    assert evaluate(model, loaders["test"], metrics) == pytest.approx(on_cpu, abs=1e-2)
     assert set(model.evaluate(loaders["test"], metrics=["AUC"])) == {"AUC"}  # FuxiCTR's own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,8 +76,12 @@ def info_nce(
         z1, z2 = (
             z if z.dim() == 3 else z.unsqueeze(0) for z in (anchor.to(kind), positive.to(kind))
         )
-        tau = torch.as_tensor(temperature, dtype=kind, device=z1.device)
-        z1 = z1 * (_inverse_length(z1) / tau.view(-1, 1, 1))  # (P, B, D)
+        tau = temperature
+        if isinstance(tau, list):
+            tau = _on_device(tuple(tau), kind, z1.device)
+        elif isinstance(tau, Tensor):
+            tau = tau.to(z1.device, kind).view(-1, 1, 1)
+        z1 = z1 * (_inverse_length(z1) / tau)  # (P, B, D)
         z2 = z2 * _inverse_length(z2)
         mask = z1.new_ones(rows, dtype=torch.bool) if mask is None else mask
         mask = mask.expand(z1.shape[:2])  # (P, B)
@@ -123,6 +129,13 @@ def _against_everyone(
             )
         )  # fmt: skip
     return torch.stack(terms).sum()
+
+
+@lru_cache(maxsize=64)
+def _on_device(temperatures: tuple[float, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    """(P, 1, 1) temperatures; kept, as a copy to a GPU is waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor(temperatures, dtype=kind, device=device).view(-1, 1, 1)
 
 
 def _inverse_length(z: Tensor) -> Tensor:

@@ -115,10 +115,8 @@ def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:
     n = max(0, min(features // 2, features - 2))
     order = torch.rand(features, generator=generator, device=correlation.device).argsort()
     by_correlation = correlation[order[:1], order[1:]].argsort(descending=True, stable=True)
-    masked = torch.zeros(features, dtype=torch.bool, device=correlation.device)
-    masked[order[:1]] = True
-    masked[order[1:][by_correlation[:n]]] = True  # equally correlated ones in random order
-    return masked
+    chosen = torch.cat([order[:1], order[1:][by_correlation[:n]]])  # random among equal ones
+    return torch.zeros_like(order, dtype=torch.bool).index_fill(0, chosen, True)
 
 
 def mutual_information(first: Tensor, second: Tensor) -> float:

@@ -40,8 +40,10 @@ def histories(
     ends = pa.array(np.append(0, np.cumsum(lengths)), pa.int64())
     texts = []
     for column in tokens:
+        name = history_name(column.name)
         lists = pa.LargeListArray.from_arrays(ends, column.gather(rows).to_arrow())
-        texts.append(pl.Series(history_name(column.name), lists).list.join("^"))
+        # as a table: a Series of it lost strings or crashed before polars 1.44 (its issue 28626)
+        texts.append(pl.DataFrame(pa.table({name: lists}))[name].list.join("^"))
     return texts
 
 

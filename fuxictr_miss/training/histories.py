@@ -149,4 +149,7 @@ class Rows:
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The columns of some rows."""
-        return {n: column[rows.to(column.device)] for n, column in self.columns.items()}
+        return {
+            name: column[rows.to(column.device, non_blocking=True)]
+            for name, column in self.columns.items()
+        }

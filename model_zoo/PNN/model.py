@@ -89,8 +89,10 @@ class PairProducts(InnerProductInteraction):
 
     def __init__(self, num_fields: int) -> None:
         super().__init__(num_fields, output="inner_product")
-        self.first, self.second = torch.triu_indices(num_fields, num_fields, offset=1).tolist()
+        pairs = torch.triu_indices(num_fields, num_fields, offset=1)
+        self.register_buffer("pairs", pairs, persistent=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Map (B, F, K) to (B, F * (F - 1) / 2)."""
-        return (embeddings @ embeddings.transpose(1, 2))[:, self.first, self.second]
+        first, second = self.pairs
+        return (embeddings @ embeddings.transpose(1, 2))[:, first, second]
