@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-lowest lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python data_preprocess/demo.py
@@ -16,6 +16,9 @@ test: $(INSTALLED) lint
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-lowest: $(INSTALLED)
+	$(BIN)/python tests/lowest_versions.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

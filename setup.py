@@ -25,23 +25,23 @@ setup(
     install_requires=[
         "fuxictr>=2.3.10,<2.4",
         "torch>=2.4",
-        "polars>=1.36,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
+        "polars>=1.36.1,<2",  # FuxiCTR 2.3.10 reads CSV with arguments that polars 2 has removed
         "pandas>=2",
         "numpy>=1.26",
-        "pyarrow>=15",
+        "pyarrow>=16",
         "h5py>=3.8",
         "PyYAML>=6.0.1",
         "pydantic>=2.8",
-        "filelock>=3.12",
+        "filelock>=3.14",
         "tqdm>=4.60",
         "matplotlib>=3.7",
         "optuna>=5",
-        "scipy>=1.10",
-        "ray>=2.9",
+        "scipy>=1.13",
+        "ray>=2.52.1",  # FuxiCTR 2.3.10 imports what older ones do not have
     ],
     extras_require={
         # `Scorer` and `fuxictr-miss score` import nothing but these
-        "serving": ["numpy>=1.26", "polars>=1.36,<2", "onnxruntime>=1.20"],
+        "serving": ["numpy>=1.26", "polars>=1.36.1,<2", "onnxruntime>=1.20"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "tensorboard": ["tensorboard>=2.15"],
         "wandb": ["wandb>=0.20"],

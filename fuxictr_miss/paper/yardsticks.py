@@ -130,6 +130,7 @@ def user_items(
     item = torch.cat([past[row, position], targets.long()]).numpy()
     shape = first + len(histories) + len(targets), vocab_size
     held = scipy.sparse.csr_array((np.ones(len(user)), (user, item)), shape=shape)
+    held.sum_duplicates()  # scipy 1.13 does not by itself
     held.data[:] = 1  # however often
     return held
 

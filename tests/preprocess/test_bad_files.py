@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -259,7 +260,7 @@ VALUES = st.one_of(
             (pa.int8(), st.integers(0, 9)),
             (pa.float64(), _FLOATS),
             (pa.float32(), _FLOATS),
-            (pa.float16(), _FLOATS.filter(lambda x: x < 1e4 or math.isnan(x)).map(float)),
+            (pa.float16(), _FLOATS.filter(lambda x: x < 1e4 or math.isnan(x)).map(np.float16)),
             (pa.decimal128(10, 2), st.decimals(-99, 99, places=2)),
             (pa.string(), st.sampled_from(["a", "", "7", "2015-07-01", "é"])),
             (pa.dictionary(pa.int8(), pa.string()), st.sampled_from(["a", "", "7"])),

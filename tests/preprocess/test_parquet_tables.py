@@ -57,7 +57,11 @@ def test_an_id_is_one_text_in_all_number_types(tmp_path: Path, other: pa.Array) 
     ],
 )
 def test_an_id_is_one_text_in_all_text_types(tmp_path: Path, other: pa.Array) -> None:
-    one, two = part(tmp_path / "1", item=["a", "b"]), part(tmp_path / "2", item=other)
+    one = part(tmp_path / "1", item=["a", "b"])
+    try:
+        two = part(tmp_path / "2", item=other)
+    except pa.ArrowNotImplementedError:
+        pytest.skip(f"pyarrow {pa.__version__} cannot write {other.type}")
     assert read(one, two)["item_id"].to_list() == ["a", "b", "a", "b"]
 
 
