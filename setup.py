@@ -42,7 +42,7 @@ setup(
     extras_require={
         # `Scorer` and `fuxictr-miss score` import nothing but these
         "serving": ["numpy>=1.26", "polars>=1.36.1,<2", "onnxruntime>=1.20"],
-        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "export": ["onnx>=1.17", "onnxscript>=0.7.1", "onnxruntime>=1.20"],
         "tensorboard": ["tensorboard>=2.15"],
         "wandb": ["wandb>=0.20"],
         "mlflow": ["mlflow>=2.10"],
