@@ -16,7 +16,6 @@ from torch import Tensor
 from fuxictr_miss import experiment
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_interest_pairs
 from fuxictr_miss.training.histories import Histories
@@ -84,10 +83,16 @@ def test_the_far_share_is_one_of_the_number_of_pairs(share, pairs, far):
     assert build(1, far_share=share, num_pairs=pairs).far_pairs == far
 
 
-def test_a_far_share_without_near_pairs_is_refused_in_one_sentence():
-    with pytest.raises(InputError, match=r"miss_far_share .* set miss_max_distance") as error:
-        build(1, far_share=0.5, max_distance=None)
-    assert "\n" not in str(error.value)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 99))
+def test_without_a_largest_distance_all_pairs_are_far_whatever_their_share(lengths, seed):
+    length = torch.tensor(lengths)
+    found = [
+        draw_interest_pairs(length, 1, distance, 4, torch.Generator().manual_seed(seed),
+                            num_far_pairs=far).windows
+        for distance, far in ((None, 0), (None, 2), (3, 4))
+    ]  # fmt: skip
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_without_l_no_pair_is_far():

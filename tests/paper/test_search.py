@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from fuxictr_miss.errors import InputError
@@ -114,6 +112,16 @@ def test_no_trial_of_the_control_is_one_without_effect():
     assert {*changed} == {*read, "learning_rate"}
 
 
+def test_no_trial_of_miss_is_one_without_effect():
+    spaces = read_spaces("config")
+    tried = trials(Planner("config"), [Variant("x", "DIN_MISS")], ["amazoncds"], 8, spaces)
+    changed = [key for each in tried["amazoncds", "DIN_MISS"][1:] for key in each.overrides]
+    assert changed == [
+        *("ssl_training", "ssl_temperature", "ssl_weight", "ssl_pretrain_epochs"),
+        *("miss_far_share", "miss_max_distance", "learning_rate"),
+    ]
+
+
 def test_every_shipped_space_fits_every_model_of_the_tables():
     spaces = read_spaces("config")
     planner = Planner("config")
@@ -126,7 +134,7 @@ def test_every_shipped_space_fits_every_model_of_the_tables():
         assert space[key] == [0.05, 0.1, 0.5, 1, 5]
     widest = (("miss_max_width", 4), ("miss_max_height", 2), ("miss_max_distance", 4))
     for key, largest in widest:
-        assert space[key] == list(itertools.chain(range(1, largest + 1)))
+        assert sorted(space[key]) == list(range(1, largest + 1))
 
 
 @pytest.mark.parametrize(

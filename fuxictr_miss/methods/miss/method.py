@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, Layers, Share, Switch
-from fuxictr_miss.errors import InputError
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.encoders import mlp, similarities
@@ -46,7 +45,7 @@ class MISSSettings:
 
     max_width: Count = 3  # M
     max_height: Count = 2  # N
-    max_distance: Count | None = 3  # H; None: all pairs are far ones
+    max_distance: Count | None = 3  # H; None: all pairs are far ones, whatever `far_share`
     num_pairs: Count = 1  # P, a branch
     far_share: Share = 0.0  # of the P pairs: far ones, any two windows however far apart
     num_feature_pairs: Count = 1  # Q, a branch
@@ -117,11 +116,6 @@ class MISS(nn.Module):
         self.own_temperatures = [ssl.temperature]  # of each attribute, or of all
         self.generator = generator
         self.settings = settings
-        if settings.max_distance is None and settings.far_share > 0:
-            raise InputError(
-                "miss_far_share asks for near pairs, too, but miss_max_distance: null has none: "
-                "set miss_max_distance, such as to 3."
-            )
         without = settings.variant.split("/")
         max_width = 1 if "U" in without else settings.max_width
         self.max_distance = 1 if "L" in without else settings.max_distance
