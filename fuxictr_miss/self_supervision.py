@@ -92,16 +92,11 @@ class SelfSupervision(nn.Module):
         model.optimizer.param_groups[0]["params"] += self.methods.parameters()
 
     def _check_fields(self, method: str) -> None:
-        """Refuse the keys that only make sense for histories."""
+        """Refuse a key that only makes sense for histories."""
         if self.settings.behaviors:
             raise InputError(
                 f"{method} reads all features of the model and no history by itself, so "
                 "ssl_sequences would do nothing: set it to null."
-            )
-        if self.settings.start == "svd":
-            raise InputError(
-                f"ssl_start: svd counts which items are in one history, and {method} reads none: "
-                "set ssl_start: tables."
             )
 
     def _behaviors(

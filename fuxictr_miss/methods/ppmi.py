@@ -94,7 +94,7 @@ def ppmi_svd(
     dim: int,
     power: float = 0.5,
     row_norm: Literal["log_count", "unit", "svd"] = "log_count",
-    max_distance: int | None = None,
+    max_distance: int | None = 10,
 ) -> Tensor:
     """U S^power of the truncated SVD of PPMI; see `PPMI`.
 

@@ -186,7 +186,7 @@ def ppmi_cosine(
     Returns:
         (B,) scores; 0 for an empty history.
     """
-    table = ppmi_svd(past, vocab_size, dim, row_norm="unit")
+    table = ppmi_svd(past, vocab_size, dim, row_norm="unit", max_distance=None)
     scores = []
     for ids, wanted in zip(history.split(_ROWS_AT_ONCE), target.split(_ROWS_AT_ONCE), strict=True):
         mean = table[ids].sum(dim=1) / (ids != 0).sum(dim=1, keepdim=True).clamp(min=1)

@@ -170,11 +170,10 @@ def _check_kind(model: BaseModel, artefact: Artefact) -> None:
     ssl = self_supervision_of(model)
     if ssl is None or not ssl.on:
         return
-    if ssl.settings.start == "svd" or any(hasattr(each, "closed_form") for each in ssl.methods):
+    if any(hasattr(each, "closed_form") for each in ssl.methods):
         raise InputError(
             f"--init-from: {type(model).__name__} begins with tables that are computed from the "
-            f"data (ssl_start: svd, or PPMI), so no vector of {artefact.folder} would stay: set "
-            "ssl_start: tables, or train another method."
+            f"data, so no vector of {artefact.folder} would stay: train another method."
         )
 
 

@@ -9,6 +9,7 @@ A phase has a `name`, a maximum number of `epochs`, a length in steps per epoch,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows, newest_rows
 from fuxictr_miss.training.labels import Labels, Newest, Restart, Thaw
 from fuxictr_miss.training.pretraining import ClosedForm, Pretraining, set_row_norms
+
+log = logging.getLogger(__name__)
 
 
 class Phase(Protocol):
@@ -51,7 +54,8 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
     closed_form = all(hasattr(method, "closed_form") for method in ssl.methods)
     strategy = "pretrain" if closed_form else settings.training
     own_tables = strategy != "pretrain" and settings.label_gradient == 0
-    if strategy == "joint" and settings.start != "svd" and not own_tables:
+    starts_from_svd = settings.start == "svd" and _has_svd(ssl)
+    if strategy == "joint" and not starts_from_svd and not own_tables:
         return [labels("joint")]
     if not hasattr(train, "columns"):
         raise InputError(
@@ -71,7 +75,7 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
         return Pretraining(loop, ssl, histories(), train)
 
     phases: list[Callable[[], Phase]] = []
-    if closed_form or settings.start == "svd":
+    if closed_form or starts_from_svd:
         phases.append(lambda: ClosedForm(loop, ssl, histories()))
     if strategy != "joint" and not closed_form:
         phases.append(pretraining)
@@ -91,6 +95,17 @@ def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], P
 
             phases.append(partial(Newest, loop, newest, epochs, set_norms))
     return phases
+
+
+def _has_svd(ssl: SelfSupervision) -> bool:
+    """Whether tables can start from the histories' PPMI-SVD; the log says why, if not."""
+    if ssl.reads_fields:
+        log.info("ssl_start: svd is left out: the method reads no history.")
+    elif ssl.warm:
+        log.info("ssl_start: svd is left out: --init-from has given the tables their start.")
+    else:
+        return True
+    return False
 
 
 def _newest(ssl: SelfSupervision, train: TensorDataLoader) -> TensorDataLoader | None:

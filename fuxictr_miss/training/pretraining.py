@@ -51,7 +51,8 @@ class ClosedForm:
         histories: of the training users.
 
     Raises:
-        InputError: a table of a behavior is not a plain, trainable one.
+        InputError: a table of a behavior is not a plain, trainable one, and the method is the
+            formula. A start leaves such a table as it is.
     """
 
     name, epochs = "closed_form", 1
@@ -62,12 +63,20 @@ class ClosedForm:
         model = loop.model
         self.loop, self.histories = loop, histories
         self.tables = ssl.plain_tables(model)
+        own = getattr(ssl.methods[0], "closed_form", None)
         if others := ssl.not_in(self.tables):
-            raise InputError(
-                f"{type(model).__name__}: a closed form can only fill trainable tables, but "
-                f"{others[0]} is embedded by pretrained vectors: leave it out of ssl_sequences."
-            )
-        self.formula = getattr(ssl.methods[0], "closed_form", ppmi_svd)
+            if own is not None:
+                raise InputError(
+                    f"{type(model).__name__}: a closed form can only fill trainable tables, but "
+                    f"{others[0]} is embedded by pretrained vectors: leave it out of "
+                    "ssl_sequences."
+                )
+            for name in others:
+                log.info(
+                    "ssl_start: svd leaves %s as drawn: its rows are pretrained vectors.", name
+                )
+        self.formula = own or ppmi_svd
+        self.is_start = own is None  # of a pretraining
 
     def __len__(self) -> int:
         """Steps per epoch: one a table."""
@@ -78,8 +87,11 @@ class ClosedForm:
         for parts, names in self.tables:
             history = torch.cat([self.histories.column(name) for name in names]).long()
             size, dim = parts[0].num_embeddings, sum(part.embedding_dim for part in parts)
-            _, own = own_rows(parts[0].weight)
-            _write(parts, self.formula(history, size, dim)[own])
+            held, own = zip(*(own_rows(part.weight.detach()) for part in parts), strict=True)
+            rows = self.formula(history, size, dim)[own[0]].to(held[0])
+            if self.is_start:  # an id that the SVD does not know keeps its drawn vector
+                rows = rows.where(rows.any(dim=1, keepdim=True), torch.cat(held, dim=1))
+            _write(parts, rows)
             progress.update()
         return {"steps": len(self)}, True
 

@@ -100,7 +100,7 @@ def test_users_out_of_the_vocabulary_are_not_one_user():
 def test_ppmi_svd_by_itself_is_the_mean_cosine_with_the_target():
     past = torch.tensor([[1, 2, 3], [1, 2, 0], [4, 5, 0], [4, 5, 3]])
     history, target = torch.tensor([[1, 2, 0], [0, 0, 0], [0, 4, 1]]), torch.tensor([2, 3, 5])
-    table = ppmi_svd(past, ITEMS, 2).double().numpy()
+    table = ppmi_svd(past, ITEMS, 2, max_distance=None).double().numpy()
     expected = []
     for ids, item in zip(history.tolist(), target.tolist(), strict=True):
         cosines = [table[i] @ table[item] / np.linalg.norm(table[i]) / np.linalg.norm(table[item])

@@ -22,6 +22,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.outputs.run_files import METRICS, read_run_file
 from fuxictr_miss.serving.warm_start import read_artefact, start_from
 from fuxictr_miss.training import run as training_run
+from fuxictr_miss.training.pretraining import Pretraining
 
 SPLITS = ("train", "valid", "test")
 IDS = ("user_id", "item_id", "cate_id", "item_history", "cate_history")
@@ -255,6 +256,27 @@ def test_an_enhanced_model_starts_with_the_backbone_and_a_fresh_method(
     assert 0 < result["test_AUC"] < 1
 
 
+def test_a_start_from_the_svd_gives_way_to_the_old_tables(
+    last_week, this_week, tmp_path, export, monkeypatch
+):
+    folder = export(trained(last_week)[0], tmp_path / "exported")
+    keys = {"model": "DIN_MISS", "ssl_training": "pretrain", "ssl_pretrain_epochs": 1}
+    new, _ = experiment.build({**this_week, **keys})
+    start_from(new, read_artefact(folder))
+    starts: list[Tensor] = []
+    epoch = Pretraining.epoch
+
+    def spy(phase: Pretraining, number: int, progress: Any) -> Any:
+        starts.append(table(phase.model).clone())
+        return epoch(phase, number, progress)
+
+    monkeypatch.setattr(Pretraining, "epoch", spy)
+    experiment.run({**this_week, **keys, "ssl_start": "svd"}, init_from=folder)
+    assert torch.equal(starts[0], table(new))
+    log = Config.of({**this_week, **keys}).file(".log").read_text()
+    assert "ssl_start: svd is left out: --init-from has given the tables their start." in log
+
+
 def test_a_pretraining_keeps_vectors_of_ids_without_a_history_now(
     last_week, this_week, tmp_path, export
 ):
@@ -283,7 +305,6 @@ def test_a_pretraining_keeps_vectors_of_ids_without_a_history_now(
         ({"dnn_hidden_units": [8, 8, 8]}, "does not fit|has no dnn"),
         ({"dnn_hidden_units": [8]}, "there only"),
         ({"model": "DNN"}, "is a DIN, not a DNN: export a DNN, or train a DIN"),
-        ({"model": "DIN_MISS", "ssl_start": "svd"}, "set ssl_start: tables"),
         ({"model": "DIN_PPMI"}, "computed from the data"),
     ],
 )
