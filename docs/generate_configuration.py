@@ -122,7 +122,7 @@ MEANING = {
     "loss": "the label loss; a list for a multi-task model",
     "loss_weight": "weights of a multi-task model's losses, as its class takes them",
     "metrics": "what is computed on valid and test: AUC, logloss (binary_crossentropy), gAUC, "
-    "avgAUC, MRR, NDCG(k)",
+    "avgAUC, MRR, NDCG(k), and our ECE",
     "monitor": "what early stopping looks at; {metric: weight, ...} for a weighted sum",
     "monitor_mode": "whether more of it is better",
     "optimizer": "`adam` is a fused one of ours with PyTorch's results; else a torch.optim class",

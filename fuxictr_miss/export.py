@@ -22,9 +22,9 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_miss.embeddings import main_tables, side_by_side
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import atomic_write, writable
+from fuxictr_miss.text.id_text import RESERVED
 from fuxictr_miss.training.checkpoint import data_of
 
-_NO_TOKENS = ("__PAD__", "__OOV__")
 _MARK = ("written_by", "fuxictr_miss")  # an attribute that marks our files; FuxiCTR ignores it
 
 
@@ -75,7 +75,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     for file in files.values():
         _refuse_foreign_file(file)
     for name, file in files.items():
-        ids = {t: i for t, i in vocabulary[name].items() if t not in _NO_TOKENS}
+        ids = {t: i for t, i in vocabulary[name].items() if t not in RESERVED}
         table = side_by_side([layer[name] for layer in layers])
         with torch.no_grad():
             vectors = table(torch.tensor(list(ids.values()), device=model.device))

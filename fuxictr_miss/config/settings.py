@@ -62,7 +62,7 @@ class SSLSettings:
     weight: NonNegative = 0.5  # α1 of Eq. 17
     feature_weight: NonNegative | None = None  # α2 of Eq. 17; None: α1
     temperature: Temperature = 0.1  # τ of Eq. 15; null: 0.1 √(K / 10), for K dimensions
-    block_size: Count | None = 128  # rows contrasted with one another; None: the batch
+    block_size: Count | None = 128  # rows that InfoNCE contrasts with one another; None: the batch
     gather_negatives: Switch = True  # of torchrun's processes, where they share a block
     every: Count = 1  # contrast at every n-th joint step, with n times the weight
     training: Literal["joint", "pretrain", "pretrain_joint"] = "joint"  # Table VIII
@@ -71,7 +71,7 @@ class SSLSettings:
     pretrain_learning_rate: Positive | None = None  # None: learning_rate
     pretrain_schedule: Literal["constant", "linear"] = "constant"  # of its rate; linear: down to 0
     pretrain_sampling: Literal["users", "pairs"] = "users"  # pairs: users by behaviors - 1
-    start: Literal["tables", "svd"] = "tables"  # of a pretraining; svd: from PPMI-SVD
+    start: Literal["tables", "svd"] = "tables"  # of the tables, before any training; svd: PPMI-SVD
     # of the tables' rows after the pretraining; log_count: as log(1 + count), 1 on average
     row_norm: Literal["free", "log_count"] = "free"
     # share of the label loss's gradient that reaches the tables which the contrastive loss trains

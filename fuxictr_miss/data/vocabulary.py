@@ -10,8 +10,7 @@ from fuxictr.preprocess import FeatureProcessor
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.feature_processor import CountingProcessor
-
-_RESERVED = ("__PAD__", "__OOV__")
+from fuxictr_miss.text.id_text import RESERVED
 
 
 class Processor(CountingProcessor):
@@ -76,7 +75,7 @@ def _check_tokens(column: Mapping[str, Any], counts: Mapping[Any, int], least: i
             f"Column {name!r}: no id occurs min_categr_count={least} times ({most!r} has "
             f"{counts[most]}); lower min_categr_count or set active: False for it."
         )
-    for token in _RESERVED:
+    for token in RESERVED:
         if token in counts:
             raise InputError(f"Column {name!r} holds {token!r}, which FuxiCTR reserves; rename it.")
     if not column.get("remap", True):

@@ -22,6 +22,9 @@ These attributes are optional:
     prepares                 whether `prepare` changes anything; True if not given
     begin_epoch()            called before each epoch in which the method's loss is trained
     behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
+    closed_form(history, vocab_size, dim)
+                             the (V, K) table of a feature from its (users, L) ids; then there is no
+                             contrastive training, whatever the strategy (`PPMI`)
 """
 
 from __future__ import annotations

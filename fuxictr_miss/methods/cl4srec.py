@@ -37,7 +37,7 @@ class CL4SRec(TransformerMethod):
         reorder  a random run of ⌊βn⌋ behaviors is shuffled
 
     The Transformer's state of the newest behavior represents a view. Its negatives are the 2(B - 1)
-    views of other rows, except rows with the same history. The paper compares states by their inner
+    views of other rows, except rows of the same user. The paper compares states by their inner
     product, which its last LayerNorm turns into a cosine with a fixed temperature; here it is the
     cosine over `ssl_temperature`, as in SimCLR.
     """

@@ -105,7 +105,7 @@ def draw_segments(
 
     Args:
         length: (B,) behaviors per row, n.
-        group: (B,) equal for rows of equal history.
+        group: (B,) equal for rows of one user.
         max_len: L.
         generator: source of all randomness.
     """

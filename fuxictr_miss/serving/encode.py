@@ -13,9 +13,9 @@ import polars as pl
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.serving.rows import check_present
+from fuxictr_miss.text.id_text import RESERVED
 from fuxictr_miss.text.raw_values import Never, broken_row, typed, wanted
 
-_RESERVED = ("__PAD__", "__OOV__")
 _REFUSED = -1  # in place of the id of a reserved token
 _NO_ID = (
     "a history begins and ends with an id, and no id is __PAD__ or __OOV__: leave padding to the "
@@ -123,7 +123,7 @@ class _Vocabulary:
         self.oov = entry["oov"]
         numbers = range(entry.get("size", 0))
         self.ids = entry.get("ids", {str(n): n for n in numbers if n != self.oov})
-        tokens = [*self.ids, *sorted({"", *fills, *_RESERVED} - self.ids.keys())]
+        tokens = [*self.ids, *sorted({"", *fills, *RESERVED} - self.ids.keys())]
         self._places = {token: place for place, token in enumerate(tokens)}
         self.empty = self._places[""]
         self.unknown = len(tokens)  # the place of every other token
@@ -142,7 +142,7 @@ class _Vocabulary:
         """
         table = np.full(self.unknown + 1, self.oov, np.int64)
         table[: len(self.ids)] = list(self.ids.values())
-        for token in _RESERVED:
+        for token in RESERVED:
             table[self._places[token]] = _REFUSED
         table[self._places[fill]] = self.ids.get(fill, self.oov) if filled is None else filled
         return table

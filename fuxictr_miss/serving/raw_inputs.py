@@ -16,8 +16,8 @@ from fuxictr_miss.data.columns import IDS, feature_columns
 from fuxictr_miss.data.encoded import FEATURE_MAP
 from fuxictr_miss.data.folder import read_stamp, unchanged
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.text.id_text import RESERVED
 
-_RESERVED = ("__PAD__", "__OOV__")
 _COPY = re.compile(r"copy_from(?:\((.*)\))?")  # FuxiCTR's only preprocess function
 
 
@@ -110,7 +110,7 @@ def _vocabulary(folder: Path) -> dict[str, dict[str, int]]:
 
 def _stored(name: str, ids: dict[str, int], vocabularies: dict[str, dict[str, Any]]) -> str:
     """The name of an equal vocabulary that is stored already, or of this one, which is then."""
-    tokens = {token: number for token, number in ids.items() if token not in _RESERVED}
+    tokens = {token: number for token, number in ids.items() if token not in RESERVED}
     entry = {"oov": ids["__OOV__"], "ids": tokens}
     known = next((other for other, stored in vocabularies.items() if stored == entry), None)
     if known is None:

@@ -18,10 +18,10 @@ from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, self_supervision_of
 from fuxictr_miss.serving.vocabulary import AGAIN, read_vocabulary
+from fuxictr_miss.text.id_text import RESERVED
 
 log = logging.getLogger(__name__)
 
-_RESERVED = ("__PAD__", "__OOV__")
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError)
 
 
@@ -203,7 +203,7 @@ def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str,
         if feature not in vocabulary:
             raise InputError(f"{path} has no ids of {feature!r}: encode the data again.")
         old, new = artefact.vocabularies[feature], vocabulary[feature]
-        known = _known(old, {token: n for token, n in new.items() if token not in _RESERVED})
+        known = _known(old, {token: n for token, n in new.items() if token not in RESERVED})
         reserved = [(0, 0), (old["oov"], new["__OOV__"])]
         rows[feature] = Rows(*torch.tensor([*reserved, *known]).unbind(1))
         name = model.feature_map.features[feature].get("share_embedding", feature)
@@ -222,7 +222,7 @@ def _known(old: Mapping[str, Any], new: Mapping[str, int]) -> list[tuple[int, in
 
 
 def _log_known(name: str, known: int, size: int, old: Mapping[str, Any], folder: Path) -> None:
-    size -= len(_RESERVED)
+    size -= len(RESERVED)
     gone = len(old["ids"]) - known if "ids" in old else 0
     dropped = f"; {gone:,} of its ids are gone" if gone else ""
     log.info(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+RESERVED = ("__PAD__", "__OOV__")  # what FuxiCTR's vocabularies call padding and unknown ids
+
 # a floating-point type tells the whole numbers up to here apart
 _LARGEST = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
 

@@ -76,7 +76,7 @@ class VerticalConvolution(nn.Module):
         height, step = torch.tril_indices(max_height, max_height)
         self.register_buffer("_height", height, persistent=False)
         self.register_buffer("_step", step, persistent=False)
-        # G has been through a ReLU, so positive kernels let no view start dead
+        # after the ReLU G is 0 or more, so positive kernels let no view start dead
         start = (1.0 + 0.1 * torch.randn(max_width, len(height))) / (height + 1)
         self.g_hat = nn.Parameter(start)
 

@@ -80,7 +80,7 @@ class MISS(nn.Module):
     two random halves of the history. So /M/F/U/L differs from /F/U/L only in that a view stands for
     the user instead of for an interest. In both, no behavior is in both views.
 
-    Three options go beyond the paper. `activation: identity` drops the ReLU of Eq. 19, which gives
+    Some options go beyond the paper. `activation: identity` drops the ReLU of Eq. 19, which gives
     no gradient to a dimension of an item's vector once it is negative. `view_encoder: transformer`
     lets the J features of an interest attend to each other before the MLP of Enc_i. A feature-level
     view is a single vector and keeps its MLP.
