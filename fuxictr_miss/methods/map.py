@@ -55,8 +55,8 @@ class MAP(nn.Module):
     of the Amazon logs, teach it pairs that mean nothing.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
-    `ssl_label_gradient: 1`. A whole run of PNN on Amazon Beauty, with the start of Python and of the
-    data, takes 41 s of CPU with 25 epochs of MFP, 36 s with RFD, 7 s without MAP.
+    `ssl_label_gradient: 1`. A whole run of PNN on Amazon Beauty, with the start of Python and of
+    the data, takes 41 s of CPU with 25 epochs of MFP, 36 s with RFD, 7 s without MAP.
 
     Args:
         ssl: keys that all methods share.
