@@ -34,7 +34,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
 
 @contextmanager
 def explained(
-    errors: type[Exception] | tuple[type[Exception], ...], what: str, then: str
+    errors: type[BaseException] | tuple[type[BaseException], ...], what: str, then: str
 ) -> Iterator[None]:
     """Make one sentence of a library's error: "<what> (<its reason>): <then>."
 
@@ -58,6 +58,9 @@ def run_command(main: Callable[[], None]) -> None:
     Ctrl-C, 141 if the reader of a pipe has closed it. Any other exception is our bug and shows its
     traceback.
     """
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed, as a service's may be
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8
     try:

@@ -9,8 +9,10 @@ in a dataset config initializes the feature's table from such a file, in any Fux
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,13 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     files = {name: _file_of(path, name) for name in tables.values()}
     for file in files.values():
         _refuse_foreign_file(file)
-    for name, file in files.items():
-        ids = {t: i for t, i in vocabulary[name].items() if t not in RESERVED}
-        table = side_by_side([layer[name] for layer in layers])
-        with torch.no_grad():
+    with ExitStack() as whole, torch.no_grad():  # all files or none
+        for name, file in files.items():
+            ids = {t: i for t, i in vocabulary[name].items() if t not in RESERVED}
+            table = side_by_side([layer[name] for layer in layers])
             vectors = table(torch.tensor(list(ids.values()), device=model.device))
-        _write(file, list(ids), vectors.cpu().numpy(), data_of(model))
+            content = _h5(list(ids), vectors.cpu().numpy(), data_of(model))
+            whole.enter_context(atomic_write(file)).write_bytes(content)
     return list(files.values())
 
 
@@ -107,10 +110,11 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model
     files = [folder / f"{type(plain).__name__}.model", folder / "feature_map.json"]
-    with atomic_write(files[0]) as unfinished:
-        torch.save(plain.state_dict(), unfinished)
-    with atomic_write(files[1]) as unfinished:
-        plain.feature_map.save(str(unfinished))
+    weights = io.BytesIO()  # on a full disk torch and h5py do not say so, or end the process
+    torch.save(plain.state_dict(), weights)
+    with ExitStack() as whole:
+        whole.enter_context(atomic_write(files[0])).write_bytes(weights.getbuffer())
+        plain.feature_map.save(str(whole.enter_context(atomic_write(files[1]))))
     return files
 
 
@@ -178,12 +182,15 @@ def _refuse_foreign_file(file: Path) -> None:
         )
 
 
-def _write(file: Path, tokens: list[str], vectors: np.ndarray, data: str) -> None:
-    with atomic_write(file) as unfinished, h5py.File(unfinished, "w") as content:
+def _h5(tokens: list[str], vectors: np.ndarray, data: str) -> bytes:
+    """The bytes of a file."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as content:
         content.attrs[_MARK[0]] = _MARK[1]
         content.attrs["data"] = data  # digest of the encoded data that the vectors were trained on
         content["key"] = _keys(tokens)
         content["value"] = vectors
+    return memory.getvalue()
 
 
 def _keys(tokens: list[str]) -> np.ndarray:

@@ -83,6 +83,21 @@ run_command(lambda: print("line\\n" * 100_000))' | head -1""")
     assert not done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_of_a_service_are_no_error(closed, tmp_path):
+    done = python(f"""python -c '
+import sys
+from tqdm import tqdm
+from fuxictr_miss.errors import run_command
+def main():
+    for i in tqdm(range(9)):
+        print(i)
+    open(sys.argv[1], "w").write("done")
+run_command(main)' {tmp_path / "out"} {closed}""")
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text() == "done"
+
+
 def test_a_terminal_without_utf_8_gets_every_line():
     done = python("""python -c '
 from fuxictr_miss.errors import run_command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,21 @@ def test_a_strangers_file_is_refused_before_the_training_and_stays(params, tmp_p
     strangers.write_text("no h5 at all")
     with pytest.raises(InputError, match="move it"):
         check_embeddings_path(tmp_path / "mine.h5", params["feature_cols"])
+
+
+def test_embeddings_are_written_all_or_none(params, tmp_path, monkeypatch):
+    model, write, calls = build(params, "DNN"), Path.write_bytes, []
+
+    def full(file: Path, content: bytes) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"Cannot write .*No space left on device.*free some"):
+        export_embeddings(model, tmp_path / "new" / "mine.h5")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_files_beside_stay_and_our_own_are_replaced(params, tmp_path):

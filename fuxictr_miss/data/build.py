@@ -36,7 +36,7 @@ from fuxictr_miss.data.table import Table, check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.files import files_at
+from fuxictr_miss.files import files_at, writable
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,13 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
     folder.refuse_strangers(home, inputs.written())
     last = folder.read_stamp(home)
     stamp = _stamp(config, inputs, last.get("files", {}))
-    raw = None if _is_current(home, last, stamp) else _checked(config, inputs)
+    files = {split: str(final / f"{split}.parquet") for split in inputs.names}
+    found = files["train"], files.get("valid"), files.get("test")
+    current = _is_current(home, last, stamp)
+    if current and not writable(home.parent):  # nobody builds there
+        log.info("Encoded data in %s is up to date.", final)
+        return found
+    raw = None if current else _checked(config, inputs)
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.with_name(f".{home.name}.lock")):  # of several processes one builds
         last = folder.read_stamp(home)
@@ -143,9 +149,12 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
         else:
             folder.refuse_changed(home, last)
             raw = raw or _checked(config, inputs)
+            what = f"{final} cannot be written"
+            then = "free some space, or set data_root to another folder"
             folder.begin(building, inputs.written())
             try:
-                digests = _encode(config, inputs, raw, building, final)
+                with explained(OSError, what, then):
+                    digests = _encode(config, inputs, raw, building, final)
                 stamp["digest"] = digest_of(building, digests)
                 stamp["written"] = folder.marks_of(building, inputs.written())
                 folder.commit(building, home, stamp)
@@ -153,8 +162,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
                 folder.clear(building)
             for split in SPLITS:
                 discard_mapped(home / f"{split}.parquet")
-    files = {split: str(final / f"{split}.parquet") for split in inputs.names}
-    return files["train"], files.get("valid"), files.get("test")
+    return found
 
 
 # ---------------------------------------------------------------------- what is read

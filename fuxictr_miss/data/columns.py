@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,14 @@ NORMALIZERS = ("StandardScaler", "MinMaxScaler")
 GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG")
 _DTYPES = ("str", "int", "float")
 _HAS_TABLE = ("categorical", "sequence")
+# what FuxiCTR 2.3.10 or this package reads of a column
+_KEYS = (
+    "active", "category_processor", "dtype", "emb_output_dim", "embedding_dim", "feature_encoder",
+    "fill_na", "freeze_emb", "max_len", "min_categr_count", "name", "normalizer", "num_buckets",
+    "padding", "preprocess", "pretrain_dim", "pretrain_usage", "pretrained_emb", "remap",
+    "share_embedding", "source", "splitter", "type",
+)  # fmt: skip
+_ALIKE = 0.8  # of a misspelt key and the one that was meant, as difflib counts
 
 
 def feature_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -27,6 +36,8 @@ def feature_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         InputError: names the feature, the key and what it may be.
     """
     named = _expanded(params.get("feature_cols"), "feature_cols")
+    for column in named:
+        _check_keys(column)
     columns = [_checked(column) for column in named if column.get("active", True)]
     if not columns:
         raise InputError("No entry of feature_cols is active.")
@@ -78,6 +89,21 @@ def _expanded(columns: Any, key: str) -> list[dict[str, Any]]:
                 raise InputError(f"A name in {key} must be text; put {name!r} in quotes.")
             expanded.append({**column, "name": name})
     return expanded
+
+
+def _check_keys(column: Mapping[str, Any]) -> None:
+    """Refuse a misspelt key, which FuxiCTR would not read; other unknown ones are somebody's."""
+    active = column.get("active", True)
+    if not isinstance(active, bool | int):
+        raise InputError(
+            f"Feature {column['name']!r}: active must be True or False, not {active!r}."
+        )
+    for key in column.keys() - set(_KEYS):
+        if meant := difflib.get_close_matches(str(key).lower(), _KEYS, 1, _ALIKE):
+            raise InputError(
+                f"Feature {column['name']!r} has the key {key!r}, which nothing reads: write "
+                f"{meant[0]!r}, or remove it."
+            )
 
 
 def _checked(column: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.text.csv_lines import line_blocks, line_count, odd_line
 from fuxictr_miss.text.raw_values import broken_row, typed, wanted
 
+_SHOWN = 400  # letters of a list of columns
+_LONGEST_HEADER = 1 << 20  # bytes
+
 
 class Rule(NamedTuple):
     """What no row of a column may be."""
@@ -64,7 +67,7 @@ def open_table(
     try:
         raw = _scan(file, [c["name"] for c in everything], separator, computed)
         schema = raw.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(file, error) from error
     _check_present(file, everything if required else [], schema.names())
     present = [c for c in everything if c["name"] in schema]
@@ -130,7 +133,7 @@ def _broken(table: Table, rule: Rule) -> InputError:
     return broken_row(f"{table.file}, ", row, rule.column, value, rule.says)
 
 
-def _unreadable(file: str, error: Exception) -> InputError:
+def _unreadable(file: str, error: BaseException) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, pl.exceptions.NoDataError):
         reason = "it is empty"
@@ -152,6 +155,7 @@ def _scan(file: str, names: list[str], separator: str, computed: bool) -> pl.Laz
         return pl.scan_parquet(file, low_memory=False, glob=False)
     if len(separator.encode()) != 1:
         raise InputError(f"sep must be one character, got {separator!r}.")
+    _check_header(file)
     scan = partial(pl.scan_csv, file, separator=separator, low_memory=False, glob=False)
     text = scan(infer_schema=False)  # what is no number is found here, with its row
     if not computed:
@@ -160,14 +164,25 @@ def _scan(file: str, names: list[str], separator: str, computed: bool) -> pl.Laz
     return scan(schema_overrides={name: pl.String for name in names if name in present})
 
 
+def _check_header(file: str) -> None:
+    """Refuse a CSV whose first line is none: two bytes a letter, or line ends of old Macs."""
+    with open(file, "rb") as content:
+        line = content.readline(_LONGEST_HEADER)
+    if b"\0" in line:
+        raise InputError(f"{file} is no UTF-8: save its text as UTF-8.")
+    if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
+        raise InputError(f"{file}: its lines end by \\r alone; convert them by: tr '\\r' '\\n'.")
+
+
 def _check_present(file: str, columns: list[dict[str, Any]], present: list[str]) -> None:
     wanted = [c["name"] for c in columns]
     made = {c["name"] for c in columns if "preprocess" in c}
     missing = [name for name in wanted if name not in present and name not in made]
     if missing:
+        has = ", ".join(present)
         raise InputError(
             f"{file} has no column {', '.join(missing)}, which the data set's config names. "
-            f"It has: {', '.join(present)}."
+            f"It has: {has if len(has) <= _SHOWN else f'{has[:_SHOWN]}...'}."
         )
     for name in wanted:
         if f"{name}_duplicated_0" in present:  # so polars calls the second

@@ -12,6 +12,8 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.feature_processor import CountingProcessor
 from fuxictr_miss.text.id_text import RESERVED
 
+_BLANK_SHARE = 0.1  # of the ids of a history
+
 
 class Processor(CountingProcessor):
     """A `FeatureProcessor` that refuses tokens which cannot become a vocabulary."""
@@ -43,6 +45,7 @@ class Processor(CountingProcessor):
                 _check_tokens(column, counts[column["name"]], least)
                 if column.get("share_embedding") in counts:
                     _check_common(column, counts)
+                    _check_splitter(column, counts)
         self._statistics = statistics
 
     def _collect_statistics(self, *_: Any) -> dict[str, Any]:
@@ -93,6 +96,26 @@ def _check_common(column: Mapping[str, Any], counts: Mapping[str, Mapping[Any, i
             f"{name!r} shares the embedding of {target!r}, but no id is in both: {target!r} holds "
             f"{_sample(counts[target])}, {name!r} {_sample(counts[name])}. Write both in one form, "
             "check splitter, or remove share_embedding."
+        )
+
+
+def _check_splitter(column: Mapping[str, Any], counts: Mapping[str, Mapping[Any, int]]) -> None:
+    """Refuse a splitter that leaves blanks at the ids of a history, or that ids have in them."""
+    name, target = column["name"], column["share_embedding"]
+    if column["type"] != "sequence":
+        return
+    splitter, known = column.get("splitter", "^"), counts[target]
+    blank = [each for each in counts[name] if each[:1] == " " and each.lstrip() in known]
+    if len(blank) > _BLANK_SHARE * len(counts[name]):
+        raise InputError(
+            f"{name!r} holds {blank[0]!r}, and {target!r} {blank[0].lstrip()!r}, which would be "
+            f"two ids: set splitter to {splitter + ' '!r}."
+        )
+    cut = next((each for each in known if splitter in str(each)), None)
+    if cut is not None:
+        raise InputError(
+            f"{target!r} holds {cut!r}, which the splitter {splitter!r} of {name!r} would cut: "
+            "join the histories by another one, and set splitter to it."
         )
 
 

@@ -107,20 +107,31 @@ class EventTimes:
         return _exact(time)
 
     def _check_clock(self, times: pl.Series, where: str) -> None:
-        """Refuse a block that lies wholly in other units than one before it."""
-        first, last = times.min(), times.max()
-        if not isinstance(first, (int, float)) or not isinstance(last, (int, float)):
+        """Refuse times of two clocks, in a block or since one before it.
+
+        A counter may pass through the numbers of several clocks; then some lie between those.
+        """
+        inside = {name: times.is_between(low, high) for name, (low, high) in _CLOCKS.items()}
+        seen = [name for name, of_clock in inside.items() if of_clock.any()]
+        if not seen:
             return
-        for clock, (low, high) in _CLOCKS.items():
-            if not (low <= first and last <= high):
-                continue
-            before, seen_at = self._clock
-            if before and before != clock:
-                raise InputError(
-                    f"{where}: the times look like {clock}, but those from {seen_at} on like "
-                    f"{before}. Convert them to one kind."
-                )
-            self._clock = (clock, seen_at or where)
+        reach = times.is_between(_CLOCKS[seen[0]][0], max(_CLOCKS[name][1] for name in seen))
+        if sum(of_clock.sum() for of_clock in inside.values()) < reach.sum():
+            return
+        if len(seen) > 1:
+            one, other = (f"{times.filter(inside[n])[0]} like {n}" for n in seen[:2])
+            raise InputError(
+                f"{where}: of the times from here on, {one} and {other}. Convert them to one kind."
+            )
+        (clock,), (before, seen_at) = seen, self._clock
+        if reach.sum() < times.count():
+            return
+        if before and before != clock:
+            raise InputError(
+                f"{where}: the times look like {clock}, but those from {seen_at} on like "
+                f"{before}. Convert them to one kind."
+            )
+        self._clock = (clock, seen_at or where)
 
 
 def _kind_of_type(dtype: pl.DataType) -> str:

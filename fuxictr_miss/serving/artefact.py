@@ -31,7 +31,7 @@ from fuxictr_miss.serving.program import (
 from fuxictr_miss.serving.raw_inputs import columns_of, raw_inputs
 from fuxictr_miss.serving.sample import Sample
 from fuxictr_miss.serving.scorer import Scorer
-from fuxictr_miss.serving.vocabulary import FORMAT
+from fuxictr_miss.serving.vocabulary import FORMAT, digests_of
 from fuxictr_miss.training.checkpoint import data_of
 from fuxictr_miss.traits import possible_traits
 
@@ -101,6 +101,7 @@ def export(
                 "dataset_id": plain.feature_map.dataset_id,
                 "data": data_of(model),
                 "outputs": list(expected),
+                "files": digests_of(place, list(_MODELS)),
                 **raw._asdict(),
             }
             _write_json(place / "vocab.json", vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from onnxscript import opset18 as op
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
 
 _ROWS = Dim("rows", max=2**31)
@@ -165,9 +166,10 @@ def save_onnx(model: Any, path: Path) -> None:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write one file."""
-    with explained(RuntimeError, f"Cannot write {path.name}", "free some space"):  # as torch says
-        torch.export.save(program, path)
+    """Write one file; on a full disk, torch would end the process."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _is_table(value: Any, users: list[Any]) -> bool:

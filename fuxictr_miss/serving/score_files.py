@@ -23,11 +23,22 @@ def input_files(path: str) -> list[str]:
     """The files that a path names: itself, those in a folder, or those that a pattern matches.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or those in a folder have several endings.
     """
     endings = (".parquet", *SEPARATORS)
-    named = Path(path).suffix in endings
-    for ending in [Path(path).suffix] if named else endings:
+    place = Path(path)
+    if place.is_dir():
+        tables = sorted(
+            f for f in place.iterdir() if f.suffix.lower() in endings and f.name[0] != "."
+        )
+        other = next((file for file in tables if file.suffix != tables[0].suffix), None)
+        if other is not None:
+            raise InputError(
+                f"{path} holds {tables[0].name} and {other.name}: name the files of one ending, as "
+                f"in '{place / '*'}{other.suffix}'."
+            )
+    named = place.suffix in endings
+    for ending in [place.suffix] if named else endings:
         if files := files_at(path, ending[1:]):
             return files
     raise InputError(f"{path} is no file and no folder of .parquet, .csv or .tsv files.")
@@ -92,7 +103,10 @@ def score_files(
             raise
 
     table = register_io_source(source, schema=first.schema)
-    what, then = f"{output} cannot be written", "write .parquet, which holds every type"
+    what = f"{output} cannot be written"
+    then = "write .parquet, which holds every type"
+    if output.suffix == ".parquet":
+        then = "free some space or name another folder"
     with atomic_write(output) as unfinished, explained(pl.exceptions.PolarsError, what, then):
         try:
             if output.suffix == ".parquet":

@@ -13,7 +13,7 @@ import polars as pl
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.serving.encode import Encoder
 from fuxictr_miss.serving.rows import as_frame
-from fuxictr_miss.serving.vocabulary import AGAIN, read_vocabulary
+from fuxictr_miss.serving.vocabulary import AGAIN, check_file, read_vocabulary
 
 _ROWS_AT_ONCE = 2048  # with histories of 3,000 items, some 300 MB
 
@@ -52,6 +52,7 @@ class Scorer:
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         self.folder = Path(folder)
         content = read_vocabulary(self.folder)
+        check_file(self.folder, content, "model.onnx")
         self._session = _session(self.folder / "model.onnx", threads)
         what = f"{self.folder / 'vocab.json'} is damaged"
         with explained((KeyError, TypeError, ValueError, pl.exceptions.PolarsError), what, AGAIN):

@@ -42,9 +42,8 @@ def parts(file: str, columns: Sequence[str], separator: str | None = None) -> It
     ending = Path(file).suffix
     if ending != ".parquet" and ending not in SEPARATORS:
         raise InputError(f"{file} must end in .csv, .tsv or .parquet, and may not be packed.")
-    with explained(
-        (pl.exceptions.PolarsError, OSError), f"{file} cannot be read", "write it again"
-    ):
+    errors = pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError
+    with explained(errors, f"{file} cannot be read", "write it again"):
         if ending == ".parquet":
             yield from _of_parquet(file, columns)
         else:

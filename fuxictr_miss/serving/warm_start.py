@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, self_supervision_of
-from fuxictr_miss.serving.vocabulary import AGAIN, read_vocabulary
+from fuxictr_miss.serving.vocabulary import AGAIN, check_file, read_vocabulary
 from fuxictr_miss.text.id_text import RESERVED
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def read_artefact(folder: str | Path) -> Artefact:
             if "vocabulary" in each
         }
         model = str(content["model"])
+    check_file(folder, content, "model.pt2")
     weights = _weights_in(folder / "model.pt2")
     digest = hashlib.blake2b(json.dumps([model, vocabularies]).encode(), digest_size=8)
     for name, weight in sorted(weights.items()):

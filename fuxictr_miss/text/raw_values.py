@@ -73,7 +73,7 @@ def _kind(column: Mapping[str, Any], dtype: pl.DataType) -> str:
 
 
 def _id(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | None:
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration):
         return None
     text, never = id_text(raw, dtype), []
     if "fill_na" in column:  # an empty text is as missing as a null

@@ -58,8 +58,14 @@ def load(path: Path, data: str | None = None) -> dict[str, Any]:
         InputError: it cannot be read, or it was trained on other data.
     """
     what = f"{path} cannot be read as a checkpoint of fuxictr_miss"
-    with explained(_UNREADABLE, what, "train again without --resume, or fetch the file again"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    then = "train again without --resume, or fetch the file again"
+    try:
+        with explained(OSError, what, then):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except _UNREADABLE as error:  # PyTorch's text advises to run what is in the file
+        raise InputError(f"{what}: {then}.") from error
     trained_on = _data_in(content)
     if data is not None and trained_on != data:
         said = f"was trained on other data (digest {trained_on})"

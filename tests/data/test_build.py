@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -134,6 +135,27 @@ def test_nothing_is_built_again_for_equal_input(params, splits, tmp_path):
     os.utime(copies / "train.parquet")  # touched, not changed
     build_dataset({**params, "batch_size": 1, "seed": 9})  # no key that encoding reads
     assert _time(params) == built
+
+
+def test_up_to_date_data_on_a_disk_that_is_read_only_is_used(params, monkeypatch):
+    paths = build_dataset(params)
+
+    def no_lock(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(build, "FileLock", no_lock)
+    monkeypatch.setattr(build, "writable", lambda folder: False)
+    assert build_dataset(params) == paths
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(params, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError("[errno 28] No space left on device")
+
+    monkeypatch.setattr(build.pq.ParquetWriter, "write_batch", full)
+    with pytest.raises(InputError, match=r"small cannot be written .*No space left.*data_root"):
+        build_dataset(params)
+    assert not list(encoded(params).parent.glob("*small*/*"))
 
 
 @pytest.mark.parametrize("change", ["content", "setting", "columns"])

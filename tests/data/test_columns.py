@@ -33,6 +33,9 @@ def features(*columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
         ([{**ID}], "needs a name"),
         ([], "names no feature_cols"),
         ([{**ID, "name": "a", "type": "categorial"}], "Did you mean 'categorical'"),
+        ([{**SEQUENCE, "name": "a", "maxlen": 5}], "'a' has the key 'maxlen'.*write 'max_len'"),
+        ([{**SEQUENCE, "name": "a", "share_embeding": "i"}], "write 'share_embedding'"),
+        ([{**ID, "name": "a", "active": "False"}], "active must be True or False, not 'False'"),
         ([{"name": "a", "type": "categorical"}], "'a' must have dtype"),
         ([{**ID, "name": "a", "dtype": "print(1)"}], "'a' must have dtype"),
         ([{**NUMBER, "name": "a", "dtype": "str"}], "'a' must have dtype float or int"),
@@ -69,6 +72,11 @@ def features(*columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
 def test_a_column_that_fuxictr_cannot_use_is_refused_by_name(columns, match):
     with pytest.raises(InputError, match=match):
         features(*columns)
+
+
+def test_a_key_of_somebody_elses_may_be_there():
+    (column,) = features({**ID, "name": "a", "na_value": "", "note": "from the shop"})
+    assert column["note"] == "from the shop"
 
 
 def test_every_attribute_of_a_module_dict_is_refused_as_a_name():

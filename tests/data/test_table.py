@@ -112,6 +112,36 @@ def test_data_encoded_for_regression_is_checked_again_for_classification(tmp_pat
         build_dataset(config(tmp_path))
 
 
+def test_a_splitter_that_leaves_a_blank_at_each_id_is_refused(tmp_path):
+    written(tmp_path, table(item_history=["i1, i2", "i2", "i1, i2, i1", ""]))
+    features = [FEATURES[0], {**FEATURES[1], "splitter": ","}]
+    refused(tmp_path, r"' i\d'.*'i\d'.*set splitter to ', '", feature_cols=features)
+
+
+def test_a_splitter_that_a_target_has_in_it_is_refused(tmp_path):
+    written(tmp_path, table(item_id=["i1^a", "i2", "i1", "i2"]))
+    refused(tmp_path, r"'item_id' holds 'i1\^a', which the splitter '\^' of 'item_history'")
+
+
+def test_a_duration_is_no_id(tmp_path):
+    written(tmp_path, table(user_id=pl.Series([1, 2, 3, 4], dtype=pl.Duration("us"))))
+    refused(tmp_path, r"column 'user_id' is Duration.*wants ids")
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le"])
+def test_a_csv_of_two_bytes_a_letter_is_refused_without_showing_them(tmp_path, coding):
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.csv").write_bytes(table().write_csv().encode(coding))
+    refused(tmp_path, r"train\.csv is no UTF-8: save its text as UTF-8\.$", "csv")
+
+
+def test_line_ends_of_old_macs_are_refused_with_a_command(tmp_path):
+    for split in ("train", "valid"):
+        text = table().write_csv().replace("\n", "\r")
+        (tmp_path / f"{split}.csv").write_bytes(text.encode())
+    refused(tmp_path, r"train\.csv: its lines end by \\r alone; convert", "csv")
+
+
 # ---------------------------------------------------------------------- numbers
 
 

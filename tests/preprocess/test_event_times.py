@@ -119,6 +119,25 @@ def test_a_second_kind_of_time_is_refused(first: list, then: list) -> None:
         times.read(pl.Series("time", then), "b.parquet, row 1")
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1_435_708_800, 1_435_708_801_000, 1_435_708_802],
+        ["1435708800", "1435708801000"],
+        [1_435_708_800.5, None, 1_435_708_801_000.0],
+        [0, 20_150_701, 1_435_708_800],  # 0 stands for a missing one
+    ],
+)
+def test_two_clocks_row_by_row_are_refused_with_a_time_of_each(times: list) -> None:
+    with pytest.raises(InputError, match=r"^a\.csv, line 2: .* here on, \d+.* like .* and \d+"):
+        EventTimes().read(pl.Series("time", times), "a.csv, line 2")
+
+
+def test_a_counter_may_pass_through_the_numbers_of_several_clocks() -> None:
+    counter = pl.Series("time", range(0, 2_000_000_000, 7_000_001))
+    assert EventTimes().read(counter, "a.csv, line 2").to_list() == counter.to_list()
+
+
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 def test_units_of_timestamps_do_not_matter(unit: str) -> None:
     times = EventTimes()

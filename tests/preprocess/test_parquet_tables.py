@@ -156,6 +156,27 @@ def test_seconds_and_timestamps_do_not_mix(tmp_path: Path) -> None:
         read(one, two)
 
 
+@pytest.mark.parametrize("zone", ["+05:30", "-08:00", "Asia/Kolkata", "UTC"])
+def test_a_time_with_a_zone_is_its_moment(tmp_path: Path, zone: str) -> None:
+    moments = [1_435_708_800 * 10**6, 1_435_708_801 * 10**6]
+    when = pa.array(moments, pa.timestamp("us", zone))
+    rows = read(part(tmp_path / "a.parquet", when=when))
+    assert rows["time"].to_list() == [moment * 1000 for moment in moments]
+
+
+@pytest.mark.parametrize("column", ["when", "kind"])
+def test_a_zone_that_is_none_is_one_sentence(tmp_path: Path, column: str) -> None:
+    values = pa.array([1, 2], pa.timestamp("us", "Mars/Phobos"))
+    with pytest.raises(InputError, match=r"a\.parquet.*cannot be read"):
+        read(part(tmp_path / "a.parquet", **{column: values}))
+
+
+def test_a_decimal_of_256_bits_is_refused(tmp_path: Path) -> None:
+    values = pa.array([Decimal(4)], pa.decimal256(50, 0))
+    with pytest.raises(InputError, match=r"'item' has the type decimal256.*not an item"):
+        read(part(tmp_path / "a.parquet", item=values))
+
+
 def test_a_column_is_there_once_and_a_dot_in_its_name_is_no_path(tmp_path: Path) -> None:
     table = pa.table([[1], [2], [3], [4]], ["user", "item", "user", "when"])
     pq.write_table(table, tmp_path / "a.parquet")

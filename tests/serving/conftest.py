@@ -11,6 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fuxictr_miss.serving.vocabulary import digests_of
+
 ITEMS = {"i1": 1, "i2": 2, "i3": 3}
 CATEGORIES = {"c1": 1, "c2": 2}
 VOCABULARY: dict[str, Any] = {
@@ -68,8 +70,9 @@ def write_model(path: Path, inputs: list[dict[str, Any]], outputs: list[str]) ->
 def write_artefact(folder: Path, **changes: Any) -> Path:
     content = {**VOCABULARY, **changes}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(content), encoding="utf-8")
     write_model(folder / "model.onnx", content["inputs"], content["outputs"])
+    content["files"] = digests_of(folder, ["model.onnx"])
+    (folder / "vocab.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 

@@ -20,6 +20,7 @@ from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.outputs.run_files import write_run_file
 from fuxictr_miss.serving import artefact
+from fuxictr_miss.serving.warm_start import read_artefact
 
 FILES = ["card.md", "feature_map.json", "model.onnx", "model.pt2", "sample.json", "vocab.json"]
 QUICK = ("DIEN", "DIN", "PNN")
@@ -116,6 +117,20 @@ def test_the_artefact_holds_the_plain_backbones_weights_under_their_names(params
     assert all(torch.equal(state[name], plain[name]) for name in plain)
     content = (folder / "vocab.json").read_text() + (folder / "feature_map.json").read_text()
     assert "MISS" not in content
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "model.onnx", "model.pt2"])
+def test_files_of_two_exports_in_one_folder_are_refused(params, tmp_path, name):
+    one, other = (untrained({**params, "seed": seed}, "LR") for seed in (1, 2))
+    for model, folder in ((one, "one"), (other, "other")):
+        with torch.no_grad():
+            next(model.parameters()).add_(0.1 if folder == "one" else 0.2)
+        fm.serving.export(model, tmp_path / folder)
+    (tmp_path / "one" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    readers = {"model.onnx": [fm.serving.Scorer], "model.pt2": [read_artefact]}
+    for read in readers.get(name, [fm.serving.Scorer, read_artefact]):
+        with pytest.raises(InputError, match=r"is not the file that .*vocab.json was .*copy the"):
+            read(tmp_path / "one")
 
 
 def test_histories_may_be_shorter_than_max_len_in_pytorch(params, tmp_path):

@@ -148,6 +148,7 @@ def test_a_bad_row_far_behind_is_named_and_nothing_is_left(scorer, tmp_path, mon
             ["--output", "o.csv", "--input", "in.csv.gz"],
             "in.csv.gz must end in .csv, .tsv",
         ),
+        (["--output", "o.csv", "--input", "."], ". holds cut.parquet and in.csv: name the files"),
         (["--output", "o.csv", "--model", "."], "vocab.json cannot be read"),
         (["--output", "o.csv", "--keep", "users"], "'users' is missing. Did you mean 'user'?"),
         (["--output", "o.csv", "--keep", "user,user"], "two columns 'user'"),

@@ -16,6 +16,7 @@ from serving.conftest import ROWS, VOCABULARY, expected, write_artefact
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.serving import Scorer
+from fuxictr_miss.serving.vocabulary import digests_of
 
 ALONE = """
 import sys
@@ -133,8 +134,7 @@ def test_several_tasks_have_a_score_each(tmp_path):
 def test_an_input_that_the_model_does_not_read_need_not_be_there(tmp_path):
     folder = write_artefact(tmp_path / "a")
     more = {**VOCABULARY["inputs"][3], "name": "unused"}
-    content = {**VOCABULARY, "inputs": [more, *VOCABULARY["inputs"]]}
-    (folder / "vocab.json").write_text(json.dumps(content))
+    vocabulary(folder, inputs=[more, *VOCABULARY["inputs"]])
     assert Scorer(folder).score(ROWS).shape == (3,)
 
 
@@ -188,14 +188,17 @@ def without(folder: Path, name: str) -> None:
 
 
 def vocabulary(folder: Path, **changes: Any) -> None:
-    (folder / "vocab.json").write_text(json.dumps({**VOCABULARY, **changes}))
+    content = {**VOCABULARY, "files": digests_of(folder, ["model.onnx"]), **changes}
+    (folder / "vocab.json").write_text(json.dumps(content))
 
 
 INPUTS, TABLES = VOCABULARY["inputs"], VOCABULARY["vocabularies"]
 DAMAGES = [
     (lambda at: without(at, "vocab.json"), r"vocab\.json cannot be read .*fuxictr-miss export"),
     (lambda at: without(at, "model.onnx"), r"model\.onnx cannot be read .*export the model again"),
-    (lambda at: (at / "model.onnx").write_bytes(b"no model"), r"model\.onnx cannot be read"),
+    (lambda at: (at / "model.onnx").write_bytes(b"no model"), r"model\.onnx is not the file that"),
+    (lambda at: vocabulary(at, files={}), r"model\.onnx is not the file that .*copy the whole"),
+    (lambda at: vocabulary(at, files=None), r"model\.onnx is not the file that"),
     (lambda at: (at / "vocab.json").write_bytes(b"\xff"), r"vocab\.json cannot be read"),
     (lambda at: (at / "vocab.json").write_text("[]"), r"vocab\.json is of format None"),
     (lambda at: vocabulary(at, format=2), r"of format 2, and this version reads format 1"),

@@ -20,6 +20,7 @@ from fuxictr_miss.commands import train
 from fuxictr_miss.config import Config
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.outputs.run_files import METRICS, read_run_file
+from fuxictr_miss.serving.vocabulary import digests_of
 from fuxictr_miss.serving.warm_start import read_artefact, start_from
 from fuxictr_miss.training import run as training_run
 from fuxictr_miss.training.pretraining import Pretraining
@@ -94,7 +95,8 @@ def export() -> Callable[[BaseModel, Path], Path]:
             vocabularies.setdefault(same, entry)
             inputs.append({"name": name, "vocabulary": same})
         content = {"format": 1, "model": type(plain).__name__, "inputs": inputs,
-                   "vocabularies": vocabularies}  # fmt: skip
+                   "vocabularies": vocabularies,
+                   "files": digests_of(folder, ["model.pt2"])}  # fmt: skip
         (folder / "vocab.json").write_text(json.dumps(content))
         return folder
 
@@ -322,7 +324,7 @@ def test_what_does_not_fit_is_one_sentence(last_week, this_week, tmp_path, expor
     [
         (lambda folder: (folder / "model.pt2").unlink(), "has no model.pt2: name a folder that"),
         (lambda folder: (folder / "vocab.json").unlink(), "has no vocab.json"),
-        (lambda folder: (folder / "model.pt2").write_bytes(b"x"), "model.pt2 cannot be read"),
+        (lambda folder: (folder / "model.pt2").write_bytes(b"x"), "model.pt2 is not the file that"),
         (lambda folder: (folder / "vocab.json").write_text("["), "vocab.json cannot be read"),
         (lambda folder: (folder / "vocab.json").write_text("{}"), "is of format None"),
         (lambda folder: (folder / "vocab.json").write_text('{"format": 9}'), "is of format 9"),
