@@ -51,12 +51,15 @@ def main() -> None:
     parser.add_argument("--separator", help="of a CSV (default: a comma, in .tsv a tab)")
     parser.add_argument("--threads", type=int, default=1, help="of the model (default: 1)")
     arguments = parser.parse_args()
-    separator = (arguments.separator or "").replace("\\t", "\t") or None
-    if separator and (len(separator) > 1 or not separator.isascii() or separator in '"\r\n'):
-        raise InputError(f"--separator must be a single ASCII character, got {separator!r}.")
+    separator = arguments.separator
     if arguments.threads < 1:
         raise InputError(f"--threads must be 1 or more, got {arguments.threads}.")
     from fuxictr_miss.serving import Scorer, score_files  # late: --help must not wait for polars
+    from fuxictr_miss.text.csv_lines import check_separator
+
+    if separator is not None:
+        separator = separator.replace("\\t", "\t")
+        check_separator(separator)
 
     files = score_files.input_files(arguments.input)
     score_files.check_output(arguments.output, files)

@@ -13,6 +13,7 @@ import polars as pl
 
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.preprocess.raw_lines import LineBlock, check_encoding
+from fuxictr_miss.text.csv_lines import check_separator
 
 QUOTING = ("csv", "none")
 
@@ -26,17 +27,7 @@ class CsvForm:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
-        separator = self.separator
-        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
-            raise InputError(
-                f"--separator {separator!r} must be a single ASCII character. Write the log with "
-                f"another one first, such as by: sed 's/::/\\t/g'."
-            )
-        if separator.isalnum():
-            raise InputError(
-                f"--separator {separator!r} is a letter or digit. If a tab is meant, quote it for "
-                f"the shell: --separator '\\t'."
-            )
+        check_separator(self.separator)
         if self.quoting not in QUOTING:
             raise unknown("--quoting", self.quoting, QUOTING)
         check_encoding(self.encoding)

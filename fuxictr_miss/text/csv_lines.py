@@ -11,6 +11,24 @@ from fuxictr_miss.errors import InputError
 _BLOCK_BYTES = 1 << 22
 
 
+def check_separator(separator: str) -> None:
+    """Refuse what cannot stand between the fields of a CSV.
+
+    Raises:
+        InputError: it is no single ASCII character, or a letter, a digit, a quote or a line end.
+    """
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
+        raise InputError(
+            f"--separator {separator!r} must be a single ASCII character. Write the log with "
+            f"another one first, such as by: sed 's/::/\\t/g'."
+        )
+    if separator.isalnum():
+        raise InputError(
+            f"--separator {separator!r} is a letter or digit. If a tab is meant, quote it for the "
+            f"shell: --separator '\\t'."
+        )
+
+
 def line_blocks(file: str) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file in blocks, each with the number of its first line.
 
