@@ -20,6 +20,7 @@ from fuxictr_miss.preprocess.event_times import EventTimes
 from fuxictr_miss.preprocess.instances import history_name
 from fuxictr_miss.preprocess.labels import LabelsProtocol, make_labelled_splits
 from fuxictr_miss.preprocess.left_out import LeftOut
+from fuxictr_miss.preprocess.missing_words import MissingWords
 from fuxictr_miss.preprocess.options import add_common_options, option, protocol_of
 from fuxictr_miss.preprocess.own_config import OwnConfig
 from fuxictr_miss.preprocess.protocol import LAST_THREE, PROTOCOLS, Protocol, check_number
@@ -45,14 +46,17 @@ def main() -> None:
     files = find_files(options.input)
     output = splits_folder(splits, files)
     left_out = LeftOut(options.skip_malformed)
-    log = read_tables(
-        files,
-        columns,
-        form=form,
-        times=times,
-        labels=labels,
-        left_out=left_out,
-        allow_truncated=options.allow_truncated,
+    missing = MissingWords()
+    log = missing.watch(
+        read_tables(
+            files,
+            columns,
+            form=form,
+            times=times,
+            labels=labels,
+            left_out=left_out,
+            allow_truncated=options.allow_truncated,
+        )
     )
     name, attributes = options.name or splits.name, options.attributes
     context: Mapping[str, Mapping[str, Any]] = {}
@@ -69,6 +73,7 @@ def main() -> None:
             context=options.context,
             source={"label": columns["label"], "positive": options.positive},
         )
+    missing.report()
     if config:
         config.write(context)
 

@@ -146,3 +146,15 @@ def test_a_bad_log_leaves_no_folder_behind(tmp_path: Path, run) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert "no rows below the header" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_words_for_a_missing_user_are_kept_as_a_user_and_named(tmp_path: Path, run) -> None:
+    log = tmp_path / "log.csv"
+    lines = [line.replace("u1,", "NULL,") for line in LINES]
+    log.write_text("\n".join([HEADER, *lines]))
+    ended = run(interactions, *command(log, tmp_path / "out"))
+    assert ended.code == 0, ended.err
+    rows = sum(line.startswith("NULL,") for line in lines)
+    assert rows
+    assert f"{rows} rows have the user 'NULL', which is one user like any other here." in ended.out
+    assert "NULL" in pl.read_parquet(tmp_path / "out/train.parquet")["user_id"]
