@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ __all__ = [
     "register_model",
     "serving",
 ]
+
+# polars would end a program at a column of a zone such as +05:30, even if nobody reads it
+os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
 _HOME = {
     "enhance": "mixin",

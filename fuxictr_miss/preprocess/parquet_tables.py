@@ -38,7 +38,7 @@ def parquet_rows(files: Sequence[Path], columns: Mapping[str, str]) -> Generator
             row = 1
             for batch in _batches(path, columns, bar):
                 try:
-                    table = pl.DataFrame(pl.from_arrow(_in_utc(batch)))
+                    table = pl.DataFrame(pl.from_arrow(batch))
                     _refuse_two_kinds(table, columns, path, kinds)
                     rows = _as_text(table, columns, path, row)
                 except (pl.exceptions.PanicException, pl.exceptions.PolarsError) as error:
@@ -67,15 +67,6 @@ def _batches(path: Path, columns: Mapping[str, str], bar: tqdm) -> Iterator[pa.R
             yield batch
         if expected:
             raise pa.ArrowInvalid(f"it lacks {expected:,} of the rows that its end counts")
-
-
-def _in_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same moments: polars knows zones by their names, and none like +05:30."""
-    for place, field in enumerate(batch.schema):
-        if types.is_timestamp(field.type) and (field.type.tz or "")[:1] in ("+", "-"):
-            utc = pa.timestamp(field.type.unit, "UTC")
-            batch = batch.set_column(place, field.with_type(utc), batch.column(place).cast(utc))
-    return batch
 
 
 def _check_columns(path: Path, columns: Mapping[str, str], schema: pa.Schema) -> None:

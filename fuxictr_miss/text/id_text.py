@@ -17,6 +17,8 @@ def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         raw: a column, or the element of a list.
         dtype: its type; neither nested nor an object.
     """
+    if isinstance(dtype, pl.Datetime) and (dtype.time_zone or "")[:1] in ("+", "-"):
+        raw = raw.to_physical().cast(pl.Datetime(dtype.time_unit, "UTC"))  # polars knows no +05:30
     if dtype.is_float():
         number = raw.cast(pl.Float64)
         whole = pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))

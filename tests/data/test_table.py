@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -126,6 +128,15 @@ def test_a_splitter_that_a_target_has_in_it_is_refused(tmp_path):
 def test_a_duration_is_no_id(tmp_path):
     written(tmp_path, table(user_id=pl.Series([1, 2, 3, 4], dtype=pl.Duration("us"))))
     refused(tmp_path, r"column 'user_id' is Duration.*wants ids")
+
+
+def test_a_column_that_nobody_reads_may_have_any_zone(tmp_path):
+    rows = table().to_arrow()
+    for split in ("train", "valid"):
+        when = pa.array([1, 2, 3, 4], pa.timestamp("us", "+05:30"))
+        pq.write_table(rows.append_column("when", when), tmp_path / f"{split}.parquet")
+    build_dataset(config(tmp_path))
+    assert "when" not in encoded(tmp_path).columns
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le"])

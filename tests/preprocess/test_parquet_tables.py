@@ -156,7 +156,7 @@ def test_seconds_and_timestamps_do_not_mix(tmp_path: Path) -> None:
         read(one, two)
 
 
-@pytest.mark.parametrize("zone", ["+05:30", "-08:00", "Asia/Kolkata", "UTC"])
+@pytest.mark.parametrize("zone", ["+05:30", "-08:00", "Asia/Kolkata", "UTC", "Mars/Phobos"])
 def test_a_time_with_a_zone_is_its_moment(tmp_path: Path, zone: str) -> None:
     moments = [1_435_708_800 * 10**6, 1_435_708_801 * 10**6]
     when = pa.array(moments, pa.timestamp("us", zone))
@@ -164,11 +164,16 @@ def test_a_time_with_a_zone_is_its_moment(tmp_path: Path, zone: str) -> None:
     assert rows["time"].to_list() == [moment * 1000 for moment in moments]
 
 
-@pytest.mark.parametrize("column", ["when", "kind"])
-def test_a_zone_that_is_none_is_one_sentence(tmp_path: Path, column: str) -> None:
+def test_an_attribute_with_an_offset_is_its_moment_in_utc(tmp_path: Path) -> None:
+    values = pa.array([0, 1_000_000], pa.timestamp("us", "+05:30"))
+    rows = read(part(tmp_path / "a.parquet", kind=values))
+    assert rows["cate_id"][0].startswith("1970-01-01 00:00:00")
+
+
+def test_a_zone_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     values = pa.array([1, 2], pa.timestamp("us", "Mars/Phobos"))
     with pytest.raises(InputError, match=r"a\.parquet.*cannot be read"):
-        read(part(tmp_path / "a.parquet", **{column: values}))
+        read(part(tmp_path / "a.parquet", kind=values))
 
 
 def test_a_decimal_of_256_bits_is_refused(tmp_path: Path) -> None:
