@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fuxictr_miss.tuning.space import Range, Space, Trial
 
+SEARCHES = ("random", "tpe")
 _ATTEMPTS = 30  # to draw a trial that is new
 _AT_RANDOM = 5  # trials before TPE begins; its default, 10, is the whole budget of a short search
 _DIGITS = 4  # of a real number that is drawn

@@ -7,9 +7,7 @@ import statistics
 
 import pytest
 
-from fuxictr_miss.tuning.sampling import Known, next_trial
-
-SEARCHES = ("random", "tpe")
+from fuxictr_miss.tuning.sampling import SEARCHES, Known, next_trial
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 UNITS = [[4], [8], [8, 8], [16], [16, 16]]
