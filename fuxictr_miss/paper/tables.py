@@ -258,7 +258,7 @@ _CONTROLS = (
 
 _OF_SECONDS = (
     "Seconds: processor time of a whole run on one thread, training, validation and test; the data "
-    "are encoded already."
+    "are encoded already. Processors differed in speed; runs on a GPU have no time here."
 )
 
 REPORTS = {

@@ -42,8 +42,8 @@ def run(
     Returns:
         The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
         digest, params, `valid_<metric>`, `test_<metric>` (not of a trial), epochs, seconds,
-        processor_seconds (not of a resumed run), peak_memory_mb, curve, data, versions, host,
-        finished.
+        processor_seconds (not on a GPU, nor of a resumed run), peak_memory_mb, curve, data,
+        versions, host, finished.
     """
     os.chdir(folder)
     torch.set_num_threads(1)
@@ -60,7 +60,8 @@ def run(
             test = job.purpose != "search"
             result = experiment.run(params, resume, extra_metrics=_EXTRA_METRICS, test=test)
         row.update(_outcome(result))
-        if row["seconds"] == result["seconds"]:  # else an earlier process did a part of it
+        whole = row["seconds"] == result["seconds"]  # else an earlier process did a part of it
+        if whole and gpu < 0:
             row["processor_seconds"] = round(time.process_time() - computed, 1)
     except Exception as error:  # a failed experiment must not stop the others
         row["status"] = "diverged" if isinstance(error, DivergedError) else "failed"
