@@ -74,7 +74,7 @@ Name = Annotated[
     AfterValidator(_part_of_a_path),
     described("a name that a file can have: at most 200 bytes, no / or \\, no space at an end"),
 ]
-Folder = Annotated[str, described("the path of a folder", min_length=1)]
+Folder = Annotated[str, described("the path of a folder, not with ~", pattern="^[^~]")]
 Regularizer = Annotated[
     NonNegative
     | Annotated[str, Field(pattern=rf"^(?:l[12]\({_NUMBER}\)|l1_l2\({_NUMBER},\s*{_NUMBER}\))$")]

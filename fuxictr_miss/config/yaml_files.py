@@ -10,16 +10,18 @@ import yaml
 
 from fuxictr_miss.errors import InputError
 
-_MAPPING, _MERGE, _NULL, _TEXT, _TUPLE = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("map", "merge", "null", "str", "python/tuple")
+_FLOAT, _INT, _MAPPING, _MERGE, _NULL, _TEXT, _TUPLE = (
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("float", "int", "map", "merge", "null", "str", "python/tuple")
 )
 # Names are kept as text: YAML would read 2024_01 as the number 202401, and no as False.
 _NAMES = {"base_expid", "dataset_id", "group_id", "model", "model_id"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's loader, except that it keeps names as text and refuses duplicate keys, that 1e-3 is
-    a number, as in YAML 1.2, and that `!!python/tuple`, which FuxiCTR's configs have, is a tuple.
+    """PyYAML's loader, except that it keeps names as text, refuses duplicate keys and numbers such
+    as 0100 (64, octal) and 1:30 (90, of base 60), that 1e-3 is a number, as in YAML 1.2, and that
+    `!!python/tuple`, which FuxiCTR's configs have, is a tuple.
     """
 
     def __init__(self, text: str, path: Path | str = "") -> None:
@@ -51,12 +53,26 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if key.value in _NAMES and isinstance(value, yaml.ScalarNode) and value.tag != _NULL:
                 value.tag = _TEXT
 
+    def as_number(self, node: yaml.ScalarNode) -> int | float:
+        """The number that a reader of the file sees."""
+        read = self.construct_yaml_float if node.tag == _FLOAT else self.construct_yaml_int
+        number: int | float = read(node)
+        if re.match(r"[-+]?(0[0-7_]+$|[0-9_]+:)", node.value):
+            line = node.start_mark.line + 1
+            raise InputError(
+                f"{self.path}, line {line}: YAML takes {node.value} for the number {number}. "
+                "Write that, or put quotes around what is no number."
+            )
+        return number
+
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    _FLOAT,
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+_Loader.add_constructor(_INT, _Loader.as_number)
+_Loader.add_constructor(_FLOAT, _Loader.as_number)
 _Loader.add_constructor(_TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, True)))
 
 
@@ -114,6 +130,8 @@ def read_value(key: str, text: str) -> Any:
     """
     try:
         return yaml.load(f"{key}: {text}", Loader=_Loader)[key]
+    except InputError as error:
+        raise InputError(str(error).removeprefix(", line 1: ")) from error
     except Exception as error:  # as above
         raise InputError(f"{text!r} is not a YAML value.") from error
 

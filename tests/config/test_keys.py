@@ -91,6 +91,7 @@ REFUSED = [
     ("dataset_id", datetime.date(2024, 1, 1)), ("model_id", "x" * 300), ("model_id", " x"),
     ("gpu", -2), ("gpu", "0"), ("gpu", [0]), ("gpu", 1.0), ("gpu", None),
     ("model_root", None), ("model_root", ""), ("model_root", 7), ("data_root", ["x"]),
+    ("data_root", "~/x"), ("model_root", "~"),
     ("train_data", 3), ("valid_data", ["a"]), ("vocab_data", {}), ("model_zoo_path", 1),
     ("feature_cols", []), ("feature_cols", None), ("feature_cols", "item_id"),
     ("feature_cols", ["item_id"]), ("label_col", "label"), ("use_features", "all"),

@@ -98,6 +98,25 @@ def test_scientific_numbers_need_no_point_and_quotes_make_text(tmp_path):
     assert read_value("a", "1e-3") == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("text", "number"), [("0100", 64), ("-01_7", -15), ("1:30", 90), ("1:30.5", 90.5), ("00", 0)]
+)
+def test_a_number_that_yaml_takes_for_another_is_refused(tmp_path, text, number):
+    file = written(tmp_path, f"a:\n  epochs: [1, {text}]\n")
+    said = f"YAML takes {text} for the number {number}"
+    with pytest.raises(InputError, match=f"file.yaml, line 2: {said}"):
+        read_entries(file)
+    with pytest.raises(InputError, match=f"^{said}"):
+        read_value("epochs", text)
+
+
+def test_what_only_looks_like_such_a_number_is_read(tmp_path):
+    content = "a: [0, -0, 0x10, 0b11, 1_000, 0.5, 08, '0100', '1:30', .inf]\n"
+    assert read_values(written(tmp_path, content))["a"] == [
+        *(0, 0, 16, 3, 1000, 0.5, "08", "0100", "1:30", float("inf"))
+    ]
+
+
 def test_a_file_with_nothing_in_it_has_no_entries(tmp_path):
     for content in ("", "# nothing yet\n", "\ufeff"):
         assert read_entries(written(tmp_path, content)) == {}
