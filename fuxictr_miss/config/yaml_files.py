@@ -61,7 +61,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             line = node.start_mark.line + 1
             raise InputError(
                 f"{self.path}, line {line}: YAML takes {node.value} for the number {number}. "
-                "Write that, or put quotes around what is no number."
+                "Write the one you mean without a leading 0 or a colon, or in quotes if it is text."
             )
         return number
 

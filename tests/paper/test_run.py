@@ -60,6 +60,17 @@ class InThisProcess:
         return worker.run(job, -1, os.getcwd(), *self.options)
 
 
+@pytest.mark.parametrize(("gpu", "timed"), [(-1, True), (0, False)])
+def test_processor_seconds_are_those_of_a_cpu(place, monkeypatch, gpu, timed):
+    monkeypatch.setattr(
+        worker.experiment, "run", lambda *_, **__: {"seconds": 1.0, "epochs": 1, "history": []}
+    )
+    [job] = Planner("config").experiments(MODELS[:1], ["small"], 1)
+    made = worker.run(job, gpu, str(place), "checkpoints", False, False)
+    assert made["status"] == "ok"
+    assert ("processor_seconds" in made) is timed
+
+
 def test_plan_run_and_report_and_then_only_what_is_missing_on_any_number_of_workers(place, capsys):
     """Without Ray, and once more with it."""
     asked = ["--dataset", "small", "--table", "7", "--seeds", "1"]
