@@ -57,7 +57,7 @@ def compare(values: Sequence[pd.Series], roles: Sequence[str], sign: int) -> Com
     p_values, gains = {}, {}
     for i, role in enumerate(roles):
         if role == OURS and rivals:
-            p = [p_value(values[i], values[rival], sign) for rival in rivals.values()]
+            p = [_p_if_better(values[i], values[rival], sign) for rival in rivals.values()]
             p_values[i] = float(pd.Series(p).max(skipna=False))
     if (ours := strongest(OURS)) is not None:
         for role, rival in rivals.items():
@@ -65,19 +65,23 @@ def compare(values: Sequence[pd.Series], roles: Sequence[str], sign: int) -> Com
     return Comparison(strongest(BASELINE, CONTROL, OURS), rivals, p_values, gains)
 
 
-def p_value(ours: pd.Series, rival: pd.Series, sign: int) -> float:
-    """p of a two-sided paired t-test on the common seeds.
-
-    1 if ours is not better, NaN with fewer than `MIN_SEEDS` common seeds.
-    """
+def p_value(ours: pd.Series, rival: pd.Series) -> float:
+    """p of a two-sided paired t-test on the common seeds, NaN with fewer than `MIN_SEEDS`."""
     from scipy.stats import ttest_rel  # late: half a second
 
     seeds = ours.index.intersection(rival.index)
     if len(seeds) < MIN_SEEDS:
         return math.nan
-    if sign * (ours[seeds] - rival[seeds]).mean() <= 0:
-        return 1.0
+    if (ours[seeds] == rival[seeds]).all():
+        return 1.0  # where t is 0 / 0
     return float(ttest_rel(ours[seeds], rival[seeds]).pvalue)
+
+
+def _p_if_better(ours: pd.Series, rival: pd.Series, sign: int) -> float:
+    """`p_value`, but 1 if ours is not better."""
+    p = p_value(ours, rival)
+    better = sign * (ours - rival).mean() > 0  # over the common seeds
+    return p if better or math.isnan(p) else 1.0
 
 
 def holm(p_values: Mapping[KeyT, float]) -> dict[KeyT, float]:

@@ -13,6 +13,7 @@ from fuxictr_miss.files import atomic_write, writable
 from fuxictr_miss.paper import published
 from fuxictr_miss.paper.compare import MIN_SEEDS, SIGNIFICANCE, compare, holm
 from fuxictr_miss.paper.figures import MARK, PICTURES, write_pictures
+from fuxictr_miss.paper.paired import COLUMNS, paired_tests
 from fuxictr_miss.paper.plan import dataset_params
 from fuxictr_miss.paper.sheet import STAR, Sheet, markdown_table
 from fuxictr_miss.paper.source import ABSENT, NOT_YET, Cell, Source
@@ -31,7 +32,13 @@ _COUNTS = ("users", "items", "instances", "features", "fields")
 _GAINS = {"improvement": BASELINE, "improvement over the control": CONTROL}
 _INDEX = "# Results\n\nEvery row of `experiments.csv` is one run. The reports:\n"
 _MADE_BY = "\nMade by `"  # the last line of every report
-_OURS = {".md": _MADE_BY, ".tex": "% python run_benchmark.py", **dict.fromkeys(PICTURES, MARK)}
+_TESTS = "_tests.csv"
+_OURS = {  # the endings of our files, and what says that they are ours
+    ".md": _MADE_BY,
+    ".tex": "% python run_benchmark.py",
+    _TESTS: ",".join(COLUMNS),
+    **dict.fromkeys(PICTURES, MARK),
+}
 
 
 def check_folder(folder: Path, reports: Iterable[str]) -> None:
@@ -58,7 +65,7 @@ def check_folder(folder: Path, reports: Iterable[str]) -> None:
 
 
 def write_report(name: str, source: Source, command: str) -> None:
-    """Write a table as Markdown and LaTeX, or a figure as pictures and its numbers in Markdown.
+    """Write a table as Markdown, LaTeX and its tests, or a figure as pictures and its numbers.
 
     Args:
         name: a key of `REPORTS`.
@@ -79,8 +86,10 @@ def write_report(name: str, source: Source, command: str) -> None:
     _write_page(page, report.title, parts, command)
     if report.axis:
         write_pictures(report, source, page)
-    else:
-        _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
+        return
+    _write(page.with_suffix(".tex"), f"% {command}\n{sheet.latex()}")
+    if report.blocks:
+        _write(_beside(page, _TESTS), paired_tests(report, source).to_csv(index=False))
 
 
 def write_sheet(page: Path, sheet: Sheet, command: str) -> None:
@@ -105,7 +114,7 @@ def write_index(folder: Path) -> None:
             continue  # not ours
         title = text.partition("\n")[0].removeprefix("# ")
         command = text.rpartition(_MADE_BY)[2].partition("`")[0]
-        others = [page.with_suffix(s).name for s in _OURS if s != ".md"]
+        others = [_beside(page, ending).name for ending in _OURS if ending != ".md"]
         links = ", ".join(f"[{other}]({other})" for other in others if (folder / other).exists())
         lines.append(f"| [{title}]({page.name}) | {links} | `{command}` |\n")
     head = "| report | as | made by |\n|---|---|---|\n"
@@ -253,6 +262,10 @@ def _counts(path: Path) -> list[str]:
         return [f"{int(counts[n]):,}" if n in counts else ABSENT for n in _COUNTS]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is no statistics file of a preprocessing ({error}).") from error
+
+
+def _beside(page: Path, ending: str) -> Path:
+    return page.with_name(page.stem + ending)
 
 
 def _text(path: Path) -> str:

@@ -271,6 +271,7 @@ REPORTS = {
                 *_YARDSTICKS,
                 *_controls("IPNN"),
                 *_controls("DIN"),
+                *_recipes("IPNN-MISS", "PNN_MISS"),
                 *_recipes("DIN-MISS"),
             ),
         ),

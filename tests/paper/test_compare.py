@@ -21,23 +21,26 @@ LOW, HIGH, NONE = seeds(0.60, 0.61, 0.62), seeds(0.80, 0.81, 0.83), seeds()
 
 
 def test_a_test_needs_three_common_seeds():
-    assert p_value(HIGH, LOW, 1) < 0.05
-    assert math.isnan(p_value(seeds(0.80, 0.81), seeds(0.60, 0.61), 1))
-    assert math.isnan(p_value(HIGH, pd.Series({3: 0.6, 4: 0.6, 5: 0.6}), 1))
+    assert p_value(HIGH, LOW) < 0.05
+    assert math.isnan(p_value(seeds(0.80, 0.81), seeds(0.60, 0.61)))
+    assert math.isnan(p_value(HIGH, pd.Series({3: 0.6, 4: 0.6, 5: 0.6})))
 
 
 def test_only_the_right_direction_is_significant():
-    assert p_value(LOW, HIGH, 1) == 1
-    assert p_value(LOW, HIGH, -1) < 0.05  # a lower logloss
-    assert p_value(LOW, LOW, 1) == 1
+    def p(ours: pd.Series, sign: int) -> float:
+        return compare([HIGH, ours], [BASELINE, OURS], sign).p_values[1]
+
+    assert p(LOW, 1) == 1
+    assert p(LOW, -1) == p_value(LOW, HIGH) < 0.05  # a lower logloss
+    assert p(HIGH, 1) == p_value(HIGH, HIGH) == 1
 
 
 def test_p_is_of_the_two_sided_paired_t_test():
     # t is 4.303 at p = 5 % with 2 degrees of freedom
     # differences 0.1, 0.2, 0.3: t = 0.2 / (0.1 / sqrt 3) = 3.46
-    assert 0.05 < p_value(seeds(0.6, 0.7, 0.8), seeds(0.5, 0.5, 0.5), 1) < 0.1
+    assert 0.05 < p_value(seeds(0.6, 0.7, 0.8), seeds(0.5, 0.5, 0.5)) < 0.1
     # differences 0.2, 0.2, 0.3: t = 7.0
-    assert 0.01 < p_value(seeds(0.7, 0.7, 0.8), seeds(0.5, 0.5, 0.5), 1) < 0.05
+    assert 0.01 < p_value(seeds(0.7, 0.7, 0.8), seeds(0.5, 0.5, 0.5)) < 0.05
 
 
 def test_best_is_over_all_and_strongest_over_the_baselines():
@@ -54,7 +57,7 @@ def test_with_a_control_both_rivals_must_be_beaten():
     between = seeds(0.79, 0.81, 0.81)
     found = compare([LOW, between, HIGH], [BASELINE, CONTROL, OURS], 1)
     assert found.rivals == {BASELINE: 0, CONTROL: 1}
-    assert found.p_values[2] == p_value(HIGH, between, 1) > p_value(HIGH, LOW, 1)
+    assert found.p_values[2] == p_value(HIGH, between) > p_value(HIGH, LOW)
     assert found.gains[BASELINE] > found.gains[CONTROL] > 0
 
 
