@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 import torch
 
+from fuxictr_miss.training import pretraining
+
 torch.set_num_threads(1)
 
 USERS, ITEMS, CATEGORIES = 90, 40, 6
@@ -35,6 +37,13 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         columns = ["label", "user_id", "item_id", "cate_id", "item_history", "cate_history"]
         pl.DataFrame(rows, columns, orient="row").write_parquet(folder / f"{name}.parquet")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def short_epochs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretraining draws 256 histories an epoch, unless the test looks at what a training gains."""
+    if request.node.get_closest_marker("trained_number") is None:
+        monkeypatch.setattr(pretraining, "MIN_DRAWS", 256)
 
 
 @pytest.fixture
