@@ -72,6 +72,7 @@ def test_commands_and_snippets_run_as_written(copy):
     assert with_miss > plain + 0.1
     made = {path.name for path in (copy / "my_log").iterdir()}
     assert made >= {"log.csv", "data", "config_mylog", "checkpoints", "config_mylog.csv"}
+    assert not list(copy.glob("*mylog*")) + list(copy.glob("log.csv"))  # all of it is in my_log
     auc = float(re.search(r"\[test\] AUC: ([\d.]+)", printed).group(1))
     mean, deviation = re.search(r"([\d.]+) ± ([\d.]+) with MISS", README).groups()
     assert float(deviation) <= 0.008
