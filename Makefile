@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/python run_expid.py --expid DIN_MISS_demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -47,7 +47,7 @@ setup(
         "wandb": ["wandb>=0.20"],
         "mlflow": ["mlflow>=2.10"],
         "dev": [
-            *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"),
+            *("pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10"),
             *("fastapi>=0.110", "uvicorn>=0.29", "httpx>=0.27"),  # of examples/serving
         ],
     },

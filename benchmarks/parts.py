@@ -7,6 +7,7 @@ Adds one part at a time as a branch of its own, with a weight, to PNN_MISS as re
 prints validation and test AUC, the mean over seeds. Above them stand the plain PNN, the control on
 PPMI-SVD and the recipe as it is. The parts:
 
+    more       twelve more pairs of the recipe's own kind: what every other part has to beat
     windows    interests of two and three behaviors (Eq. 19) that do not overlap
     near       pairs at most H = 3 behaviors apart (Eq. 21)
     encoder    attributes side by side, behind Enc_i (Eq. 13, 20)
@@ -40,6 +41,7 @@ from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.miss.method import MISS, Level, MISSSettings
 
 PARTS: dict[str, dict[str, Any]] = {
+    "more": {},
     "windows": {"max_width": 3},
     "near": {"max_distance": 3, "far_share": 0.0},
     "encoder": {"interest_encoder": [20, 20], "separate_features": False},
@@ -70,7 +72,7 @@ class Parts(nn.Module):
     class Settings:
         """Keys of the experiment."""
 
-        part: Literal["none", "windows", "near", "encoder", "feature", "published"] = "none"
+        part: Literal["none", "more", "windows", "near", "encoder", "feature", "published"] = "none"
         weight: float = 0.0
 
     def __init__(self, ssl: SSLSettings, settings: Settings, *rest: Any) -> None:

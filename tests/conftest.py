@@ -17,6 +17,12 @@ from fuxictr_miss.training import pretraining
 torch.set_num_threads(1)
 
 USERS, ITEMS, CATEGORIES = 90, 40, 6
+LONGEST = {"test_readme.py", "test_examples.py"}  # minutes in one test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of several processes that take whole files, none ends last alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import get_method
-from fuxictr_miss.training import fit, run
+from fuxictr_miss.training import fit, pretraining, run
 from fuxictr_miss.training.histories import Rows
 
 pytestmark = pytest.mark.trained_number
@@ -41,8 +41,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def criteo(params: dict[str, Any], table: Path) -> dict[str, Any]:
-    """The keys of a small experiment on it."""
+def criteo(params: dict[str, Any], table: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The keys of a small experiment on it, with short epochs of the pretraining."""
+    monkeypatch.setattr(pretraining, "MIN_DRAWS", 256)
     params = {k: v for k, v in params.items() if not k.endswith(("_field", "_regularizer"))}
     active = {"active": True}
     return {

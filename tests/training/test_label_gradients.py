@@ -345,7 +345,7 @@ def test_a_run_killed_in_any_phase_ends_at_the_same_digits(
     """After every saved state, and once more after the checkpoint of a later epoch was written."""
     pretrained = 40 if strategy == "joint" else 4  # epochs, beside label epochs of more steps
     changes = {**THAWED, "model": model_name, "ssl_start": "svd", "ssl_other_gradient": 0.4,
-               "early_stop_patience": 10, "ssl_label_learning_rate": 0.02,
+               "early_stop_patience": 10, "ssl_label_learning_rate": 0.02, "batch_size": 64,
                "ssl_training": strategy, "ssl_pretrain_epochs": pretrained}  # fmt: skip
 
     def train(resume: bool = False) -> Any:
