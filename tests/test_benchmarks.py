@@ -60,4 +60,4 @@ def test_every_part_of_the_paper_differs_from_the_recipe(monkeypatch):
     parts = runpy.run_path(str(FOLDER / "parts.py"))["PARTS"]
     recipe = read_settings(MISSSettings, "miss_", read_recipe("recommended"))
     for name, keys in parts.items():
-        assert dataclasses.replace(recipe, **keys) != recipe, name
+        assert (dataclasses.replace(recipe, **keys) == recipe) == (name == "more"), name
