@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-USERS, INTERESTS, ITEMS_PER_INTEREST, CATEGORIES = 2000, 16, 20, 8
+USERS, INTERESTS, ITEMS_PER_INTEREST, CATEGORIES = 1000, 16, 20, 8
 
 
 def write_log(path: Path) -> None:

@@ -91,7 +91,7 @@ def test_csv_is_encoded_and_pretrained_by_the_recommended_recipe(model_zoo, spli
         rows.rename({"item_history": "click_history"}).write_csv(file)
         data[f"{split}_data"] = f"../../data/{split}.csv"
     template = yaml.safe_load((ZOO / "MISS" / "config" / "model_config.yaml").read_text())
-    short = {"dataset_id": "own", "epochs": 2, "ssl_pretrain_epochs": 2}
+    short = {"dataset_id": "own", "epochs": 2, "ssl_pretrain_epochs": 1}
     template["MISS_own"] = {**template["MISS_default"], **short}
     own = model_zoo / "MISS" / "own"
     own.mkdir()
@@ -99,7 +99,7 @@ def test_csv_is_encoded_and_pretrained_by_the_recommended_recipe(model_zoo, spli
     (own / "dataset_config.yaml").write_text(yaml.safe_dump({"own": data}))
     code, printed = run(model_zoo, "MISS_own", "own")
     assert code == 0, printed
-    assert "pretrain epoch 2" in printed
+    assert "pretrain epoch 1" in printed
     assert "[exp_id] MISS_own" in (model_zoo / "MISS" / "own.csv").read_text()
 
 
