@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fuxictr_miss.config import Config, load_config
+from fuxictr_miss.errors import run_command
 
 
 def main() -> None:
@@ -92,4 +93,4 @@ def _timed(loader: Iterable[Any], epochs: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fuxictr_miss.config import Config, load_config
+from fuxictr_miss.errors import run_command
 
 
 def main() -> None:
@@ -87,4 +88,4 @@ def _measure(expid: str, config: Config, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fuxictr_miss.data import TensorDataLoader
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import Means
 from fuxictr_miss.training.optimizers import set_optimizer
@@ -156,4 +157,4 @@ def _bandwidth(device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

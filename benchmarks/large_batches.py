@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from made_up import seconds
 from torch import Tensor
 
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.losses import info_nce
 
 TEMPERATURE = 0.1
@@ -104,4 +105,4 @@ def _kilobytes(field: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

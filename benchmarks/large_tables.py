@@ -20,6 +20,7 @@ from fuxictr.pytorch.models import BaseModel
 from made_up import ALIPAY, DIM, MadeUp, seconds
 from torch import Tensor
 
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.training.optimizers import set_optimizer
 
 ROWS = 128
@@ -89,4 +90,4 @@ def _bandwidth() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

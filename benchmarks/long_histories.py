@@ -16,6 +16,8 @@ from fuxictr.pytorch.models import BaseModel
 from made_up import CDS, MadeUp, seconds
 from torch import Tensor
 
+from fuxictr_miss.errors import run_command
+
 LENGTHS = (50, 2000)
 ROWS = 128
 WARM_UP = 5  # rounds
@@ -50,4 +52,4 @@ def _losses(model: BaseModel, batch: dict[str, Tensor]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -37,6 +37,7 @@ from fuxictr_miss.config import load_config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.config.yaml_files import read_value
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.miss.method import MISS, Level, MISSSettings
 
@@ -148,4 +149,4 @@ def _run(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,6 +24,7 @@ from made_up import CDS, MadeUp
 
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.batch_norm import synchronised_batch_norm
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.optimizers import set_optimizer
 
@@ -124,4 +125,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -28,6 +28,8 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from fuxictr_miss.errors import run_command
+
 
 class Amazon(NamedTuple):
     """A subset of the Amazon data, 5-core, as it is published."""
@@ -248,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

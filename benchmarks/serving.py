@@ -33,6 +33,7 @@ import torch
 
 import fuxictr_miss as fm
 from fuxictr_miss.config import load_config
+from fuxictr_miss.errors import run_command
 
 BATCH = 2000  # rows, of all but Scorer, which has its own
 RATE, ROWS_A_REQUEST = 50, 10
@@ -160,4 +161,4 @@ def _started(artefact: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

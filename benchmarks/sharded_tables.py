@@ -21,6 +21,7 @@ from made_up import MadeUp
 
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import own_rows, shard_tables
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.optimizers import set_optimizer
 
@@ -68,4 +69,4 @@ def measure(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

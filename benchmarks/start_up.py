@@ -17,34 +17,40 @@ import sys
 import time
 from pathlib import Path
 
+from fuxictr_miss.errors import run_command
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("imports", "build", "first step")
 PROGRAM = """
 import gc, json, os, sys, tempfile, time
 from fuxictr_miss.config import load_config
+from fuxictr_miss.errors import run_command
 
 def now():
     return time.time() - float(sys.argv[2]), time.process_time()
 
-params = {**load_config("config", sys.argv[1]).params, "gpu": -1, "verbose": 0}
-gc.disable()  # as commands/train.py
-from fuxictr_miss import experiment
-gc.freeze()
-gc.enable()
-stages = [now()]
-with tempfile.TemporaryDirectory() as params["model_root"]:
-    model, loaders = experiment.build(params)
-    stages.append(now())
-
-    def report(*_):
+def main():
+    params = {**load_config("config", sys.argv[1]).params, "gpu": -1, "verbose": 0}
+    gc.disable()  # as commands/train.py
+    from fuxictr_miss import experiment
+    gc.freeze()
+    gc.enable()
+    stages = [now()]
+    with tempfile.TemporaryDirectory() as params["model_root"]:
+        model, loaders = experiment.build(params)
         stages.append(now())
-        print(json.dumps(stages), flush=True)
-        os._exit(0)
 
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-    register_optimizer_step_post_hook(report)
-    from fuxictr_miss.training import fit
-    fit(model, loaders["train"], validation_data=loaders["valid"])
+        def report(*_):
+            stages.append(now())
+            print(json.dumps(stages), flush=True)
+            os._exit(0)
+
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+        register_optimizer_step_post_hook(report)
+        from fuxictr_miss.training import fit
+        fit(model, loaders["train"], validation_data=loaders["valid"])
+
+run_command(main)
 """
 
 
@@ -68,10 +74,12 @@ def _run(expid: str) -> list[list[float]]:
     command = [sys.executable, "-c", PROGRAM, expid, str(time.time())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from statistics import median
 import torch
 from made_up import CDS, MadeUp, seconds
 
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.training.optimizers import set_optimizer
 
 LIMITS = {"DIN": 1.25, "PNN": 1.5}
@@ -67,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

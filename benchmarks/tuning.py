@@ -13,6 +13,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from fuxictr_miss.errors import run_command
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.tuning.sampling import SEARCHES, Known, next_trial
 from fuxictr_miss.tuning.space import Space, read_space
@@ -58,4 +59,4 @@ def _values(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

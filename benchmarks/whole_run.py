@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from fuxictr_miss.errors import InputError, run_command
+
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("DIN", "PNN", "DIN_PPMI", "PNN_PPMI", "DIN_S3Rec", "PNN_S3Rec", "DIN_MISS", "PNN_MISS")
 DATASETS = ("amazonbeauty", "amazoncds_subset")
@@ -54,8 +56,10 @@ def _run(expid: str, seed: int) -> tuple[float, float, str]:
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
+        if done.returncode:
+            raise InputError(done.stderr.splitlines()[-1].removeprefix("error: "))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = re.search(r"\[test\] AUC: ([0-9.]+)", done.stdout)
@@ -63,4 +67,4 @@ def _run(expid: str, seed: int) -> tuple[float, float, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +54,21 @@ def test_a_benchmark_prints_its_table(command, rows, monkeypatch, capsys):
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(table) == 2 + rows
     assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["parts.py --dataset nowhere", "whole_run.py --model DIN --dataset nowhere",
+     "start_up.py --expid DIN_nowhere"],
+)  # fmt: skip
+def test_what_is_not_there_is_one_sentence(command):
+    name, *options = command.split()
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / name), *options],
+        cwd=FOLDER.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*MISS_nowhere.*\n|error: .*DIN_nowhere.*\n", done.stderr)
 
 
 def test_every_part_of_the_paper_differs_from_the_recipe(monkeypatch):
