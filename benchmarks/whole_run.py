@@ -59,7 +59,8 @@ def _run(expid: str, seed: int) -> tuple[float, float, str]:
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise InputError(done.stderr.splitlines()[-1].removeprefix("error: "))
+            said = done.stderr.splitlines() or [f"{expid} ended with code {done.returncode}."]
+            raise InputError(said[-1].removeprefix("error: "))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = re.search(r"\[test\] AUC: ([0-9.]+)", done.stdout)
