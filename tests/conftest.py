@@ -17,7 +17,7 @@ from fuxictr_miss.training import pretraining
 torch.set_num_threads(1)
 
 USERS, ITEMS, CATEGORIES = 90, 40, 6
-LONGEST = {"test_readme.py", "test_examples.py"}  # minutes in one test
+LONGEST = {"test_pages.py", "test_examples.py"}  # minutes in one test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

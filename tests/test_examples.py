@@ -1,6 +1,6 @@
 """Every example runs as its docstring says, from any folder, and MISS gains on its log.
 
-`own_log.py` runs in `test_readme.py`.
+`own_log.py` runs in `test_pages.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from fuxictr_miss import experiment, export
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.commands import export as export_command
 from fuxictr_miss.commands.main import COMMANDS
+from fuxictr_miss.commands.options import add_experiment_options
 from fuxictr_miss.commands.preprocess import SOURCES
 from fuxictr_miss.config import default_config, list_expids, load_config
 from fuxictr_miss.errors import InputError
@@ -32,6 +34,12 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def test_parameters_are_set_behind_one_option_or_several():
+    parser = argparse.ArgumentParser()
+    add_experiment_options(parser)
+    assert parser.parse_args(["--set", "a=1", "b=2", "--set", "c=3"]).set == ["a=1", "b=2", "c=3"]
 
 
 @pytest.mark.parametrize(
