@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import polars as pl
 
 RESERVED = ("__PAD__", "__OOV__")  # what FuxiCTR's vocabularies call padding and unknown ids
@@ -17,8 +19,8 @@ def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         raw: a column, or the element of a list.
         dtype: its type; neither nested nor an object.
     """
-    if isinstance(dtype, pl.Datetime) and (dtype.time_zone or "")[:1] in ("+", "-"):
-        raw = raw.to_physical().cast(pl.Datetime(dtype.time_unit, "UTC"))  # polars knows no +05:30
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone and not _has_rules(dtype.time_zone):
+        raw = raw.to_physical().cast(pl.Datetime(dtype.time_unit, "UTC"))
     if dtype.is_float():
         number = raw.cast(pl.Float64)
         whole = pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))
@@ -28,6 +30,16 @@ def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         text = raw.cast(pl.String).str.replace(r"(\.[0-9]*[1-9])0+$", "${1}")
         return text.str.replace(r"\.0+$", "")
     return raw.cast(pl.String)
+
+
+@cache
+def _has_rules(zone: str) -> bool:
+    """Whether polars finds the zone in its database: it ends a program at +05:30, Z and the like."""
+    try:
+        pl.Series([0], dtype=pl.Datetime).dt.replace_time_zone(zone, non_existent="null")
+    except pl.exceptions.ComputeError:
+        return False
+    return True
 
 
 def largest_exact(dtype: pl.DataType) -> int:

@@ -139,6 +139,24 @@ def test_a_column_that_nobody_reads_may_have_any_zone(tmp_path):
     assert "when" not in encoded(tmp_path).columns
 
 
+@pytest.mark.parametrize("zone", ["+05:30", "Z", "Mars/Phobos"])
+@pytest.mark.parametrize("column", ["user_id", "label"])
+def test_a_moment_of_a_zone_without_rules_is_an_id_in_utc_and_no_number(
+    tmp_path, capfd, zone, column
+):
+    rows = table().drop(column).to_arrow()
+    when = pa.array([0, 1_000_000, 0, 0], pa.timestamp("us", zone))
+    for split in ("train", "valid"):
+        pq.write_table(rows.append_column(column, when), tmp_path / f"{split}.parquet")
+    if column == "user_id":
+        build_dataset(config(tmp_path))
+        vocab = json.loads((tmp_path / "encoded" / "small" / "feature_vocab.json").read_text())
+        assert "1970-01-01 00:00:01.000000+00:00" in vocab["user_id"]
+    else:
+        refused(tmp_path, "'label' is Datetime")
+    assert "panicked" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le"])
 def test_a_csv_of_two_bytes_a_letter_is_refused_without_showing_them(tmp_path, coding):
     for split in ("train", "valid"):
