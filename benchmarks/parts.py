@@ -111,8 +111,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    print("| data set | part | weight | validation AUC | test AUC |")
-    print("|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         logs = {
             name: load_config("config", f"PNN_MISS_{name}").params for name in arguments.dataset
@@ -122,6 +120,8 @@ def main() -> None:
         given = dict(each.split("=", 1) for each in arguments.set)
         if any(key.startswith("miss_") for key in given):
             parser.error("--set takes no key of MISS: each row has those of its part.")
+        print("| data set | part | weight | validation AUC | test AUC |")
+        print("|---|---|---:|---:|---:|")
         for name, params in logs.items():
             params |= {key: read_value(key, text) for key, text in given.items()}
             sequences = sum(spec["type"] == "sequence" for spec in params["feature_cols"])
