@@ -228,8 +228,8 @@ def _search_text(report: Report, source: Source) -> str:
     head = ["data set", "model", "chosen settings", "validation", "finished trials"]
     text = (
         f"Search: {source.budget} trials for every model, including baselines, with one seed, "
-        "chosen by the validation metric alone; all cells of a model use its choice.\n\n"
-        + markdown_table(head, rows)
+        "chosen by the validation metric alone; all cells of a model use its choice, but rows of "
+        "the paper's recipe keep the keys that it names.\n\n" + markdown_table(head, rows)
     )
     others = models - {model for _, model in source.winners}
     if others:

@@ -252,8 +252,8 @@ _AS_DRAWN = {
 }
 _CONTROLS = (
     "Controls: Popularity, item-kNN, PPMI-SVD and SASRec score by the training histories alone and "
-    "give no probabilities; -PPMI: frozen tables of PPMI-SVD; tables as drawn: the recommended "
-    "recipe with frozen tables of random directions."
+    "give no probabilities; -PPMI: the recommended recipe on tables of PPMI-SVD; tables as drawn: "
+    "the recommended recipe with frozen tables of random directions."
 )
 
 _OF_SECONDS = (
@@ -327,7 +327,8 @@ REPORTS = {
         first="loss weight α1 = α2",
         axis="ssl_weight",
         caption="Under joint training (Eq. 17), where α1 = α2 weighs one loss against another. "
-        "Under the recommended recipe no weight is trained by both, and Adam divides α out.",
+        "Under the recommended recipe no weight is trained by both, and α only scales gradients "
+        "against Adam's ε.",
     ),
     "figure_7": Report(
         "Fig. 7. Softmax temperature",

@@ -34,7 +34,7 @@ def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 @cache
 def _has_rules(zone: str) -> bool:
-    """Whether polars finds the zone in its database: it ends a program at +05:30, Z and the like."""
+    """Whether polars finds the zone in its database; it panics at others, as +05:30 or Z."""
     try:
         pl.Series([0], dtype=pl.Datetime).dt.replace_time_zone(zone, non_existent="null")
     except pl.exceptions.ComputeError:
