@@ -88,7 +88,8 @@ class Parts(nn.Module):
     def prepare(self, columns: dict[str, torch.Tensor]) -> None:
         """Both set their temperatures."""
         for each in self.children():
-            each.prepare(columns)
+            if each.prepares:
+                each.prepare(columns)
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """L_ssl of the recipe, plus the weighted loss of the part."""

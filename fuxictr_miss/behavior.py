@@ -15,7 +15,7 @@ encoded, (B, M, P, 2, D). Only the loss has the pairs in front, (P, B, D): it co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 
 import torch
@@ -170,6 +170,17 @@ class Behavior:
         if (changes > 1).any():
             return None
         return (self.max_len - self.length).where(~mask[:, 0], 0)
+
+
+def in_parts(columns: Sequence[Tensor], rows: int = 65_536) -> Iterator[Behavior]:
+    """The behaviors of many rows, some rows at a time and without tables.
+
+    Args:
+        columns: J sequences, (rows, L) ids each.
+        rows: of a part.
+    """
+    for part in zip(*(column.split(rows) for column in columns), strict=True):
+        yield Behavior(part, [])
 
 
 def _looked_up(table: nn.Module, ids: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class SelfSupervision(nn.Module):
         self.unknown_user = -1  # the id of users out of the vocabulary
         if self.user is not None:
             spec = model.feature_map.features[self.user]
-            self.unknown_user = spec.get("vocab_size", 0) - 1  # a meta column knows all of them
+            # ids of a pretrained_emb's file alone stand behind it; a meta column knows all users
+            self.unknown_user = spec.get("oov_idx", spec.get("vocab_size", 0) - 1)
         if not self.on:
             return
         kind = get_method(method)

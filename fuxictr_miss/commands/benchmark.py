@@ -210,10 +210,10 @@ def _names(kind: str, given: Sequence[str], reports: Iterable[str]) -> list[str]
 def _build(params: dict[str, Any]) -> str:
     """Encode a data set before any worker starts; return its digest."""
     from fuxictr_miss.data import build_dataset
-    from fuxictr_miss.paper.worker import data_digest
+    from fuxictr_miss.paper.worker import stamped_digest
 
     build_dataset(params)
-    return data_digest(params)
+    return stamped_digest(params)
 
 
 def _show(

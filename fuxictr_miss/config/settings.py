@@ -70,7 +70,8 @@ class SSLSettings:
     pretrain_batch_size: Count | None = None  # histories per pretraining step; None: batch_size
     pretrain_learning_rate: Positive | None = None  # None: learning_rate
     pretrain_schedule: Literal["constant", "linear"] = "constant"  # of its rate; linear: down to 0
-    pretrain_sampling: Literal["users", "pairs"] = "users"  # pairs: users by behaviors - 1
+    # pairs: users by behaviors - 1, or by behaviors where one has a pair
+    pretrain_sampling: Literal["users", "pairs"] = "users"
     start: Literal["tables", "svd"] = "tables"  # of the tables, before any training; svd: PPMI-SVD
     # of the tables' rows after the pretraining; log_count: as log(1 + count), 1 on average
     row_norm: Literal["free", "log_count"] = "free"

@@ -19,7 +19,7 @@ These attributes are optional:
                              of the J sequences, if it has parameters of that size
     prepare(columns)         called once before the first step with the training split: the J
                              sequences by name, (rows, L) ids each, or the F fields
-    prepares                 whether `prepare` changes anything; True if not given
+    prepares                 whether `prepare` is called; True if not given
     begin_epoch()            called before each epoch in which the method's loss is trained
     behaviors_of_a_pair      how many behaviors a history needs to have a pair; 2 if not given
     closed_form(history, vocab_size, dim)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.values import Rate, Switch
 from fuxictr_miss.losses import nt_xent
@@ -45,14 +43,10 @@ class DuoRec(SameTargetMethod):
     Settings = DuoRecSettings
     settings: DuoRecSettings
 
-    def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Index the training histories by their targets, if view 2 is another one.
-
-        Args:
-            columns: the J sequences by name, (rows, L) ids each.
-        """
-        if self.settings.supervised:
-            super().prepare(columns)
+    @property
+    def prepares(self) -> bool:
+        """Whether the training histories are indexed by their targets: if view 2 is another one."""
+        return self.settings.supervised
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw a target of each history, encode two inputs before it, and contrast."""

@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.behavior import Behavior, in_parts
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, NonNegative, Positive
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.draws import by_weight, uniform
 from fuxictr_miss.methods.encoders import mean_similarity
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +137,9 @@ class Item2Vec(nn.Module):
     def _count(self, columns: list[Tensor]) -> list[Unigrams]:
         """The unigrams of each sequence, over the behaviors of these rows."""
         counts = [torch.zeros(len(table), dtype=torch.int64) for table in self.output]
-        for rows in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
-            present = Behavior(rows, []).mask
-            for count, column in zip(counts, rows, strict=True):
-                count += column[present].cpu().bincount(minlength=len(count))
+        for behavior in in_parts(columns):
+            for count, column in zip(counts, behavior.columns, strict=True):
+                count += column[behavior.mask].cpu().bincount(minlength=len(count))
         device = self.output[0].device
         return [
             Unigrams(*(each.to(device) for each in unigrams(count.double(), self.settings)))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.behavior import Behavior, in_parts
 from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
@@ -19,8 +19,6 @@ from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import mean_similarity
 from fuxictr_miss.methods.transformer import TransformerMethod, TransformerSettings
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +151,8 @@ def catalogue(columns: Sequence[Tensor], power: float) -> Catalogue:
         power: of an item's frequency.
     """
     parts = []
-    for rows in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
-        present = Behavior(rows, []).mask
-        ids = torch.stack([column[present].long() for column in rows], dim=1)
+    for behavior in in_parts(columns):
+        ids = torch.stack([c[behavior.mask].long() for c in behavior.columns], dim=1)
         if len(ids):
             parts.append(_distinct(ids, ids.new_ones(len(ids))))
     items, count = _distinct(*(torch.cat(each) for each in zip(*parts, strict=True)))

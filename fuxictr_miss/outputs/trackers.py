@@ -17,7 +17,7 @@ _PARAMS_AT_ONCE = 100  # MLflow's limit
 _LONGEST = 250  # characters of a setting that is no number or text
 
 
-class Experiment(NamedTuple):
+class TrackedRun(NamedTuple):
     """What a tracker is told about a run at its start."""
 
     name: str  # the model_id
@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
     run: str  # the tracker's name for the run, by which a resume finds it
 
-    def __init__(self, experiment: Experiment, run: str | None) -> None: ...
+    def __init__(self, experiment: TrackedRun, run: str | None) -> None: ...
     def log(self, values: Mapping[str, float], step: int) -> None: ...
     def finish(self, metrics: Mapping[str, float], facts: Mapping[str, Any], step: int) -> None: ...
     def close(self, completed: bool) -> None: ...
@@ -40,7 +40,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `<folder>/tensorboard/<model_id>/<number>/`; each run has a new number."""
 
-    def __init__(self, experiment: Experiment, run: str | None) -> None:
+    def __init__(self, experiment: TrackedRun, run: str | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.settings = experiment.settings
@@ -71,7 +71,7 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, in the project `WANDB_PROJECT` or `fuxictr_miss`."""
 
-    def __init__(self, experiment: Experiment, run: str | None) -> None:
+    def __init__(self, experiment: TrackedRun, run: str | None) -> None:
         import wandb
 
         self.wandb = wandb.init(
@@ -100,7 +100,7 @@ class WandB:
 class MLflow:
     """A run of MLflow, in the experiment `MLFLOW_EXPERIMENT_NAME` or `fuxictr_miss`."""
 
-    def __init__(self, experiment: Experiment, run: str | None) -> None:
+    def __init__(self, experiment: TrackedRun, run: str | None) -> None:
         from mlflow import MlflowClient
 
         self.client = MlflowClient()

@@ -100,7 +100,7 @@ class Data:
         """The data here; None if it cannot be built, as the experiment will say."""
         with suppress(InputError):
             digest = _built(params)
-            return cls(params["dataset_id"], digest, worker.data_digest(params))
+            return cls(params["dataset_id"], digest, worker.stamped_digest(params))
         return None
 
     def packed(self, ray: Any, params: Mapping[str, Any]) -> Data:

@@ -47,6 +47,8 @@ def run(
     """
     os.chdir(folder)
     torch.set_num_threads(1)
+    if job.model in yardsticks.YARDSTICKS:  # they count, on the CPU
+        gpu = -1
     params = {**job.params, "seed": job.seed, "model_id": job.name}
     params.update(model_root=model_root, gpu=gpu, verbose=0)
     started, computed = time.perf_counter(), time.process_time()
@@ -70,7 +72,7 @@ def run(
     row.setdefault("seconds", round(time.perf_counter() - started, 1))
     row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    row["data"] = data_digest(params)
+    row["data"] = stamped_digest(params)
     if not keep_checkpoints:
         for ending in (".model", ".state"):
             path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
@@ -78,7 +80,7 @@ def run(
     return row
 
 
-def data_digest(params: Mapping[str, Any]) -> str:
+def stamped_digest(params: Mapping[str, Any]) -> str:
     """Digest of the encoded values, to recognise rows of other data under the same name.
 
     It is "" of data that FuxiCTR encoded. The same values in other files, such as those of another

@@ -35,7 +35,7 @@ class Artefact(NamedTuple):
     digest: str  # of all of this
 
 
-class Rows(NamedTuple):
+class MovedRows(NamedTuple):
     """Which rows of an old table become which of the new one."""
 
     old: Tensor
@@ -153,7 +153,7 @@ def _weights(model: BaseModel, artefact: Artefact) -> dict[str, tuple[Tensor, Te
     return {name: (value, old[id(value)]) for name, value in own.items()}
 
 
-def _misfits(name: str, value: Tensor, old: Tensor, rows: Rows | None) -> list[str]:
+def _misfits(name: str, value: Tensor, old: Tensor, rows: MovedRows | None) -> list[str]:
     """Why a weight cannot be taken over; [] if it can."""
     there, here = list(old.shape), list(value.shape)
     if rows is not None and there[1:] == here[1:] and int(rows.old.max()) < len(old):
@@ -190,13 +190,13 @@ def _features_of_tables(model: BaseModel) -> dict[int, str]:
     return features
 
 
-def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str, Rows]:
+def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str, MovedRows]:
     """For each feature that the artefact knows, the rows of old ids and where they are now."""
     path = Path(model.feature_map.data_dir) / "feature_vocab.json"
     what = f"The vocabulary {path}, by which --init-from finds the known ids, cannot be read"
     with explained((OSError, ValueError), what, "encode the raw data, or start without it"):
         vocabulary = json.loads(path.read_text(encoding="utf-8"))
-    rows: dict[str, Rows] = {}
+    rows: dict[str, MovedRows] = {}
     logged: set[str] = set()
     for feature in model.feature_map.features:
         if feature not in features or feature not in artefact.vocabularies:
@@ -206,7 +206,7 @@ def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str,
         old, new = artefact.vocabularies[feature], vocabulary[feature]
         known = _known(old, {token: n for token, n in new.items() if token not in RESERVED})
         reserved = [(0, 0), (old["oov"], new["__OOV__"])]
-        rows[feature] = Rows(*torch.tensor([*reserved, *known]).unbind(1))
+        rows[feature] = MovedRows(*torch.tensor([*reserved, *known]).unbind(1))
         name = model.feature_map.features[feature].get("share_embedding", feature)
         if name not in logged:
             logged.add(name)

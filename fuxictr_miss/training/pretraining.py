@@ -306,13 +306,14 @@ def set_row_norms(model: BaseModel, ssl: SelfSupervision, histories: Histories |
         columns = [histories.column(name).flatten() for name in names]
         count = torch.cat(columns).long().bincount(minlength=parts[0].num_embeddings)
         count[0] = 0  # padding
-        norm = count.log1p().to(parts[0].weight)
+        norm = count.log1p().to(parts[0].weight.dtype)
         norm /= norm[count > 0].mean()  # 1 on average, as the tower's inputs should be
+        norm, known = norm.to(parts[0].weight.device), (count > 0).to(parts[0].weight.device)
         held, own = zip(*(own_rows(part.weight.detach()) for part in parts), strict=True)
         rows = torch.cat(held, dim=1)
         scaled = nn.functional.normalize(rows) * norm[own[0], None]
         if ssl.warm:  # what an earlier training knew of ids without a history now
-            scaled = scaled.where(count[own[0], None] > 0, rows)
+            scaled = scaled.where(known[own[0], None], rows)
         _write(parts, scaled)
 
 

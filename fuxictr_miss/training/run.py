@@ -31,7 +31,7 @@ from fuxictr_miss.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
-STATE_FORMAT = 5  # version of the .state file that a resume reads
+STATE_FORMAT = 6  # version of the .state file that a resume reads
 
 
 def fit(
@@ -192,7 +192,7 @@ class Run:
                 "optimizer": model.optimizer.state_dict(),
                 "phase": self.phase and self.phase.state(),
                 "start": self.loop.start,
-                "random": _random_state(),
+                "random": _random_state(self.model.device),
                 "order": _generator_state(getattr(self.train, "generator", None)),
                 "draws": _generator_state(getattr(self.ssl, "generator", None)),
             }
@@ -229,7 +229,7 @@ class Run:
         if self.phase is not None:  # a finished run trains no further
             load_optimizer(self.model.optimizer, state["optimizer"])
             self.phase.restore(state["phase"])
-        _restore_random_state(state["random"])
+        _restore_random_state(state["random"], self.model.device)
         for generator, saved in (
             (getattr(self.train, "generator", None), state["order"]),
             (getattr(self.ssl, "generator", None), state["draws"]),
@@ -240,21 +240,21 @@ class Run:
         return True
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state(device: torch.device) -> dict[str, Any]:
     """The global random states, in types that `torch.load(weights_only=True)` accepts."""
     numpy: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy": (numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]),
         "python": random.getstate(),
     }
 
 
-def _restore_random_state(state: dict[str, Any]) -> None:
+def _restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and device.type == "cuda":  # a resume may change the device
+        torch.cuda.set_rng_state(state["cuda"], device)
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     random.setstate(state["python"])

@@ -8,13 +8,12 @@ from typing import Any
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.behavior import in_parts
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.self_supervision import self_supervision_of
 
 log = logging.getLogger(__name__)
 
-_ROWS_AT_ONCE = 65_536
 MIN_PAIR_SHARE = 0.1  # share of the training rows with a pair; the log warns below it
 
 
@@ -49,16 +48,18 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
         if not ssl.reads_fields:
             enough = getattr(method, "behaviors_of_a_pair", 2)
             _check_pairs(type(model).__name__, name, tables, list(columns.values()), enough)
-        if hasattr(method, "prepare"):
+        if _prepares(method):
             method.prepare(columns)
-    if not hasattr(train, "columns") and any(
-        getattr(each, "prepares", hasattr(each, "prepare")) for each in methods
-    ):
+    if not hasattr(train, "columns") and any(map(_prepares, methods)):
         log.warning(
             "%s: the self-supervised method needs the training split in memory; pass a "
             "fuxictr_miss.data.TensorDataLoader.",
             type(model).__name__,
         )
+
+
+def _prepares(method: Any) -> bool:
+    return hasattr(method, "prepare") and getattr(method, "prepares", True)
 
 
 def _check_pairs(model: str, name: str, tables: str, columns: list[Tensor], enough: int) -> None:
@@ -85,7 +86,7 @@ def _check_pairs(model: str, name: str, tables: str, columns: list[Tensor], enou
 def _share_with_a_pair(columns: list[Tensor], enough: int) -> float:
     """The share of rows long enough for a pair; `columns` are J id columns (rows, L)."""
     with_pair = total = 0
-    for rows in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
-        with_pair += int((Behavior(rows, []).length >= enough).sum())
-        total += len(rows[0])
+    for behavior in in_parts(columns):
+        with_pair += int((behavior.length >= enough).sum())
+        total += len(behavior.length)
     return with_pair / max(total, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fuxictr_miss.config import Config
 from fuxictr_miss.outputs.run_files import TRACKER, read_run_file, write_run_file
-from fuxictr_miss.outputs.trackers import TRACKERS, Experiment, Tracker, plain
+from fuxictr_miss.outputs.trackers import TRACKERS, TrackedRun, Tracker, plain
 from fuxictr_miss.training.means import LOSSES, Means
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Watch:
         self.kind, self.file = str(config.tracker), config.file(TRACKER)
         settings = plain({"model": config.model, **config.settings})
         folder = self.file.parent
-        self.experiment = Experiment(config.model_id, config.dataset_id, folder, settings)
+        self.experiment = TrackedRun(config.model_id, config.dataset_id, folder, settings)
         self.tracker: Tracker | None = None
         self.step = self.at_epoch = 0  # steps so far, and those of finished epochs
         self.known = -1  # the last step that the tracker had before a resume

@@ -19,7 +19,7 @@ from fuxictr_miss.files import atomic_write
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.run import run_each
 from fuxictr_miss.paper.search import validation_value
-from fuxictr_miss.paper.worker import data_digest
+from fuxictr_miss.paper.worker import stamped_digest
 from fuxictr_miss.tuning.sampling import Known, next_trial
 from fuxictr_miss.tuning.space import Space, Trial
 
@@ -156,7 +156,7 @@ class Search:
         if trial.dataset not in self._data:
             with suppress(InputError):  # the trial itself fails with it
                 build_dataset(trial.params)
-            self._data[trial.dataset] = data_digest(trial.params)
+            self._data[trial.dataset] = stamped_digest(trial.params)
         return self._data[trial.dataset]
 
     def _write_configs(self) -> None:

@@ -51,6 +51,17 @@ def test_a_table_starts_from_the_vectors_of_a_file(params, tmp_path, ending, key
     assert np.allclose(table[ids].detach().numpy(), value, atol=1e-6)
 
 
+def test_a_user_out_of_the_vocabulary_is_not_the_last_token_of_the_file(params, tmp_path):
+    write(tmp_path / "v.npz", value=np.ones((2, 4)), key=np.array(["u1", "nobody"]))
+    users, *rest = params["feature_cols"]
+    own = {**users, "name": "user_id", "pretrained_emb": str(tmp_path / "v.npz"), "pretrain_dim": 4}
+    columns = [own, {**users, "name": ["item_id", "cate_id"]}, *rest]
+    model, _ = experiment.build({**params, "feature_cols": columns, "model": "DIN_MISS"})
+    folder = Path(params["data_root"]) / "small"
+    vocabulary = json.loads((folder / "feature_vocab.json").read_text())["user_id"]
+    assert model._self_supervision.unknown_user == vocabulary["__OOV__"] < vocabulary["nobody"]
+
+
 @pytest.mark.parametrize("ending", ["h5", "npz"])
 @pytest.mark.parametrize(
     ("arrays", "match"),

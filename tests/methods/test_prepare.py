@@ -55,6 +55,15 @@ def test_it_is_not_shown_where_the_weight_is_zero(params, calls):
     assert calls == []
 
 
+@pytest.mark.parametrize(("prepares", "shown"), [(True, 1), (False, 0)])
+def test_it_is_not_shown_to_a_method_that_does_not_prepare(
+    params, calls, monkeypatch, prepares, shown
+):
+    monkeypatch.setattr(IRSSL, "prepares", prepares, raising=False)
+    trained(params)
+    assert len(calls) - calls.count("step") == shown
+
+
 def test_a_loader_that_keeps_nothing_in_memory_is_pointed_out(params, caplog):
     model, loaders = experiment.build({**params, "model": "DIN_IRSSL"})
     batches = list(loaders["train"])

@@ -24,7 +24,7 @@ from fuxictr_miss.paper.plan import Planner, variants_of
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.run import _ray, estimate, missing, run_all
 from fuxictr_miss.paper.tables import Variant
-from fuxictr_miss.paper.worker import data_digest
+from fuxictr_miss.paper.worker import stamped_digest
 from paper.conftest import row
 from paper.ray_nodes import nodes, wait_for  # noqa: F401
 
@@ -139,13 +139,13 @@ def test_only_what_is_missing_is_left(place, tmp_path):
 def test_rows_belong_to_values_whatever_the_files_that_hold_them(params, splits, tmp_path):
     """Another version of pyarrow writes the same splits in other bytes."""
     build_dataset(params)
-    first = data_digest(params)
+    first = stamped_digest(params)
     rows = pl.read_parquet(splits / "train.parquet")
     for change, same in ((rows, True), (rows.reverse(), False)):
         change.write_parquet(tmp_path / "train.parquet", compression="snappy")
         assert file_digest(tmp_path / "train.parquet") != file_digest(splits / "train.parquet")
         build_dataset({**params, "train_data": str(tmp_path / "train.parquet")})
-        assert (data_digest(params) == first) == same
+        assert (stamped_digest(params) == first) == same
 
 
 def test_the_estimate_is_the_median_of_the_nearest_kin(place, tmp_path):
@@ -157,7 +157,7 @@ def test_the_estimate_is_the_median_of_the_nearest_kin(place, tmp_path):
     assert estimate(one, rows) == 90.0
     rows += [row(one, seconds=s) for s in (1.0, 2.0, 30.0)]
     assert estimate(one, rows) == 2.0
-    assert data_digest({"data_root": str(tmp_path), "dataset_id": "none"}) == ""
+    assert stamped_digest({"data_root": str(tmp_path), "dataset_id": "none"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_failed_experiment_is_exit_code_1_and_a_diverged_one_is_not(place, mon
     asked = ["--dataset", "small", "--table", "4", "--model", "DIN", "--seeds", "1"]
     experiments = Planner("config").experiments(MODELS[:1], ["small"], 1)
     monkeypatch.setattr("fuxictr_miss.paper.run.run_all", lambda *_: None)
-    digest = data_digest(experiments[0].params)
+    digest = stamped_digest(experiments[0].params)
     for status, code in (("diverged", None), ("failed", 1)):
         Results("results").add(row(experiments[0], status=status, reason="why", data=digest))
         if code is None:

@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.ppmi import ppmi_svd
-from fuxictr_miss.paper import yardsticks
+from fuxictr_miss.paper import worker, yardsticks
+from fuxictr_miss.paper.plan import Experiment
 from fuxictr_miss.training.histories import Histories
 
 ITEMS = 6  # of them 0 is padding
@@ -140,6 +141,16 @@ def test_a_yardstick_scores_both_splits_and_never_reads_their_labels(
         }
         count = [sum(each == item for _, each in pairs) for item in test["item_id"]]
         assert found["test_AUC"] == pytest.approx(roc_auc_score(test["label"], count))
+
+
+@pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
+def test_a_yardstick_counts_on_the_cpu_whatever_gpu_is_free(params, tmp_path, monkeypatch, name):
+    seen = []
+    monkeypatch.setattr(yardsticks, "run", lambda params: seen.append(params["gpu"]) or {})
+    monkeypatch.chdir(tmp_path)
+    job = Experiment(name, "small", 1, "final", {}, {**params, "model": name})
+    worker.run(job, 0, str(tmp_path), str(tmp_path), False, False)
+    assert seen == [-1]
 
 
 @pytest.mark.parametrize("name", yardsticks.YARDSTICKS)

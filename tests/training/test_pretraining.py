@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,18 @@ def test_a_linear_schedule_ends_at_nothing(params, schedule):
     assert steps > 5
     if schedule == "linear":
         assert rates[-1] == pytest.approx(phase.rate / steps)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_row_norms_are_set_where_the_table_is(warm):
+    """Histories stay on the CPU; meta stands for a GPU."""
+    table = torch.nn.Embedding(6, 4, device="meta")
+    ssl = SimpleNamespace(
+        settings=SimpleNamespace(row_norm="log_count"), warm=warm, not_in=lambda tables: [],
+        plain_tables=lambda model: [([table], ["item_history"])],
+    )  # fmt: skip
+    histories = SimpleNamespace(column=lambda name: torch.tensor([[1, 2, 0]]))
+    pretraining.set_row_norms(None, ssl, histories)
 
 
 def test_row_norms_are_as_log_counts_after_the_pretraining_and_1_on_average(params):

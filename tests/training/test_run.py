@@ -266,6 +266,17 @@ def _without_time(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+@pytest.mark.parametrize(("device", "restored"), [("cpu", []), ("cuda:1", ["cuda:1"])])
+def test_random_numbers_of_a_gpu_are_restored_on_the_models_whichever_it_is(
+    monkeypatch, device, restored
+):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, on: seen.append(str(on)))
+    state = {**run._random_state(torch.device("cpu")), "cuda": torch.zeros(16)}
+    run._restore_random_state(state, torch.device(device))
+    assert seen == restored
+
+
 def test_a_resumed_pretraining_knows_its_best_weights(params, monkeypatch):
     changes = {"ssl_training": "pretrain", "ssl_pretrain_epochs": 3}
     monkeypatch.setattr(Pretraining, "_held_out_loss", lambda self: next(losses))
@@ -405,6 +416,17 @@ def test_histories_of_one_behavior_have_a_pair_where_the_method_needs_no_second(
     else:
         with pytest.raises(InputError, match="no training row has a positive pair"):
             fit(model, loaders, epochs=1)
+
+
+def test_a_feature_level_of_weight_0_is_none(params):
+    """Neither its cost nor its pairs: a history of one behavior has no other."""
+    model, loaders = build(params, ssl_feature_weight=0)
+    method = model._self_supervision.methods[0]
+    assert not hasattr(method, "vertical")
+    with_histories(loaders, [1], [2])
+    with_histories(loaders, [1], [2], name="cate_history")
+    with pytest.raises(InputError, match="no training row has a positive pair"):
+        fit(model, loaders, epochs=1)
 
 
 def test_a_run_without_any_pair_is_refused(params):

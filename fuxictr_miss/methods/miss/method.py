@@ -128,7 +128,7 @@ class MISS(nn.Module):
         width = dim if settings.separate_features else num_sequences * dim
         self.interest_encoder = mlp(width, settings.interest_encoder)
         self.heights = usable_heights(num_sequences, settings.max_height)  # N'
-        if "F" in without:
+        if "F" in without or ssl.alpha[1] == 0:  # a weight of 0 would compute Eq. 24 for nothing
             self.heights = 0
         elif self.heights == 0:
             log.info(
@@ -142,17 +142,15 @@ class MISS(nn.Module):
 
     @property
     def prepares(self) -> bool:
-        """Whether `prepare` changes anything."""
+        """Whether `prepare` is called."""
         return self.settings.scale_temperature
 
     def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Set each attribute's temperature, if `scale_temperature`.
+        """Set each attribute's temperature.
 
         Args:
             columns: the J sequences by name, (rows, L) ids each.
         """
-        if not self.prepares:
-            return
         step = max(1, len(next(iter(columns.values()))) // _TOLD_BY)
         told = {name: information(column[::step].cpu()) for name, column in columns.items()}
         if not self.settings.separate_features:
