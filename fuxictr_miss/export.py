@@ -154,6 +154,8 @@ def check_embeddings_path(path: str | Path, feature_cols: Sequence[Mapping[str, 
     for column in columns:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):
             names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+            if odd := next((name for name in names if "/" in name), None):
+                raise InputError(f"{odd!r} has a slash, so no file can have its name: rename it.")
             for file in (_file_of(path, name) for name in names):
                 _refuse_foreign_file(file)
                 if file.resolve() in starts:

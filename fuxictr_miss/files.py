@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,9 @@ def hash_of(path: str | Path, hasher: Any) -> str:
 
 
 def writable(folder: str | Path) -> bool:
-    """Whether a folder, or its nearest existing parent, is writable."""
+    """Whether a folder, or its nearest existing parent, is writable; s3://a is no folder."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)) and not Path(folder).exists():
+        return False
     folder = Path(folder).absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     return there.is_dir() and os.access(there, os.W_OK)

@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the model (default: 1)")
     arguments = parser.parse_args()
     separator = arguments.separator
-    if arguments.threads < 1:
-        raise InputError(f"--threads must be 1 or more, got {arguments.threads}.")
+    if not 1 <= arguments.threads <= 1024:
+        raise InputError(f"--threads must be from 1 to 1024, got {arguments.threads}.")
     from fuxictr_miss.serving import Scorer, score_files  # late: --help must not wait for polars
     from fuxictr_miss.text.csv_lines import check_separator
 

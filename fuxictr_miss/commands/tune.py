@@ -44,7 +44,7 @@ def main() -> None:
     folder = FOLDER / (config.stem if kind == "grid" else f"{config.stem}_{kind}")
     check_result_table(Path(f"{folder.name}.csv"))  # to which the command at the end adds a row
     space = read_space(config)
-    with own_folder(folder):
+    with own_folder(folder, space.expid):
         search = Search(space, folder)
         if kind == "grid":
             search.plan_grid(arguments.tag)

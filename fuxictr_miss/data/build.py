@@ -41,7 +41,7 @@ from fuxictr_miss.files import files_at, writable
 log = logging.getLogger(__name__)
 
 _FORMATS = ("csv", "parquet")
-_ENCODER = 2  # data that an earlier encoder wrote is built again
+_ENCODER = 3  # data that an earlier encoder wrote is built again
 _SETTINGS = (
     "feature_cols",
     "label_col",
@@ -211,7 +211,6 @@ class _Raw(NamedTuple):
 
     processor: Processor
     splits: dict[str, pl.LazyFrame]
-    fitted_on: pl.LazyFrame  # what the vocabularies are counted in
     rows: int
 
 
@@ -238,13 +237,13 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
             column["max_len"] = _longest(splits["train"], column)
     splits = {split: frame.with_columns(_newest(columns)) for split, frame in splits.items()}
     everything = pl.concat(list(splits.values()))
-    fitted_on = splits["train"] if config.vocab_scope == "train" else everything
+    ids = splits["train"] if config.vocab_scope == "train" else everything
     if inputs.items:
-        fitted_on = pl.concat([everything, _items(config, inputs)], how="diagonal")
+        ids = pl.concat([everything, _items(config, inputs)], how="diagonal")
     what = f"The splits of {config.dataset_id} cannot be read"
     with explained(pl.exceptions.PolarsError, what, "write their files again"):
-        processor.count(fitted_on, everything, config.min_categr_count)
-    return _Raw(processor, splits, fitted_on, sum(counts.values()))
+        processor.count(ids, splits["train"], everything, config.min_categr_count)
+    return _Raw(processor, splits, sum(counts.values()))
 
 
 def _divided(
@@ -347,7 +346,7 @@ def _encode(
     _settle_in(processor, building)
     everything = pl.concat(list(raw.splits.values()))
     processor.fit(
-        raw.fitted_on,
+        raw.splits["train"],
         everything,
         rebuild_dataset=True,
         min_categr_count=config.min_categr_count,

@@ -24,6 +24,7 @@ _KEYS = (
     "padding", "preprocess", "pretrain_dim", "pretrain_usage", "pretrained_emb", "remap",
     "share_embedding", "source", "splitter", "type",
 )  # fmt: skip
+_NO_ID = -(2**31)  # where an int id is missing: FuxiCTR's own filling, 0, may be one
 _ALIKE = 0.8  # of a misspelt key and the one that was meant, as difflib counts
 
 
@@ -235,6 +236,8 @@ def _one_type_a_table(columns: list[dict[str, Any]]) -> None:
                 fill = column["fill_na"]
                 whole = isinstance(fill, float) and fill.is_integer()
                 column["fill_na"] = str(int(fill) if whole else fill)
+        if column["type"] == "categorical" and column["dtype"] == "int":
+            column.setdefault("fill_na", _NO_ID)
         fill = column.get("fill_na", 0)
         if column["type"] in IDS and column["dtype"] == "int" and not isinstance(fill, int):
             raise InputError(f"Feature {column['name']!r}: fill_na must be an int; got {fill!r}.")

@@ -18,23 +18,32 @@ _BLANK_SHARE = 0.1  # of the ids of a history
 class Processor(CountingProcessor):
     """A `FeatureProcessor` that refuses tokens which cannot become a vocabulary."""
 
+    feature_cols: list[dict[str, Any]]
+
     @classmethod
     def of(cls, own: type[FeatureProcessor]) -> type[Processor]:
         """The same with the functions of a user's processor."""
         return cls if own is FeatureProcessor else type("Processor", (cls, own), {})
 
-    def count(self, fitted_on: pl.LazyFrame, everything: pl.LazyFrame, least: int) -> None:
+    def count(
+        self, ids: pl.LazyFrame, train: pl.LazyFrame, everything: pl.LazyFrame, least: int
+    ) -> None:
         """Count what `fit` numbers, once for both.
 
         Args:
-            fitted_on: the rows of the vocabularies.
+            ids: the rows of the vocabularies.
+            train: the training rows, from which alone a scaler learns.
             everything: the rows of the splits.
             least: the config's min_categr_count.
 
         Raises:
             InputError: names the column and a token.
         """
-        statistics = super()._collect_statistics(fitted_on, everything)
+        statistics = super()._collect_statistics(ids, everything)
+        if scaled := [column for column in self.feature_cols if column["type"] == "numeric"]:
+            every, self.feature_cols = self.feature_cols, scaled
+            statistics |= super()._collect_statistics(train, everything)
+            self.feature_cols = every
         counts = {
             column["name"]: _counts(column, statistics)
             for column in self.feature_cols

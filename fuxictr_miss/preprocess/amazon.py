@@ -215,6 +215,7 @@ _REVIEW = {
     "overall": pl.Float64,
     "unixReviewTime": pl.Float64,  # a whole number, but JSON may write it as 1.0
 }
+_LATEST = 10**11  # in seconds, the year 5138
 _NAMES = {"reviewerID": "user_id", "asin": "item_id", "unixReviewTime": "time"}
 # a list, a truth value, a fraction, a number past what a Float64 holds, ..
 _NO_ID = r"^$|^[\[{]|^true$|^false$|^-?[0-9]+[.eE]|^-?[0-9]{16,}$|^-0$|\x00"
@@ -231,7 +232,7 @@ def _at_once(block: LineBlock) -> pl.DataFrame | None:
     if any(frame[name].str.contains(_NO_ID).any() for name in ("reviewerID", "asin")):
         return None
     time = frame["unixReviewTime"]
-    if not ((time.abs() < 1 << 53) & (time == time.round())).all():
+    if not ((time.abs() < _LATEST) & (time == time.round())).all():
         return None
     for name in _REVIEW:  # a key twice in a line?
         without = frame[name].null_count()
@@ -307,8 +308,12 @@ def _seconds(review: dict[str, object]) -> int:
     seconds = _number(review, "unixReviewTime")
     if seconds is None:
         raise _NoReviewError("no unixReviewTime")
-    if not abs(seconds) < 1 << 53 or seconds != int(seconds):
+    if seconds != int(seconds):
         raise _NoReviewError("unixReviewTime that is no whole number of seconds")
+    if not abs(seconds) < _LATEST:
+        raise _NoReviewError(
+            "unixReviewTime past the year 5138: seconds are meant, not milliseconds"
+        )
     return int(seconds)
 
 

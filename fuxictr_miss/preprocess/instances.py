@@ -67,9 +67,10 @@ def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:
     tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
     table = next(tables)
     try:
-        with pq.ParquetWriter(
-            path, table.schema, compression="zstd", compression_level=1
-        ) as writer:
+        with (
+            open(path, "wb") as file,  # pyarrow would read a:b as an address
+            pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1) as writer,
+        ):
             for part in chain([table], tables):
                 writer.write_table(part, row_group_size=_ROW_GROUP)
     except OSError as error:  # pyarrow names neither the file nor, in short, the reason

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import hash_of
+from fuxictr_miss.files import hash_of, writable
 
 WORK = "unfinished.tmp"  # in the output: a build until it is whole
 _MARK = "fuxictr_miss.lock"  # in WORK: says that it is ours; locked while a run works there
@@ -53,6 +53,8 @@ class OutputFolder:
         for folder in (self.path, *self.path.parents):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"--output {folder} is a file. Name a folder; it need not exist.")
+        if not writable(self.path):
+            raise InputError(f"--output {self.path} cannot be written. Name a folder of yours.")
         work = self.path / WORK
         for name in (*self.names, self.stamp, WORK):
             place = (self.path / name).resolve()

@@ -133,15 +133,23 @@ def _backbone(model: BaseModel) -> Iterator[BaseModel]:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `folder` if nothing fails."""
+    """A folder to write into, which becomes `folder` if nothing fails.
+
+    An empty one that is there may be a mount or somebody's working folder: it is kept and filled.
+    """
     home = Path(os.path.realpath(folder))
-    unfinished = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+    fill, name = home.is_dir(), f".{home.name}.{os.getpid()}.tmp"
+    unfinished = home / name if fill else home.with_name(name)
     with explained(OSError, f"Cannot write {folder}", "free some space or name another folder"):
         home.parent.mkdir(parents=True, exist_ok=True)
         unfinished.mkdir()
         try:
             yield unfinished
-            os.replace(unfinished, home)
+            if fill:
+                for file in sorted(os.listdir(unfinished), key="vocab.json".__eq__):  # it the last
+                    os.replace(unfinished / file, home / file)
+            else:
+                os.replace(unfinished, home)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -156,6 +164,11 @@ def _check_predictions(
 ) -> float:
     """How far ONNX Runtime's predictions of encoded rows are from PyTorch's."""
     moved = 0.0
+    if odd := next((name for name, y in expected.items() if not np.isfinite(y).all()), None):
+        raise InputError(
+            f"The model's {odd} of the {sample.split} split is not a number in some row: its "
+            "training diverged, or a number of the row is far out of the training's range."
+        )
     for rows in (1, 2, sample.rows):
         found = scorer.run(sample.arrays(rows))
         moved = max(moved, *(_difference(found[n], y[:rows]) for n, y in expected.items()))

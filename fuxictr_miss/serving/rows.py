@@ -34,7 +34,10 @@ def as_frame(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
     """
     if isinstance(rows, pl.DataFrame):
         return rows
-    if hasattr(rows, "to_dict"):  # pandas, which need not be installed
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas need not be installed
+        if not rows.columns.is_unique:
+            twice = rows.columns[rows.columns.duplicated()][0]
+            raise InputError(f"Two columns are called {twice!r}. Rename one of them.")
         rows = rows.to_dict("list")
     if isinstance(rows, Mapping):
         check_present("", columns, rows)
@@ -82,6 +85,11 @@ def _transposed(rows: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
 def _series(name: str, values: Any) -> pl.Series:
     if hasattr(values, "dtype") and values.dtype != object:  # an array or a series
         return pl.Series(name, values)
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InputError(
+            f"A dict of columns holds a value of each row, but {name!r} is {values!r}: give a "
+            "single row as a list, [row]."
+        )
     values = list(values)
     kinds = {_kind(each) for each in values}
     if float in kinds and len(kinds) > 1:  # pandas has NaN where text is missing

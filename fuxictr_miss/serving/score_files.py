@@ -12,7 +12,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.files import atomic_write, files_at
+from fuxictr_miss.files import atomic_write, files_at, writable
 from fuxictr_miss.serving.scorer import Scorer
 from fuxictr_miss.serving.tables import SEPARATORS, parts
 
@@ -54,6 +54,8 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         raise InputError(f"{output} must end in .parquet or .csv.")
     if any(output.resolve() == Path(file).resolve() for file in inputs):
         raise InputError(f"{output} is the input: name another output.")
+    if not writable(output.parent):
+        raise InputError(f"{output.parent} cannot be written: name another folder.")
     if output.exists() or output.is_symlink():
         raise InputError(f"{output} exists: remove it, or name another output.")
 

@@ -94,11 +94,22 @@ class Scorer:
             before: how many rows stand before these, for the row that an error names.
         """
         parts = [
-            self.run(self._encoder.encode(part, place, before + start))
+            self._scored(part, place, before + start)
             for start in range(0, len(rows), _ROWS_AT_ONCE)
             for part in [rows.slice(start, _ROWS_AT_ONCE)]
         ] or [dict.fromkeys(self.outputs, np.empty(0, np.float32))]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def _scored(self, rows: pl.DataFrame, place: str, before: int) -> dict[str, np.ndarray]:
+        outputs = self.run(self._encoder.encode(rows, place, before))
+        for name, each in outputs.items():
+            if not np.isfinite(each).all():
+                row = int(np.flatnonzero(~np.isfinite(each))[0])
+                raise InputError(
+                    f"{place}row {before + row + 1}: the model's {name} is {each[row]}, no "
+                    "probability: is a number in this row far out of the training's range?"
+                )
+        return outputs
 
     def encode(self, rows: Any) -> dict[str, np.ndarray]:
         """The model's inputs of raw rows, for another runtime: (B,) or (B, max_len) each."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import polars as pl
 
 RESERVED = ("__PAD__", "__OOV__")  # what FuxiCTR's vocabularies call padding and unknown ids
@@ -15,31 +13,25 @@ _LARGEST = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
 def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """An id or attribute as text; NaN, like null, is none.
 
+    A moment is that of UTC, whatever its zone and unit, and a date at midnight.
+
     Args:
         raw: a column, or the element of a list.
         dtype: its type; neither nested nor an object.
     """
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone and not _has_rules(dtype.time_zone):
-        raw = raw.to_physical().cast(pl.Datetime(dtype.time_unit, "UTC"))
+    if isinstance(dtype, pl.Datetime):
+        moment = raw.to_physical().cast(pl.Datetime(dtype.time_unit)).cast(pl.String)
+        shortest = moment.str.replace(r"(\.[0-9]*[1-9])0+$", "${1}").str.replace(r"\.0+$", "")
+        return shortest.str.replace(" 00:00:00$", "")
     if dtype.is_float():
         number = raw.cast(pl.Float64)
         whole = pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))
-        text = whole.cast(pl.String).fill_null(number.cast(pl.String))
+        text = whole.cast(pl.String).fill_null(raw.cast(pl.String))
         return pl.when(raw.is_not_nan()).then(text)
     if dtype.is_decimal():
         text = raw.cast(pl.String).str.replace(r"(\.[0-9]*[1-9])0+$", "${1}")
         return text.str.replace(r"\.0+$", "")
     return raw.cast(pl.String)
-
-
-@cache
-def _has_rules(zone: str) -> bool:
-    """Whether polars finds the zone in its database; it panics at others, as +05:30 or Z."""
-    try:
-        pl.Series([0], dtype=pl.Datetime).dt.replace_time_zone(zone, non_existent="null")
-    except pl.exceptions.ComputeError:
-        return False
-    return True
 
 
 def largest_exact(dtype: pl.DataType) -> int:

@@ -27,21 +27,34 @@ _RANKING = "ranking.csv"
 _COLUMNS = 10  # of the ranking
 _CONFIGS = ("model_config.yaml", "dataset_config.yaml")
 _FIRST_LINE = "# Written by run_param_tuner.py, and written again when it is started again.\n"
+_BASE = "# Trials of "  # the second line, and base_expid
 _BEGINNINGS = {**dict.fromkeys(_CONFIGS, _FIRST_LINE), _RANKING: "rank,trial,"}
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
+def own_folder(folder: Path, base_expid: str) -> Iterator[None]:
     """Keep the folder of a search for this process.
 
+    Args:
+        folder: of the YAML file's name.
+        base_expid: what is searched; the trials of another one stay as they are.
+
     Raises:
-        InputError: another process is searching there, or a file to be written is not ours.
+        InputError: another process is searching there, a file to be written is not ours, or the
+            folder is of another search.
     """
     for name, beginning in _BEGINNINGS.items():
         path = folder / name
         if path.exists() and not path.read_bytes().startswith(beginning.encode()):
             raise InputError(f"{path} was not written by run_param_tuner.py: move it away.")
+    if (written := folder / _CONFIGS[0]).exists():
+        before = written.read_text(encoding="utf-8").splitlines()[1:2]
+        if before and before[0].startswith(_BASE) and before[0] != _BASE + base_expid:
+            raise InputError(
+                f"{folder} holds the trials of {before[0].removeprefix(_BASE)}, and this search is "
+                f"of {base_expid}: rename one of the two YAML files."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / ".lock", blocking=False).acquire()
@@ -166,7 +179,8 @@ class Search:
         for file, content in zip(_CONFIGS, (models, datasets), strict=True):
             parts = [yaml.dump({k: entry}, Dumper=_Dumper) for k, entry in content.items()]
             with atomic_write(self.folder / file) as unfinished:
-                unfinished.write_text(_FIRST_LINE + "".join(parts), encoding="utf-8")
+                head = f"{_FIRST_LINE}{_BASE}{self.space.expid}\n"
+                unfinished.write_text(head + "".join(parts), encoding="utf-8")
 
     def ranked(self) -> list[tuple[Trial, dict[str, Any]]]:
         """The trials that have run, the best by the monitored validation metric first.

@@ -151,6 +151,7 @@ def test_metadata_is_never_executed(tmp_path: Path) -> None:
         json.dumps({"asin": "b0", "overall": 5.0, "unixReviewTime": 3}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": "noon"}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 1e300}),
+        json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 1_400_000_000_000}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": float("nan")}),
         json.dumps({"reviewerID": "", "asin": "b0", "unixReviewTime": 3}),
         json.dumps({"reviewerID": "u0", "asin": "b0", "unixReviewTime": 3.5}),

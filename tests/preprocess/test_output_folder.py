@@ -53,6 +53,14 @@ def test_a_build_replaces_the_last_one_whole(tmp_path: Path) -> None:
     assert stamp["files"]["a"]["bytes"] == 1
 
 
+def test_an_address_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="s3:/bucket/splits cannot be written"):
+        folder_of(Path("s3://bucket/splits")).check()
+    build(Path("results:v2"), a="1")
+    assert contents(tmp_path / "results:v2")["a"] == b"1"
+
+
 def test_what_lies_beside_the_results_stays(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("mine")
     (tmp_path / "c").mkdir()

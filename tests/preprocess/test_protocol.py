@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -369,8 +370,8 @@ def test_a_full_disk_leaves_the_last_build_whole(
     before = write(BLOCK, tmp_path)
     real = pq.ParquetWriter
 
-    def fill_up(path: Path, *arguments: object, **options: object) -> pq.ParquetWriter:
-        place = "/dev/full" if path.name == "valid.parquet" else path
+    def fill_up(file: IO[bytes], *arguments: object, **options: object) -> pq.ParquetWriter:
+        place = "/dev/full" if Path(file.name).name == "valid.parquet" else file
         return real(place, *arguments, **options)
 
     monkeypatch.setattr(instances.pq, "ParquetWriter", fill_up)

@@ -284,7 +284,9 @@ def test_a_folder_with_files_is_refused_and_an_empty_one_is_filled(params, tmp_p
     with pytest.raises(InputError, match="mine exists and is not an empty folder"):
         fm.serving.export(model, tmp_path / "mine")
     (tmp_path / "empty").mkdir()
+    kept = (tmp_path / "empty").stat().st_ino  # of a mount, or the working folder
     assert fm.serving.export(model, tmp_path / "empty") == tmp_path / "empty"
+    assert (tmp_path / "empty").stat().st_ino == kept
     assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == FILES
 
 
@@ -332,6 +334,14 @@ class Unsteady(fm.get_model("DNN")):  # type: ignore[misc]
         if inputs["item_id"].sum() > 0:
             return super().forward(inputs)
         return {"y_pred": torch.zeros(len(inputs["item_id"]), 1)}
+
+
+def test_a_model_without_numbers_is_refused(params, tmp_path):
+    model = untrained(params, "LR")
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(InputError, match="y_pred of the test split is not a number in some row"):
+        fm.serving.export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_class_that_torch_cannot_export_is_one_sentence(params, tmp_path, monkeypatch):

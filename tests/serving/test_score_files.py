@@ -155,7 +155,8 @@ def test_a_bad_row_far_behind_is_named_and_nothing_is_left(scorer, tmp_path, mon
         (["--output", "o.csv", "--separator", "::"], "'::' must be a single ASCII"),
         (["--output", "o.csv", "--separator", ""], "'' must be a single ASCII"),
         (["--output", "o.csv", "--separator", "t"], "'t' is a letter or digit. If a tab is meant"),
-        (["--output", "o.csv", "--threads", "0"], "--threads must be 1 or more"),
+        (["--output", "o.csv", "--threads", "0"], "--threads must be from 1 to 1024"),
+        (["--output", "s3://bucket/o.csv"], "s3:/bucket cannot be written"),
         (["--output", "o.csv", "--input", "cut.parquet"], "cut.parquet cannot be read"),
     ],
 )

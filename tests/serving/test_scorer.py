@@ -167,11 +167,21 @@ BAD = [
      r"row 3, column 'item_id': the value is -1; in row 1 it is 1: give one type"),
     ([ROWS[0], {**ROWS[1], "price": 1, "itemid": 2, "item_id": 1}, {"itemid": 3}],
      r"row 3, column 'item_id' is missing\. Did you mean 'itemid'\? There are: itemid\."),
+    (ROWS[0], r"'item_id' is 'i\d': give a single row as a list"),
+    (pd.concat([pd.DataFrame(ROWS), pd.DataFrame(ROWS)[["price"]]], axis=1),
+     r"Two columns are called 'price'"),
     ([ROWS[0], 3], r"row 2 must be a dict of columns; got 3\."),
     ("abc", r"Rows must be .*; got a str\."),
     ({**COLUMNS, "price": [1.0]}, r"not of one length: item_id 3, .*price 1\."),
     (pl.DataFrame(ROWS).rename({"item_id": "Item_ID"}), r"'item_id' is missing.*mean 'Item_ID'"),
 ]  # fmt: skip
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_row(artefact, monkeypatch):
+    found = {"y_pred": np.array([0.5, np.nan, 0.1])}
+    monkeypatch.setattr(Scorer, "run", lambda self, inputs: found)
+    with pytest.raises(InputError, match="row 2: the model's y_pred is nan, no probability"):
+        Scorer(artefact).score(ROWS)
 
 
 @pytest.mark.parametrize(("rows", "match"), BAD)

@@ -169,9 +169,20 @@ def test_two_tuners_in_one_folder_are_refused(tmp_path):
     with (
         FileLock(tmp_path / "a" / ".lock"),
         pytest.raises(InputError, match=r"Another tuner is running in .*a: wait for it"),
-        own_folder(tmp_path / "a"),
+        own_folder(tmp_path / "a", "DIN_small"),
     ):
         pass
+
+
+def test_a_search_of_another_experiment_under_the_same_name_is_refused(space_of, run, tmp_path):
+    search, _ = run(space_of({"epochs": [1, 2]}))
+    folder, expid = search.folder, search.space.expid
+    before = (folder / "model_config.yaml").read_bytes()
+    said = f"holds the trials of {expid}.*of PNN_other: rename"
+    with pytest.raises(InputError, match=said), own_folder(folder, "PNN_other"):
+        pass
+    with own_folder(folder, expid):
+        assert (folder / "model_config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["model_config.yaml", "dataset_config.yaml", "ranking.csv"])
@@ -179,6 +190,6 @@ def test_a_strangers_file_is_refused_and_stays(tmp_path, name):
     (tmp_path / name).write_text("mine: {model: DIN}\n")
     (tmp_path / "notes.txt").write_text("mine")
     said = rf"{name} was not written by run_param_tuner\.py"
-    with pytest.raises(InputError, match=said), own_folder(tmp_path):
+    with pytest.raises(InputError, match=said), own_folder(tmp_path, "DIN_small"):
         pass
     assert (tmp_path / name).read_text() == "mine: {model: DIN}\n"
