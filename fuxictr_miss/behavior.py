@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.distributed import processes
 
+_ROWS_AT_ONCE = 65_536
 _NEWEST = 8  # behaviors that `group` reads
 
 
@@ -172,14 +173,13 @@ class Behavior:
         return (self.max_len - self.length).where(~mask[:, 0], 0)
 
 
-def in_parts(columns: Sequence[Tensor], rows: int = 65_536) -> Iterator[Behavior]:
+def in_parts(columns: Sequence[Tensor]) -> Iterator[Behavior]:
     """The behaviors of many rows, some rows at a time and without tables.
 
     Args:
         columns: J sequences, (rows, L) ids each.
-        rows: of a part.
     """
-    for part in zip(*(column.split(rows) for column in columns), strict=True):
+    for part in zip(*(column.split(_ROWS_AT_ONCE) for column in columns), strict=True):
         yield Behavior(part, [])
 
 

@@ -192,10 +192,9 @@ def _check_format(time_format: str) -> None:
         written = pl.Series([when.strftime(time_format)])
         read = written.str.to_datetime(time_format, time_unit="us", strict=False)
     if read is None or read.dt.date()[0] != when.date():
-        raise InputError(
-            f"--time-format {time_format!r} names no year, month and day. Write it like "
-            f"'%m/%d/%Y %H:%M'."
-        )
+        half = "%I" in time_format and "%p" not in time_format
+        lacks = "needs %p beside %I" if half else "names no year, month and day"
+        raise InputError(f"--time-format {time_format!r} {lacks}. Write it like '%m/%d/%Y %H:%M'.")
 
 
 def _dates(text: pl.Series, kind: str) -> pl.Series:

@@ -12,7 +12,7 @@ from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import matching_files
 from fuxictr_miss.preprocess.csv_tables import CsvForm, CsvReader, TableRows
 from fuxictr_miss.preprocess.event_labels import EventLabels
-from fuxictr_miss.preprocess.event_times import EventTimes
+from fuxictr_miss.preprocess.event_times import DATE, ZONED, EventTimes
 from fuxictr_miss.preprocess.left_out import STRICT, LeftOut
 from fuxictr_miss.preprocess.parquet_tables import MAGIC, parquet_rows
 from fuxictr_miss.preprocess.raw_lines import line_blocks
@@ -158,6 +158,7 @@ def _malformed(
         no_time |= time == ""
     elif table.rows["time"].dtype.is_float():
         no_time |= time.is_nan()
+    bounds = ", or not of the years 1678 to 2261" if times.kind in (DATE, ZONED) else ""
     why = (
         pl.when((pl.col("user_id") == "").fill_null(True))
         .then(pl.lit("no user"))
@@ -166,7 +167,7 @@ def _malformed(
         .when(no_time)
         .then(pl.lit("no time"))
         .when(when.is_null())
-        .then(pl.lit(f"a time that is not {times.kind}, as those before it are"))
+        .then(pl.lit(f"a time that is not {times.kind}, as those before it are{bounds}"))
         .otherwise(pl.lit(labels.wrong if labels else None))
     )
     lines = table.rows.select(table.numbers.alias("line"), why=why).filter(bad)

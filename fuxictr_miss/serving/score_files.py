@@ -144,6 +144,8 @@ def _scored(
             rows += len(part.rows)
             yield table.with_columns(**{name: pl.Series(each) for name, each in scores.items()})
             progress(rows, (number + part.share) / len(inputs))
+    if not rows:  # one part of several may be empty, as Spark writes them
+        raise InputError(f"{', '.join(inputs)} holds no rows.")
 
 
 def _types(schema: pl.Schema) -> str:

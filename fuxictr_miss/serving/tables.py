@@ -36,7 +36,7 @@ def parts(file: str, columns: Sequence[str], separator: str | None = None) -> It
         separator: of a CSV; None: by the ending.
 
     Raises:
-        InputError: it cannot be read, has no rows, lacks a column or has one twice; a line of a CSV
+        InputError: it cannot be read, lacks a column or has one twice; a line of a CSV
             is no row.
     """
     ending = Path(file).suffix
@@ -55,7 +55,7 @@ def _of_parquet(file: str, columns: Sequence[str]) -> Iterator[Part]:
     check_present(f"{file}: ", columns, scan.collect_schema().names())
     total, before = scan.select(pl.len()).collect().item(), 0
     if not total:
-        raise InputError(f"{file} holds no rows.")
+        return
     for rows in scan.select(columns).collect_batches(chunk_size=_ROWS_AT_ONCE):
         yield Part(rows, before, (before + len(rows)) / total)
         before += len(rows)
@@ -76,8 +76,6 @@ def _of_csv(file: str, columns: Sequence[str], separator: str) -> Iterator[Part]
             wanted = {name: str(header.index(name)) for name in columns}
             yield Part(rows.select(**wanted), before, done / size)
             before += len(rows)
-    if not before:
-        raise InputError(f"{file} holds no rows.")
 
 
 def _header(file: str, line: bytes, columns: Sequence[str], separator: str) -> list[str]:

@@ -12,7 +12,6 @@ import torch
 from fuxictr_miss import experiment
 from fuxictr_miss.config.settings import SSLSettings, read_settings
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods import item2vec
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.item2vec import Item2Vec, Item2VecSettings, draw_pairs
 
@@ -110,7 +109,7 @@ def test_counts_are_those_of_behaviors_however_the_rows_are_cut(make_batch, hist
     behavior = make_batch(LENGTHS, 2, "holes", vocabulary=VOCABULARY)
     columns = dict(zip("ab", (c.int() for c in behavior.columns), strict=True))
     for at_once in (65_536, 3, 1):
-        monkeypatch.setattr(item2vec, "_ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr("fuxictr_miss.behavior._ROWS_AT_ONCE", at_once)
         method = build(power=1.0, subsample=0.01)
         method.prepare(columns)
         for j, (up_to, kept) in enumerate(method.unigrams):

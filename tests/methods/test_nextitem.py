@@ -151,7 +151,7 @@ def test_the_catalogue_has_each_item_once_with_its_share_however_the_rows_are_cu
     ]
     expected = shares(rows, 0.75)
     for at_once in (65_536, 7, 1):
-        monkeypatch.setattr(nextitem, "_ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr("fuxictr_miss.behavior._ROWS_AT_ONCE", at_once)
         items, up_to, log_q = catalogue(columns, 0.75)
         found = dict(zip(map(tuple, items.tolist()), log_q.exp().tolist(), strict=True))
         assert found == pytest.approx(expected)

@@ -67,6 +67,15 @@ def test_parts_of_a_file_and_of_several_files_stay_in_order(scorer, tmp_path, mo
     assert pl.read_parquet(tmp_path / "out.parquet")["price"].to_list() == many["price"].to_list()
 
 
+def test_an_empty_part_is_passed_over(scorer, tmp_path):
+    rows = pl.read_parquet(written(tmp_path / "b.parquet"))
+    rows.clear().write_parquet(tmp_path / "a.parquet")
+    files = [str(tmp_path / f"{name}.parquet") for name in "ab"]
+    assert score_files(scorer, files, tmp_path / "out.parquet") == rows.height
+    with pytest.raises(InputError, match=r"a\.parquet holds no rows"):
+        score_files(scorer, files[:1], tmp_path / "none.parquet")
+
+
 def test_kept_ids_are_written_as_they_are(scorer, tmp_path):
     ids = {"user": ["007", "1.10", "NA"], "number": [2**53 + 1, 1, None], "list": [[1], [], None]}
     table = FRAME.drop("user").with_columns(**{name: pl.Series(each) for name, each in ids.items()})
