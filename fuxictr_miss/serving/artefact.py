@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -146,6 +147,8 @@ def _whole(folder: Path) -> Iterator[Path]:
         try:
             yield unfinished
             if fill:
+                if os.listdir(home) != [name]:  # somebody was quicker
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
                 for file in sorted(os.listdir(unfinished), key="vocab.json".__eq__):  # it the last
                     os.replace(unfinished / file, home / file)
             else:

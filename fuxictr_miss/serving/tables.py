@@ -76,6 +76,8 @@ def _of_csv(file: str, columns: Sequence[str], separator: str) -> Iterator[Part]
             wanted = {name: str(header.index(name)) for name in columns}
             yield Part(rows.select(**wanted), before, done / size)
             before += len(rows)
+    if not header:  # cut off: an empty part has its header
+        raise InputError(f"{file} holds no rows.")
 
 
 def _header(file: str, line: bytes, columns: Sequence[str], separator: str) -> list[str]:

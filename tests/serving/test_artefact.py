@@ -277,6 +277,20 @@ def test_an_export_that_fails_leaves_nothing(params, tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_file_that_appears_during_an_export_stays(params, tmp_path, monkeypatch):
+    card, out = artefact.card, tmp_path / "out"
+    out.mkdir()
+
+    def meanwhile(*arguments: Any) -> str:
+        (out / "card.md").write_text("mine")
+        return card(*arguments)
+
+    monkeypatch.setattr(artefact, "card", meanwhile)
+    with pytest.raises(InputError, match=r"Cannot write .*out .*not empty"):
+        fm.serving.export(untrained(params, "LR"), out)
+    assert {file.name: file.read_text() for file in out.iterdir()} == {"card.md": "mine"}
+
+
 def test_a_folder_with_files_is_refused_and_an_empty_one_is_filled(params, tmp_path):
     model = untrained(params, "LR")
     (tmp_path / "mine").mkdir()

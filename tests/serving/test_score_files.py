@@ -74,6 +74,9 @@ def test_an_empty_part_is_passed_over(scorer, tmp_path):
     assert score_files(scorer, files, tmp_path / "out.parquet") == rows.height
     with pytest.raises(InputError, match=r"a\.parquet holds no rows"):
         score_files(scorer, files[:1], tmp_path / "none.parquet")
+    (tmp_path / "cut.csv").write_text("")
+    with pytest.raises(InputError, match=r"cut\.csv holds no rows"):
+        score_files(scorer, [files[1], str(tmp_path / "cut.csv")], tmp_path / "none.parquet")
 
 
 def test_kept_ids_are_written_as_they_are(scorer, tmp_path):
