@@ -27,7 +27,8 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.data import TensorDataLoader, build_dataset
 from fuxictr_miss.data.column_files import column_files
-from fuxictr_miss.data.encoded import FEATURE_MAP, check_encoded, encoded_folder, is_encoded
+from fuxictr_miss.data.encoded import check_encoded, encoded_folder, is_encoded
+from fuxictr_miss.data.folder import FEATURE_MAP
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import gather_tables, shard_tables
 from fuxictr_miss.errors import InputError

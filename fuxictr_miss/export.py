@@ -10,7 +10,6 @@ in a dataset config initializes the feature's table from such a file, in any Fux
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,8 +20,10 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 
+from fuxictr_miss.data.encoded import numbered_ids
+from fuxictr_miss.data.folder import FEATURE_MAP
 from fuxictr_miss.embeddings import main_tables, side_by_side
-from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write, writable
 from fuxictr_miss.text.id_text import RESERVED
 from fuxictr_miss.training.checkpoint import data_of
@@ -57,10 +58,7 @@ def export_embeddings(model: BaseModel, path: str | Path) -> list[Path]:
     """
     path = check_embeddings_path(path)
     feature_map = model.feature_map
-    vocabulary_file = Path(feature_map.data_dir) / "feature_vocab.json"
-    what = f"The model's vocabulary {vocabulary_file} cannot be read"
-    with explained((OSError, ValueError), what, "build the data set again"):
-        vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+    vocabulary = numbered_ids(Path(feature_map.data_dir), "build the data set again")
     embedded = [name for name in feature_map.features if name in vocabulary]
     sequences = [name for name in embedded if feature_map.features[name]["type"] == "sequence"]
     layers = [
@@ -109,7 +107,7 @@ def export_backbone(model: BaseModel, folder: Path) -> list[Path]:
     """
     check_new(folder)
     plain = model.to_backbone() if hasattr(model, "to_backbone") else model
-    files = [folder / f"{type(plain).__name__}.model", folder / "feature_map.json"]
+    files = [folder / f"{type(plain).__name__}.model", folder / FEATURE_MAP]
     weights = io.BytesIO()  # on a full disk torch and h5py do not say so, or end the process
     torch.save(plain.state_dict(), weights)
     with ExitStack() as whole:

@@ -24,7 +24,7 @@ from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
 from fuxictr_miss.data.encoded import encoded_folder, encoded_splits, is_encoded
 from fuxictr_miss.data.files import file_digest
-from fuxictr_miss.data.folder import SPLITS
+from fuxictr_miss.data.folder import FEATURE_MAP, PROCESSOR, SPLITS, VOCABULARY
 from fuxictr_miss.data.pretrained import (
     check_overlap,
     check_pretrained,
@@ -171,6 +171,7 @@ def build_dataset(params: Config | Mapping[str, Any]) -> tuple[str, str | None, 
 def _inputs(config: Config) -> _Inputs:
     form = config.data_format
     columns, labels = feature_columns(config.params), label_columns(config.params)
+    _check_numbering(columns)
     paths = {s: path for s in SPLITS if (path := getattr(config, f"{s}_data"))}
     if "train" not in paths:
         raise InputError(f"Data set {config.dataset_id!r} names no train_data.")
@@ -189,6 +190,15 @@ def _inputs(config: Config) -> _Inputs:
     check_functions(columns, processor)
     sizes = {split: size for split in SPLITS[1:] if (size := getattr(config, f"{split}_size"))}
     return _Inputs(columns, labels, binary, splits, items, pretrained, processor, sizes)
+
+
+def _check_numbering(columns: list[dict[str, Any]]) -> None:
+    for column in columns:
+        if column["type"] in ("categorical", "sequence") and not column.get("remap", True):
+            raise InputError(
+                f"Feature {column['name']!r}: remap: False does not run in FuxiCTR 2.3.10 with "
+                "type categorical or sequence; remove the key, and ids are numbered as they occur."
+            )
 
 
 def _source_files(config: Config, split: str, path: str, ending: str) -> list[str]:
@@ -360,15 +370,15 @@ def _encode(
         for split, frame in raw.splits.items():
             digests[split] = _write(processor, frame, building / f"{split}.parquet", progress)
     _settle_in(processor, final)  # what is pickled names the folder in which it will be found
-    processor.as_fuxictrs().save_pickle(str(building / "feature_processor.pkl"))
+    processor.as_fuxictrs().save_pickle(str(building / PROCESSOR))
     return digests
 
 
 def _settle_in(processor: FeatureProcessor, place: Path) -> None:
     processor.data_dir = processor.feature_map.data_dir = str(place)
-    processor.pickle_file = str(place / "feature_processor.pkl")
-    processor.json_file = str(place / "feature_map.json")
-    processor.vocab_file = str(place / "feature_vocab.json")
+    processor.pickle_file = str(place / PROCESSOR)
+    processor.json_file = str(place / FEATURE_MAP)
+    processor.vocab_file = str(place / VOCABULARY)
 
 
 def _write(processor: FeatureProcessor, frame: pl.LazyFrame, path: Path, progress: tqdm) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fuxictr_miss.data.files import file_digest
-from fuxictr_miss.data.folder import SPLITS, read_stamp, unchanged
+from fuxictr_miss.data.folder import FEATURE_MAP, SPLITS, VOCABULARY, read_stamp, unchanged
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.files import files_at
 
@@ -56,9 +56,9 @@ def digest_of(folder: Path, splits: Mapping[str, str | None]) -> str:
     Args:
         splits: {split: digest}; None where there is no such split.
     """
-    feature_map = _json(folder / "feature_map.json")
+    feature_map = _json(folder / FEATURE_MAP)
     feature_map.pop("dataset_id", None)
-    vocabulary = folder / "feature_vocab.json"
+    vocabulary = folder / VOCABULARY
     features = [spec for entry in feature_map.get("features", []) for spec in entry.values()]
     vectors = [spec["pretrained_emb"] for spec in features if spec.get("pretrained_emb")]
     missing = [name for name in vectors if not (folder / name).is_file()]

@@ -13,10 +13,9 @@ from torch import Tensor
 from fuxictr_miss.config import Config
 from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.columns import IDS, TYPES, feature_columns, is_binary, label_columns
-from fuxictr_miss.data.folder import SPLITS, read_stamp
+from fuxictr_miss.data.folder import FEATURE_MAP, SPLITS, VOCABULARY, read_stamp
 from fuxictr_miss.errors import InputError, explained, unknown
 
-FEATURE_MAP = "feature_map.json"
 _ONLY_ENCODED = ("npz", "h5")  # formats that no raw data has
 _WIDTH = {"sequence": "max_len", "embedding": "pretrain_dim"}  # the key that says how wide
 _NEEDS = {"categorical": ("vocab_size",), "sequence": ("vocab_size", "max_len"),
@@ -45,6 +44,21 @@ def is_encoded(config: Config) -> bool:
 def encoded_folder(config: Config) -> Path:
     """Where a data set's feature map is or will be."""
     return Path(config.data_root) / config.dataset_id
+
+
+def numbered_ids(folder: Path, then: str) -> dict[str, dict[str, int]]:
+    """The ids of each feature of encoded data with a vocabulary, and the number of each.
+
+    Args:
+        folder: of the encoded data.
+        then: what to do where there is no vocabulary.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    path = folder / VOCABULARY
+    with explained((OSError, ValueError), f"The vocabulary {path} cannot be read", then):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def encoded_splits(config: Config) -> dict[str, str]:

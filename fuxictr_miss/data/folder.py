@@ -16,7 +16,9 @@ from fuxictr_miss.data.pretrained import written_name
 from fuxictr_miss.errors import InputError
 
 STAMP = "build.json"
-FEATURE_FILES = ("feature_map.json", "feature_vocab.json", "feature_processor.pkl")
+FEATURE_MAP, VOCABULARY, PROCESSOR = FEATURE_FILES = (
+    "feature_map.json", "feature_vocab.json", "feature_processor.pkl",
+)  # fmt: skip
 SPLITS = ("train", "valid", "test")
 _MARKER = ".fuxictr_miss.json"  # of a folder in which we build; lists the files to come
 _NEXT_STAMP = ".build.json"

@@ -17,6 +17,7 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_miss.config import Config
+from fuxictr_miss.data.folder import FEATURE_MAP
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.export import check_new
 from fuxictr_miss.serving.card import card
@@ -84,6 +85,11 @@ def export(
         raw = raw_inputs(plain.feature_map, columns, sides)
         few = {name: values[:4] for name, values in sample.columns.items()}
         expected = predictions(plain, sample.columns)
+        if taken := [name for name in sample.columns if name in expected]:
+            raise InputError(
+                f"The feature {taken[0]!r} has the name of a prediction: rename the column, in the "
+                "data and in the config, and train again."
+            )
         program = traced(plain, few, traits.trim)
         as_onnx = onnx_model(plain, few)
         read = [value.name for value in as_onnx.graph.inputs]
@@ -95,7 +101,7 @@ def export(
         with _whole(folder) as place:
             save_onnx(as_onnx, place / "model.onnx")
             save_program(program, place / "model.pt2")
-            plain.feature_map.save(str(place / "feature_map.json"))
+            plain.feature_map.save(str(place / FEATURE_MAP))
             vocabulary = {
                 "format": FORMAT,
                 "model": type(plain).__name__,

@@ -120,9 +120,7 @@ class _Vocabulary:
     """Token -> id, by the place of a token among all."""
 
     def __init__(self, entry: Mapping[str, Any], fills: set[str]) -> None:
-        self.oov = entry["oov"]
-        numbers = range(entry.get("size", 0))
-        self.ids = entry.get("ids", {str(n): n for n in numbers if n != self.oov})
+        self.oov, self.ids = entry["oov"], entry["ids"]
         tokens = [*self.ids, *sorted({"", *fills, *RESERVED} - self.ids.keys())]
         self._places = {token: place for place, token in enumerate(tokens)}
         self.empty = self._places[""]

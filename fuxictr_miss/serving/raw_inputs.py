@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -13,12 +12,16 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_miss.config import Config
 from fuxictr_miss.data.columns import IDS, feature_columns
-from fuxictr_miss.data.encoded import FEATURE_MAP
-from fuxictr_miss.data.folder import read_stamp, unchanged
-from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.data.encoded import numbered_ids
+from fuxictr_miss.data.folder import FEATURE_MAP, PROCESSOR, VOCABULARY, read_stamp, unchanged
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.text.id_text import RESERVED
 
 _COPY = re.compile(r"copy_from(?:\((.*)\))?")  # FuxiCTR's only preprocess function
+_WITHOUT_IDS = (
+    "export a model that was trained on raw splits, or use --backbone "
+    f"({FEATURE_MAP} and weights only)"
+)
 
 
 class RawInputs(NamedTuple):
@@ -49,7 +52,8 @@ def raw_inputs(
     """
     folder = Path(feature_map.data_dir)
     features = {n: spec for n, spec in feature_map.features.items() if spec["type"] != "meta"}
-    vocabulary = _vocabulary(folder) if any(s["type"] in IDS for s in features.values()) else {}
+    encoded = any(spec["type"] in IDS for spec in features.values())
+    vocabulary = numbered_ids(folder, _WITHOUT_IDS) if encoded else {}
     inputs: list[dict[str, Any]] = []
     vocabularies: dict[str, dict[str, Any]] = {}
     for name, spec in features.items():
@@ -68,7 +72,7 @@ def raw_inputs(
                 entry["max_len"] = spec["max_len"]
                 entry["padding"] = sides.get(name, column.get("padding", "post"))
             if name not in vocabulary:
-                raise InputError(f"{folder / 'feature_vocab.json'} has no ids of {name!r}.")
+                raise InputError(f"{folder / VOCABULARY} has no ids of {name!r}.")
             entry["vocabulary"] = _stored(name, vocabulary[name], vocabularies)
         else:
             raise InputError(
@@ -95,17 +99,6 @@ def columns_of(feature_map: FeatureMap, config: Config | None) -> dict[str, dict
     label = {"name": "-", "dtype": "float"}  # whichever it is
     columns = feature_columns({"feature_cols": params["feature_cols"], "label_col": label})
     return {column["name"]: column for column in columns}
-
-
-def _vocabulary(folder: Path) -> dict[str, dict[str, int]]:
-    path = folder / "feature_vocab.json"
-    if not path.exists():
-        raise InputError(
-            f"{path} is not there, and without it no raw id can be encoded: export a model that "
-            f"was trained on raw splits, or use --backbone ({FEATURE_MAP} and weights only)."
-        )
-    with explained((OSError, ValueError), f"{path} cannot be read", "build the data set again"):
-        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _stored(name: str, ids: dict[str, int], vocabularies: dict[str, dict[str, Any]]) -> str:
@@ -143,7 +136,7 @@ def _normalizer(folder: Path, name: str) -> dict[str, Any]:
             f"The normalizer of {name!r} is only in a pickle that this program did not write: "
             "encode the raw data here, and train on that."
         )
-    with open(folder / "feature_processor.pkl", "rb") as file:
+    with open(folder / PROCESSOR, "rb") as file:
         processor = pickle.load(file)
     scaler = processor.processor_dict[f"{name}::normalizer"].normalizer.__self__
     first = {"mean": scaler.mean_} if hasattr(scaler, "mean_") else {"min": scaler.min_}

@@ -14,6 +14,8 @@ from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from fuxictr_miss.data.encoded import numbered_ids
+from fuxictr_miss.data.folder import VOCABULARY
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, self_supervision_of
@@ -192,19 +194,20 @@ def _features_of_tables(model: BaseModel) -> dict[int, str]:
 
 def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str, MovedRows]:
     """For each feature that the artefact knows, the rows of old ids and where they are now."""
-    path = Path(model.feature_map.data_dir) / "feature_vocab.json"
-    what = f"The vocabulary {path}, by which --init-from finds the known ids, cannot be read"
-    with explained((OSError, ValueError), what, "encode the raw data, or start without it"):
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+    folder = Path(model.feature_map.data_dir)
+    vocabulary = numbered_ids(folder, "encode the raw data, or start without --init-from")
     rows: dict[str, MovedRows] = {}
     logged: set[str] = set()
     for feature in model.feature_map.features:
         if feature not in features or feature not in artefact.vocabularies:
             continue
         if feature not in vocabulary:
-            raise InputError(f"{path} has no ids of {feature!r}: encode the data again.")
+            raise InputError(
+                f"{folder / VOCABULARY} has no ids of {feature!r}: encode the data again."
+            )
         old, new = artefact.vocabularies[feature], vocabulary[feature]
-        known = _known(old, {token: n for token, n in new.items() if token not in RESERVED})
+        ids = old["ids"]
+        known = [(ids[token], number) for token, number in new.items() if token in ids]
         reserved = [(0, 0), (old["oov"], new["__OOV__"])]
         rows[feature] = MovedRows(*torch.tensor([*reserved, *known]).unbind(1))
         name = model.feature_map.features[feature].get("share_embedding", feature)
@@ -214,17 +217,9 @@ def _rows(model: BaseModel, artefact: Artefact, features: set[str]) -> dict[str,
     return rows
 
 
-def _known(old: Mapping[str, Any], new: Mapping[str, int]) -> list[tuple[int, int]]:
-    """The old and the new number of each id that both know."""
-    if "ids" not in old:  # of a column with remap: False, an id is its number
-        return [(number, number) for number in new.values() if number < old["oov"]]
-    ids = old["ids"]
-    return [(ids[token], number) for token, number in new.items() if token in ids]
-
-
 def _log_known(name: str, known: int, size: int, old: Mapping[str, Any], folder: Path) -> None:
     size -= len(RESERVED)
-    gone = len(old["ids"]) - known if "ids" in old else 0
+    gone = len(old["ids"]) - known
     dropped = f"; {gone:,} of its ids are gone" if gone else ""
     log.info(
         "%s: %s of %s ids from %s, %s new%s.",

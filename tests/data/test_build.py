@@ -202,6 +202,16 @@ def test_a_missing_column_is_named_with_those_there_are(params):
         build_dataset(params)
 
 
+@pytest.mark.parametrize("kind", ["categorical", "sequence"])
+def test_ids_that_fuxictr_cannot_leave_as_they_are_are_refused(params, kind):
+    column = next(column for column in params["feature_cols"] if column["type"] == kind)
+    column["remap"] = False
+    with pytest.raises(
+        InputError, match=r"Feature '(user_id|item_history)': remap: False does not run"
+    ):
+        build_dataset(params)
+
+
 def test_an_unknown_vocab_scope_is_refused(params):
     params["vocab_scope"] = "everything"
     with pytest.raises(InputError, match="vocab_scope"):

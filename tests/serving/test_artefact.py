@@ -268,6 +268,14 @@ def test_a_column_that_the_prediction_does_not_read_is_no_input(params, tmp_path
         assert torch.equal(program(columns)["y_pred"], model(columns)["y_pred"])
 
 
+def test_a_feature_named_like_a_prediction_is_refused(params, tmp_path):
+    first = params["feature_cols"][0]
+    params["feature_cols"].append({**first, "name": "y_pred", "preprocess": "copy_from(user_id)"})
+    with pytest.raises(InputError, match="feature 'y_pred' has the name of a prediction"):
+        fm.serving.export(untrained(params, "LR"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_that_fails_leaves_nothing(params, tmp_path, monkeypatch):
     model = untrained(params, "LR")
     monkeypatch.setattr(artefact, "card", lambda *_: 1 / 0)
@@ -337,7 +345,7 @@ def test_data_that_somebody_else_encoded_is_exported_by_its_vocabulary(params, t
     assert sample["rows"][0]["item_id"].startswith("i")
     (encoded / "feature_vocab.json").unlink()
     model, _ = trained(params, "LR")
-    with pytest.raises(InputError, match=r"feature_vocab\.json is not there.*--backbone"):
+    with pytest.raises(InputError, match=r"feature_vocab\.json cannot be read .*--backbone"):
         fm.serving.export(model, tmp_path / "none")
 
 

@@ -116,14 +116,6 @@ def test_ids_that_are_numbers_are_known_by_their_text(tmp_path):
         assert inputs["item_history"].tolist() == [[2, 1, 0]]
 
 
-def test_an_id_that_is_not_remapped_is_its_own(tmp_path):
-    vocabularies = {**VOCABULARY["vocabularies"], "item_id": {"oov": 8, "size": 9}}
-    scorer = Scorer(write_artefact(tmp_path / "a", vocabularies=vocabularies))
-    rows = [{**ROWS[0], "item_id": item, "item_history": []} for item in (5, 8, 40, -1)]
-    assert scorer.encode(rows)["item_id"].tolist() == [5, 8, 8, 8]
-    assert scorer.unknown["item_id"] == 3
-
-
 def test_several_tasks_have_a_score_each(tmp_path):
     scorer = Scorer(write_artefact(tmp_path / "a", outputs=["click_pred", "buy_pred"]))
     scores = scorer.score(ROWS)
