@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 from methods.conftest import DIM, block_by_loops
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.cl4ctr import CL4CTR, CL4CTRSettings, alignment, uniformity
 from fuxictr_miss.methods.draws import drop
@@ -129,13 +127,3 @@ def test_views_begin_alike_but_for_the_masks():
     first, second = method.projections
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [{"mask": "row"}, {"mask_ratio": 1.0}, {"encoder": "mlp"}, {"layers": 0}, {"dropout": 1.0},
-     {"field_weight": -1.0}, {"mask_ratio": math.nan}],
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"cl4ctr_{next(iter(keys))}"):
-        read_settings(CL4CTRSettings, "cl4ctr_", {f"cl4ctr_{name}": keys[name] for name in keys})

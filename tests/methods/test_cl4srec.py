@@ -10,8 +10,7 @@ import pytest
 import torch
 from methods.conftest import nt_xent_by_loops
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.cl4srec import CL4SRec, CL4SRecSettings, crop, mask, reorder
 from fuxictr_miss.methods.draws import shuffle
 
@@ -156,17 +155,3 @@ def test_the_mask_token_learns_and_is_neither_padding_nor_an_item(make_batch, ex
         part = method.mask_token[j * DIM : (j + 1) * DIM]
         assert not any(torch.equal(part, row) for row in table.weight)
         assert not table.weight.grad[0].any()
-
-
-@pytest.mark.parametrize(
-    "keys", [{"crop_ratio": 1.1}, {"mask_ratio": -0.1}, {"reorder_ratio": math.nan}, {"layers": 0},
-             {"heads": 0}, {"max_len": 0}, {"dropout": 1.0}]
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"cl4srec_{next(iter(keys))}"):
-        read_settings(CL4SRecSettings, "cl4srec_", {f"cl4srec_{name}": keys[name] for name in keys})
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="3 heads cannot share"):
-        build(heads=3)

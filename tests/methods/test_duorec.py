@@ -11,7 +11,7 @@ import torch
 from methods.conftest import DIM, nt_xent_by_loops
 
 from fuxictr_miss import experiment
-from fuxictr_miss.config.settings import SSLSettings, read_settings
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.duorec import DuoRec, DuoRecSettings
 from fuxictr_miss.methods.same_target import draw_target, older
@@ -94,16 +94,3 @@ def test_one_behavior_a_user_is_refused_before_training(params):
     with pytest.raises(InputError, match="no training row has a positive pair") as error:
         fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
     assert "at least 2" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "keys", [{"supervised": "both"}, {"layers": 0}, {"heads": 0}, {"max_len": 0}, {"dropout": 1.0}]
-)
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"duorec_{next(iter(keys))}"):
-        read_settings(DuoRecSettings, "duorec_", {f"duorec_{name}": keys[name] for name in keys})
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="3 heads cannot share"):
-        build(heads=3)

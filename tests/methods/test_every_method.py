@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 import fuxictr_miss as fm
 from fuxictr_miss import experiment
 from fuxictr_miss.config import load_config
+from fuxictr_miss.config.settings import read_settings
+from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.self_supervision import method_defaults
 from fuxictr_miss.training import fit, run
@@ -292,6 +295,61 @@ def test_every_key_of_a_method_has_a_default_and_its_name_in_front(method):
     prefix = f"{method.lower()}_"
     for name, value in vars(settings).items():
         assert method_defaults()[prefix + name] == value
+
+
+# (method, key, a value that the method refuses)
+BAD_VALUES = [
+    ("CL4CTR", "mask", "row"),
+    ("CL4CTR", "mask_ratio", 1.0),
+    ("CL4CTR", "mask_ratio", math.nan),
+    ("CL4CTR", "encoder", "mlp"),
+    ("CL4CTR", "layers", 0),
+    ("CL4CTR", "dropout", 1.0),
+    ("CL4CTR", "field_weight", -1.0),
+    ("CL4SRec", "crop_ratio", 1.1),
+    ("CL4SRec", "mask_ratio", -0.1),
+    ("CL4SRec", "reorder_ratio", math.nan),
+    ("DuoRec", "supervised", "both"),
+    ("ICSRec", "intents", 0),
+    ("ICSRec", "clustered", 0),
+    ("ICSRec", "iterations", 0),
+    ("IRSSL", "dropout", 0.0),
+    ("IRSSL", "num_pairs", 0),
+    ("IRSSL", "encoder", [0]),
+    ("Item2Vec", "window", 0),
+    ("Item2Vec", "num_pairs", 0),
+    ("Item2Vec", "negatives", 0),
+    ("Item2Vec", "power", -1.0),
+    ("Item2Vec", "subsample", 0),
+    ("MAP", "task", "mfp"),
+    ("MAP", "ratio", 0.0),
+    ("MAP", "ratio", 1.0),
+    ("MAP", "negatives", 0),
+    ("MAP", "hidden_units", []),
+    ("MISS", "distance", "normal"),
+    ("MISS", "view_encoder", "gru"),
+    ("MISS", "variant", "/M"),
+    ("NextItem", "negatives", 0),
+    ("NextItem", "power", -1.0),
+    ("Rule", "dropout", 0.0),
+    ("Rule", "dropout", 1.0),
+    ("Rule", "num_pairs", 0),
+    ("Rule", "encoder", []),
+    ("Rule", "category", -1),
+    ("S3Rec", "dropout", -0.1),
+    *(
+        (method, key, value)
+        for method in ("CL4SRec", "DuoRec", "ICSRec", "NextItem", "S3Rec")  # with a Transformer
+        for key, value in (("layers", 0), ("heads", 0), ("max_len", 0), ("dropout", 1.0))
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "key", "value"), BAD_VALUES)
+def test_a_bad_value_is_refused_by_its_key(method, key, value):
+    prefix = f"{method.lower()}_"
+    with pytest.raises(InputError, match=prefix + key):
+        read_settings(get_method(method).Settings, prefix, {prefix + key: value})
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

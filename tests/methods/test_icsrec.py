@@ -10,8 +10,7 @@ import torch
 from methods.conftest import DIM, nt_xent_by_loops
 
 from fuxictr_miss import experiment
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.icsrec import ICSRec, ICSRecSettings, k_means, nearest
 from fuxictr_miss.methods.same_target import draw_target, older
 from fuxictr_miss.training import fit
@@ -134,17 +133,3 @@ def test_a_copy_does_not_hold_the_training_histories(make_batch):
     other = copy.deepcopy(method)
     assert other.index is other.centres is None
     assert method.index is not None
-
-
-@pytest.mark.parametrize(
-    "keys", [{"intents": 0}, {"clustered": 0}, {"iterations": 0}, {"layers": 0}, {"heads": 0},
-             {"max_len": 0}, {"dropout": 1.0}]
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"icsrec_{next(iter(keys))}"):
-        read_settings(ICSRecSettings, "icsrec_", {f"icsrec_{name}": keys[name] for name in keys})
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="3 heads cannot share"):
-        build(heads=3)

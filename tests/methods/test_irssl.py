@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.draws import drop, uniform
 from fuxictr_miss.methods.irssl import IRSSL, IRSSLSettings, draw_mask, mutual_information
 
@@ -166,9 +165,3 @@ def test_correlations_travel_with_the_weights():
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.correlation, first.correlation)
     assert first.correlation.any()
-
-
-@pytest.mark.parametrize("keys", [{"dropout": 0.0}, {"num_pairs": 0}, {"encoder": [0]}])
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"irssl_{next(iter(keys))}"):
-        read_settings(IRSSLSettings, "irssl_", {f"irssl_{name}": keys[name] for name in keys})

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.item2vec import Item2Vec, Item2VecSettings, draw_pairs
 
@@ -133,11 +132,3 @@ def test_power_0_draws_every_id_that_occurs_alike_and_no_other():
     method.prepare({"items": torch.tensor([[1, 1, 1, 4], [5, 1, 0, 0]])})
     ((up_to, _),) = method.unigrams
     assert up_to.tolist() == [0, 1, 1, 1, 2, 3, 3]
-
-
-@pytest.mark.parametrize(
-    "keys", [{"window": 0}, {"num_pairs": 0}, {"negatives": 0}, {"power": -1.0}, {"subsample": 0}]
-)
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"item2vec_{next(iter(keys))}"):
-        read_settings(Item2VecSettings, "item2vec_", {f"item2vec_{n}": keys[n] for n in keys})

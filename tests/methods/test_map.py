@@ -9,7 +9,7 @@ import pytest
 import torch
 from methods.conftest import DIM, VOCABULARY
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.draws import shuffle
@@ -161,12 +161,3 @@ def test_data_without_any_categorical_feature_are_refused_in_one_sentence():
     with pytest.raises(InputError, match="price, history are numbers or histories") as error:
         build(2).prepare(columns)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "keys", [{"task": "mfp"}, {"ratio": 0.0}, {"ratio": 1.0}, {"negatives": 0},
-             {"hidden_units": []}]
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"map_{next(iter(keys))}"):
-        read_settings(MAPSettings, "map_", {f"map_{name}": keys[name] for name in keys})

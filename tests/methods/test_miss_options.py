@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.miss import MISS, MISSSettings
 from fuxictr_miss.methods.miss.augmentation import draw_halves, draw_interest_pairs
 
@@ -186,14 +185,6 @@ def test_what_goes_beyond_the_paper_is_off_unless_asked_for():
         "uniform", "mlp", False, "",
     )  # fmt: skip
     assert not hasattr(build(), "attention")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("distance", "normal"), ("view_encoder", "gru"), ("variant", "/M")]
-)
-def test_an_unknown_value_is_refused_by_its_key(key, value):
-    with pytest.raises(InputError, match=f"miss_{key}"):
-        read_settings(MISSSettings, "miss_", {f"miss_{key}": value})
 
 
 @pytest.mark.parametrize("extractor", ["self_attention", "lstm"])

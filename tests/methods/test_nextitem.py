@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from fuxictr_miss.behavior import Behavior
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods import nextitem
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.nextitem import NextItem, NextItemSettings, catalogue
@@ -156,18 +155,3 @@ def test_the_catalogue_has_each_item_once_with_its_share_however_the_rows_are_cu
         found = dict(zip(map(tuple, items.tolist()), log_q.exp().tolist(), strict=True))
         assert found == pytest.approx(expected)
         torch.testing.assert_close(up_to, log_q.exp().cumsum(0))
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [{"layers": 0}, {"heads": 0}, {"max_len": 0}, {"dropout": 1.0}, {"negatives": 0},
-     {"power": -1.0}],
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"nextitem_{next(iter(keys))}"):
-        read_settings(NextItemSettings, "nextitem_", {f"nextitem_{n}": keys[n] for n in keys})
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="3 heads cannot share"):
-        build(heads=3)

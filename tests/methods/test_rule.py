@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.rule import Rule, RuleSettings, draw_segments, leave_out
 
@@ -120,12 +120,3 @@ def test_without_a_category_sequence_one_sentence_says_so(sequences, category):
     with pytest.raises(InputError, match="needs a category sequence") as error:
         build(sequences, category=category)
     assert str(error.value).count(". ") == 0
-
-
-@pytest.mark.parametrize(
-    "keys", [{"dropout": 0.0}, {"dropout": 1.0}, {"num_pairs": 0}, {"encoder": []},
-             {"category": -1}]
-)  # fmt: skip
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"rule_{next(iter(keys))}"):
-        read_settings(RuleSettings, "rule_", {f"rule_{name}": keys[name] for name in keys})

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fuxictr_miss.config.settings import SSLSettings, read_settings
-from fuxictr_miss.errors import InputError
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods.s3rec import S3Rec, S3RecSettings, draw_segments
 
 DIM = 4
@@ -143,16 +142,3 @@ def test_it_starts_undecided(make_batch):
     """Where f = 1/2 for all, the gradient through σ is largest; further out it may never return."""
     loss = build().double()(make_batch(LENGTHS)).ssl.item()
     assert loss == pytest.approx(math.log(2), abs=0.05)
-
-
-@pytest.mark.parametrize(
-    "keys", [{"layers": 0}, {"heads": 0}, {"max_len": 0}, {"dropout": 1.0}, {"dropout": -0.1}]
-)
-def test_a_bad_value_is_refused_by_its_key(keys):
-    with pytest.raises(InputError, match=f"s3rec_{next(iter(keys))}"):
-        read_settings(S3RecSettings, "s3rec_", {f"s3rec_{name}": keys[name] for name in keys})
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(InputError, match="3 heads cannot share"):
-        build(heads=3)
