@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,6 @@ VOCABULARY = {"user_id": 7, "item_id": 11, "cate_id": 5}
 SHARES = {"item_history": "item_id", "cate_history": "cate_id"}
 MAX_LENGTH = 5
 EMBEDDING_DIM = 4
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only wait for each other's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
