@@ -57,6 +57,49 @@ def test_interest_windows_lie_inside_the_history_at_a_distance_up_to_h(
                 assert 1 <= second - first <= max_distance
 
 
+@given(LENGTHS, SMALL, SEEDS)
+@settings(RULES, max_examples=100)
+def test_windows_of_a_far_pair_differ_and_lie_inside_the_history(
+    lengths: list[int], max_width: int, seed: int
+) -> None:
+    pairs = draw_interest_pairs(torch.tensor(lengths), max_width, None, 5, seeded(seed))
+    for b, n in enumerate(lengths):
+        for m in range(1, max_width + 1):
+            windows = n - m + 1
+            assert set(pairs.mask[b, m - 1].tolist()) == {windows >= 2}
+            for first, second in pairs.windows[b, m - 1].tolist() if windows >= 2 else ():
+                assert first != second
+                assert 0 <= min(first, second) < max(first, second) < windows
+
+
+@pytest.mark.parametrize(("length", "width"), [(2, 1), (5, 1), (6, 3)])
+def test_all_ordered_pairs_are_equally_likely_as_a_far_one(length: int, width: int) -> None:
+    pairs = draw_interest_pairs(torch.tensor([length]), width, None, MANY, seeded(3))
+    counts = count(*pairs.windows[0, width - 1].unbind(-1))
+    assert set(counts) == set(permutations(range(length - width + 1), 2))
+    assert chisquare(list(counts.values())).pvalue > REJECT
+
+
+def test_a_share_of_the_pairs_is_far_and_the_others_are_near() -> None:
+    pairs = draw_interest_pairs(torch.full((200,), 30), 1, 2, 6, seeded(1), num_far_pairs=2)
+    apart = (pairs.windows[:, 0, :, 1] - pairs.windows[:, 0, :, 0]).abs()
+    assert int(apart[:, :4].max()) == 2
+    assert float(apart[:, 4:].float().mean()) > 5
+
+
+@given(LENGTHS, SEEDS)
+@settings(RULES, max_examples=100)
+def test_without_a_largest_distance_all_pairs_are_far_whatever_their_share(
+    lengths: list[int], seed: int
+) -> None:
+    length = torch.tensor(lengths)
+    first, *others = (
+        draw_interest_pairs(length, 1, distance, 4, seeded(seed), num_far_pairs=far).windows
+        for distance, far in ((None, 0), (None, 2), (3, 4))
+    )
+    assert all(torch.equal(first, other) for other in others)
+
+
 @given(LENGTHS, st.integers(2, 5), SMALL, SMALL, SMALL, SEEDS)
 @settings(RULES, max_examples=150)
 def test_feature_rows_differ_and_span_features_that_exist(

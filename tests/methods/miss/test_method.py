@@ -49,19 +49,19 @@ def encode(encoder: nn.Sequential, h: Tensor) -> Tensor:
     return h
 
 
-def contrast(pairs: list[Views], histories: list) -> Tensor:
-    """Eq. 15 and 16; 0 where there is no pair."""
+def contrast(pairs: list[Views], groups: list, tau: float = TAU) -> Tensor:
+    """Eq. 15 and 16; 0 where there is no pair. Rows of one group are no negatives."""
     terms = []
     for views in pairs:
         present = [x for x, view in enumerate(views) if view is not None]
         for x in present:
             z1, z2 = views[x]
-            negatives = [views[other][1] for other in present if histories[other] != histories[x]]
+            negatives = [views[other][1] for other in present if groups[other] != groups[x]]
             own = torch.cosine_similarity(z1, z2, dim=0)
-            total = torch.exp(own / TAU)
+            total = torch.exp(own / tau)
             for negative in negatives:
-                total = total + torch.exp(torch.cosine_similarity(z1, negative, dim=0) / TAU)
-            terms.append(torch.log(torch.exp(own / TAU) / total))
+                total = total + torch.exp(torch.cosine_similarity(z1, negative, dim=0) / tau)
+            terms.append(torch.log(torch.exp(own / tau) / total))
     return -sum(terms) / len(terms) if terms else torch.zeros((), dtype=torch.float64)
 
 
@@ -489,3 +489,137 @@ def test_loss_of_alike_users_is_log_b(make_ids: Callable) -> None:
     losses = build(2)(Behavior(make_ids([6, 7, 8, 5], 2, seed=9).unbind(1), [table, table]))
     assert losses.ssl.item() == pytest.approx(math.log(4), abs=1e-9)
     assert losses.feature.item() == pytest.approx(math.log(4), abs=1e-9)
+
+
+# Options beyond the paper: far pairs, each feature by itself, no encoder, users.
+POINTS = {"variant": "/F", "max_width": 1, "activation": "identity"}
+
+
+def views_of_features(method: MISS, behavior: Behavior, c: list) -> list[list[Views]]:
+    """[j][p]: the views of feature j alone, under `POINTS`, that the next forward pass draws."""
+    replay = torch.Generator()
+    replay.set_state(method.generator.get_state())
+    num = method.settings.num_pairs
+    far = round(method.settings.far_share * num)
+    drawn = draw_interest_pairs(
+        behavior.length, 1, method.settings.max_distance, num, replay, num_far_pairs=far
+    )
+    (g,) = method.extractor.g  # Eq. 19 with m = 1 is one factor
+    found: list[list[Views]] = []
+    for j in range(len(c[0])):
+        found.append([])
+        for p in range(num):
+            views: Views = []
+            for b, row in enumerate(c):
+                if len(row[j]) < 2:
+                    views.append(None)
+                    continue
+                first, second = drawn.windows[b, 0, p].tolist()
+                h1, h2 = g * row[j][first], g * row[j][second]
+                views.append((encode(method.interest_encoder, h1),
+                              encode(method.interest_encoder, h2)))  # fmt: skip
+            found[-1].append(views)
+    return found
+
+
+@pytest.mark.parametrize("taus", [None, [0.05, 0.5, 1.0]], ids=["one τ", "τ of each"])
+@pytest.mark.parametrize("encoder", [[], [6, 5]])
+@pytest.mark.parametrize(("max_distance", "far_share"), [(2, 0.0), (2, 0.4), (2, 1.0), (None, 0.0)])
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+@pytest.mark.parametrize("lengths", [LENGTHS, [1, 0, 1]])
+def test_features_apart_are_the_mean_of_their_own_infonces(
+    lengths: list[int],
+    sequences: int,
+    max_distance: int | None,
+    far_share: float,
+    encoder: list[int],
+    taus: list[float] | None,
+    make_ids: Callable,
+    make_tables: Callable,
+    look_up: Callable,
+) -> None:
+    behavior = Behavior(make_ids(lengths, sequences).unbind(1), make_tables(sequences, K))
+    keys = {"num_pairs": 3, "max_distance": max_distance, "far_share": far_share}
+    method = build(sequences, separate_features=True, interest_encoder=encoder, **keys, **POINTS)
+    assert bool(list(method.interest_encoder.parameters())) == bool(encoder)
+    if taus is not None:
+        method.own_temperatures = taus[:sequences]
+    features = views_of_features(method, behavior, look_up(behavior))
+    expected = [
+        contrast(pairs, behavior.group.tolist(), TAU if taus is None else taus[j])
+        for j, pairs in enumerate(features)
+    ]
+    found = method(behavior).ssl
+    torch.testing.assert_close(found, torch.stack(expected).mean(), **EXACT)
+
+
+def test_rows_of_one_user_are_never_each_others_negatives(
+    make_ids: Callable, make_tables: Callable, look_up: Callable
+) -> None:
+    users = torch.tensor([3, 3, 4, 4, 3, 9, 9, 9])
+    behavior = Behavior(make_ids(LENGTHS, 1).unbind(1), make_tables(1, K), users)
+    assert torch.equal(behavior.group, users)
+    method = build(1, far_share=1.0, interest_encoder=[], **POINTS)
+    (pairs,) = views_of_features(method, behavior, look_up(behavior))
+    torch.testing.assert_close(method(behavior).ssl, contrast(pairs, users.tolist()), **EXACT)
+
+
+@pytest.mark.parametrize(("share", "pairs", "far"), [(0.5, 12, 6), (0.0, 3, 0), (1.0, 1, 1)])
+def test_the_far_share_is_one_of_the_number_of_pairs(share: float, pairs: int, far: int) -> None:
+    assert build(1, far_share=share, num_pairs=pairs).far_pairs == far
+
+
+def test_without_l_no_pair_is_far() -> None:
+    method = build(1, variant="/F/L", far_share=0.5, num_pairs=4)
+    assert (method.max_distance, method.far_pairs) == (1, 0)
+
+
+TOLD = {"items": 3.0, "categories": 0.4, "brands": 0.0}  # nats
+
+
+@pytest.mark.parametrize(
+    ("changes", "tau", "own"),
+    [
+        ({}, 0.1, [0.1, 0.25, 1.0]),
+        ({}, 0.5, [0.5, 1.0, 1.0]),
+        ({}, 2.0, [2.0, 2.0, 2.0]),  # never below τ
+        ({"separate_features": False}, 0.1, [0.1]),
+        ({"scale_temperature": False}, 0.1, [0.1]),
+    ],
+)
+def test_ids_that_say_little_about_each_other_have_a_higher_temperature(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, bool], tau: float, own: list[float]
+) -> None:
+    """max(τ, min(1, τ / I)), from every row of a small split; a loss for all attributes has one."""
+    columns = {name: torch.full((6, 4), number) for number, name in enumerate(TOLD)}
+
+    def told(history: Tensor) -> float:
+        assert history.shape == (6, 4)
+        return list(TOLD.values())[int(history[0, 0])]
+
+    monkeypatch.setattr("fuxictr_miss.methods.miss.method.information", told)
+    keys = {"separate_features": True, "scale_temperature": True, **changes}
+    method = MISS(SSLSettings(temperature=tau), MISSSettings(**keys), 3, K, torch.Generator())
+    if method.prepares:
+        method.prepare(columns)
+    assert method.own_temperatures == pytest.approx(own)
+
+
+def test_concatenated_attributes_tell_what_the_most_telling_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fuxictr_miss.methods.miss.method.information", lambda h: h.sum().item())
+    method = build(3, scale_temperature=True)
+    method.prepare({str(x): torch.tensor([[x]]) for x in (0.1, 0.4, 0.2)})
+    assert method.own_temperatures == pytest.approx([TAU / 0.4])
+
+
+def test_no_encoder_is_the_identity(make_ids: Callable, make_tables: Callable) -> None:
+    h = torch.randn(3, 5, 2, 2, K, dtype=torch.float64)
+    together = build(2, interest_encoder=[])
+    assert torch.equal(together._encode_interests(h), h.flatten(-2))
+    apart = build(2, interest_encoder=[], separate_features=True)
+    assert torch.equal(apart._encode_interests(h), h)
+    feature = build(2, feature_encoder=[])
+    assert torch.equal(feature.feature_encoder(h), h)
+    assert feature(Behavior(make_ids(LENGTHS, 2).unbind(1), make_tables(2, K))).feature > 0
