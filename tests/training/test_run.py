@@ -94,6 +94,17 @@ def test_an_epoch_is_one_log_line_with_all_its_numbers(params, caplog):
         assert name in lines[1]
 
 
+@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_similarity_of_the_pairs_is_logged_for_every_extractor(params, extractor, strategy):
+    """The numbers of Fig. 5."""
+    changes = {"miss_extractor": extractor, "ssl_training": strategy, "ssl_pretrain_epochs": 1}
+    model, loaders = build(params, **changes)
+    for row in fit(model, loaders, epochs=2):
+        assert ("similarity" in row) == (row["phase"] != "label")
+        assert -1 <= row.get("similarity", 0) <= 1
+
+
 def test_pretraining_uses_each_user_once_and_holds_some_out(params):
     model, loaders = build(params, ssl_training="pretrain")
     phase = pretraining_of(model, loaders)

@@ -1,4 +1,4 @@
-"""What a method sees before the first step, and what is logged of it afterwards."""
+"""What a method sees of the training split before the first step."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-def trained(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any], list[Any]]:
+def trained(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
     changes = {"model": "DIN_IRSSL", "ssl_pretrain_epochs": 1, **changes}
     model, loaders = experiment.build({**params, **changes})
-    rows = fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
-    return model, loaders, rows
+    fit(model, loaders["train"], epochs=2, validation_data=loaders["valid"])
+    return model, loaders
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_training_split_is_shown_once_and_before_the_first_step(params, calls, strategy):
-    model, loaders, _ = trained(params, ssl_training=strategy)
+    model, loaders = trained(params, ssl_training=strategy)
     assert [index for index, each in enumerate(calls) if each != "step"] == [0]
     assert list(calls[0]) == ["item_history", "cate_history"]
     for name, column in calls[0].items():
@@ -90,7 +90,7 @@ def test_such_a_loader_is_no_matter_to_miss_unless_its_temperatures_are_scaled(
 def test_the_temperatures_are_those_of_the_training_histories(params, caplog, strategy):
     changes = {"miss_scale_temperature": True, "miss_separate_features": True}
     with caplog.at_level(logging.INFO):
-        model, loaders, _ = trained(params, model="DIN_MISS", ssl_training=strategy, **changes)
+        model, loaders = trained(params, model="DIN_MISS", ssl_training=strategy, **changes)
     expected = [
         max(0.1, min(1, 0.1 / information(loaders["train"].columns[name])))
         for name in ("item_history", "cate_history")
@@ -100,14 +100,3 @@ def test_the_temperatures_are_those_of_the_training_histories(params, caplog, st
     assert expected[1] > 0.1
     said = f"MISS: temperature {expected[1]:.3g} of cate_history, whose ids tell "
     assert any(record.getMessage().startswith(said) for record in caplog.records)
-
-
-@pytest.mark.parametrize("extractor", ["cnn", "self_attention", "lstm"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_similarity_of_the_pairs_is_logged_for_every_extractor(params, extractor, strategy):
-    """The numbers of Fig. 5."""
-    changes = {"model": "DIN_MISS", "miss_extractor": extractor, "ssl_training": strategy}
-    _, _, rows = trained(params, **changes)
-    for row in rows:
-        assert ("similarity" in row) == (row["phase"] != "label")
-        assert -1 <= row.get("similarity", 0) <= 1
