@@ -133,11 +133,6 @@ def test_every_two_operators_come_equally_often():
     assert all(abs(count / 6000 - 1 / 6) < 0.03 for count in shares.values())
 
 
-def test_behaviors_see_older_ones_only():
-    """As in SASRec, which the paper builds on; the loops follow what the encoder is."""
-    assert build().encoder.causal
-
-
 def test_ratios_count_like_real_numbers_do():
     """0.7 × 10 is 7, not 6.999 of a shorter number format."""
     for n in range(1, 60):

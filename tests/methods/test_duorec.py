@@ -10,12 +10,9 @@ import pytest
 import torch
 from methods.conftest import DIM, nt_xent_by_loops
 
-from fuxictr_miss import experiment
 from fuxictr_miss.config.settings import SSLSettings
-from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.duorec import DuoRec, DuoRecSettings
 from fuxictr_miss.methods.same_target import draw_target, older
-from fuxictr_miss.training import fit
 
 TAU = 0.3
 LENGTHS = [5, 8, 0, 1, 3, 2, 5, 4]
@@ -72,10 +69,6 @@ def test_two_views_of_one_history_differ_by_dropout(make_batch):
     assert method.eval()(behavior).similarity == pytest.approx(1)
 
 
-def test_behaviors_see_older_ones_only():
-    assert build().encoder.causal
-
-
 def test_copies_and_files_do_not_hold_the_training_histories(make_batch):
     method = build()
     method.prepare({"item": make_batch([5, 8]).columns[0]})
@@ -85,12 +78,3 @@ def test_copies_and_files_do_not_hold_the_training_histories(make_batch):
         assert all(
             torch.equal(a, b) for a, b in zip(other.parameters(), method.parameters(), strict=True)
         )
-
-
-def test_one_behavior_a_user_is_refused_before_training(params):
-    model, loaders = experiment.build({**params, "model": "DIN_DuoRec"})
-    for name in ("item_history", "cate_history"):
-        loaders["train"].columns[name][:, 1:] = 0
-    with pytest.raises(InputError, match="no training row has a positive pair") as error:
-        fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
-    assert "at least 2" in str(error.value)

@@ -133,11 +133,6 @@ def test_the_loss_lies_between_its_bounds_and_is_log_2_where_nothing_differs(mak
     assert method(make_batch(LENGTHS)).ssl.item() == pytest.approx(math.log(2))
 
 
-def test_behaviors_see_older_and_newer_ones():
-    """As a masked segment is told by both its sides; the loops follow what the encoder is."""
-    assert not build().encoder.causal
-
-
 def test_it_starts_undecided(make_batch):
     """Where f = 1/2 for all, the gradient through σ is largest; further out it may never return."""
     loss = build().double()(make_batch(LENGTHS)).ssl.item()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods import transformer
+from fuxictr_miss.methods.base import get_method
 from fuxictr_miss.methods.transformer import (
     SequenceEncoder,
     TransformerBlock,
@@ -106,6 +108,17 @@ def test_every_parameter_learns(exact):
     for name, parameter in encoder.named_parameters():
         if not name.endswith("key.bias"):  # a shift of all keys cancels in the softmax
             assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [("CL4SRec", True), ("DuoRec", True), ("ICSRec", True), ("NextItem", True), ("S3Rec", False)],
+)
+def test_behaviors_see_older_ones_only_except_where_both_sides_tell_a_segment(name, causal):
+    """As in SASRec, which the papers build on. The methods' loops follow what the encoder is."""
+    kind = get_method(name)
+    method = kind(SSLSettings(), kind.Settings(), 2, 4, torch.Generator())
+    assert method.encoder.causal == causal
 
 
 @pytest.mark.parametrize("heads", [4, 5, 7])
