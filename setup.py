@@ -36,6 +36,7 @@ setup(
         "tqdm>=4.60",
         "matplotlib>=3.7",
         "optuna>=5",
+        "scikit-learn>=1.3",
         "scipy>=1.13",
         "ray>=2.52.1",  # FuxiCTR 2.3.10 imports what older ones do not have
     ],
