@@ -100,7 +100,7 @@ class Behavior:
             return self.users
         newest = self.length[:, None] - torch.arange(1, _NEWEST + 1, device=self.length.device)
         tokens = self.tokens(newest.where(newest >= 0, self.max_len))  # (B, 8, J)
-        factors = _multipliers(_NEWEST * len(self.columns) + 1, tokens.device)
+        factors = multipliers(_NEWEST * len(self.columns) + 1, tokens.device)
         hashed = (tokens.transpose(1, 2).flatten(1) * factors[1:]).sum(dim=1)
         return hashed + self.length * factors[0]
 
@@ -192,6 +192,7 @@ def _looked_up(table: nn.Module, ids: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _multipliers(count: int, device: torch.device) -> Tensor:
+def multipliers(count: int, device: torch.device) -> Tensor:
+    """(count,) random integers of 63 bits, always the same, for a linear hash of as many ids."""
     generator = torch.Generator().manual_seed(2111_15068)
     return torch.randint(-(2**62), 2**62, (count,), generator=generator).to(device)

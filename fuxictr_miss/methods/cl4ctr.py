@@ -45,8 +45,9 @@ class CL4CTR(nn.Module):
 
     `ssl_weight` is the paper's α, and β is relative to it. The paper sums L_a and L_u over all
     features of all fields; its authors' code, as this does, over those of the batch, which also
-    weighs features by their frequency. The code's L_u contains the cosine of a vector with itself,
-    a constant, and has 1e-4 in the denominator, which is here, too. A view is masked as by dropout,
+    weighs features by their frequency. The code's L_u also counts the cosine of a vector with
+    itself, which makes it (F - 1) / F of this one and a constant; 1e-4 in the denominator is here,
+    too. A view is masked as by dropout,
     with the rest scaled up; the published feature and dimension masks do not scale. The
     linear layers begin alike; independent ones, as published, begin with a loss so large that the
     global clip cuts the labels' gradient to a sixth. The Transformer is this package's, with a

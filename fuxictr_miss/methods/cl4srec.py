@@ -39,7 +39,8 @@ class CL4SRec(TransformerMethod):
     The Transformer's state of the newest behavior represents a view. Its negatives are the 2(B - 1)
     views of other rows, except rows of the same user. The paper compares states by their inner
     product, which its last LayerNorm turns into a cosine with a fixed temperature; here it is the
-    cosine over `ssl_temperature`, as in SimCLR.
+    cosine over `ssl_temperature`, as in SimCLR. Beside it the paper predicts the next item; here
+    that place is the label loss's.
     """
 
     Settings = CL4SRecSettings

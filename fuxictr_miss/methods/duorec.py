@@ -29,7 +29,8 @@ class DuoRec(SameTargetMethod):
     Transformer's state of the input, under dropout. View 2 is that of another input with the same
     target (supervised augmentation), under a dropout of its own; where the training split has no
     other, it is the same input again (unsupervised augmentation). Negatives are the 2(B - 1) views
-    of other users.
+    of other rows but those of the same user; as in the code, a second view of theirs may stand
+    before the same target or be this user's own input.
 
     This is the paper's L_Reg, `us_x` in its authors' code, which can also add the two augmentations
     as losses of their own. The code trains on all prefixes of all histories; here a step draws one

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.behavior import Behavior, in_parts
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.config.values import Count, LayerSizes, PositiveRate
 from fuxictr_miss.losses import info_nce
 from fuxictr_miss.methods.base import SSLLosses, register_method
-from fuxictr_miss.methods.draws import drop, uniform
+from fuxictr_miss.methods.catalogue import catalogue
+from fuxictr_miss.methods.draws import drop, integers, uniform
 from fuxictr_miss.methods.encoders import mlp, similarities
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 class IRSSLSettings:
     """The keys of IRSSL: `irssl_` and the field's name."""
 
-    num_pairs: Count = 1  # items drawn from a history
+    num_pairs: Count = 1  # items drawn for each row of a batch
     dropout: PositiveRate = 0.5  # of embeddings; used only if an item has one feature
     encoder: LayerSizes = dataclasses.field(default_factory=lambda: [20, 20])  # the shared tower
 
@@ -32,14 +34,16 @@ class IRSSLSettings:
 class IRSSL(nn.Module):
     """Correlated masking of an item's features, with one tower for both views.
 
-    The items of a batch are behaviors drawn from its histories; their features are the J sequences.
-    For each batch one set of features is drawn, W_m = {seed} ∪ {the n features with the highest
+    Items are drawn uniformly from those of the training histories, not by their popularity as the
+    labels' are (the paper's heterogeneous distributions); their features are the J sequences. For
+    each batch one set of features is drawn, W_m = {seed} ∪ {the n features with the highest
     mutual information with it}. The first view masks it, the second masks its complement. A masked
     feature is replaced by a learned default embedding of that feature. The loss is the paper's
     InfoNCE over the items of the batch; equal items are not each other's negatives.
 
     The paper's n = ⌊J/2⌋ would mask both features of an item that has two, so n is at most J - 2.
-    Before `prepare` is called, all features count as equally correlated and masking is random.
+    Before `prepare` is called, all features count as equally correlated and masking is random, and
+    an item is a random behavior of its row's history.
 
     Args:
         ssl: keys that all methods share.
@@ -53,6 +57,7 @@ class IRSSL(nn.Module):
     behaviors_of_a_pair = 1  # both views show one item
 
     correlation: Tensor  # (J, J) mutual information of the item features, in nats
+    items: Tensor | None = None  # (I, J) ids of the items of the training histories
 
     def __init__(
         self,
@@ -77,11 +82,14 @@ class IRSSL(nn.Module):
             self.default = nn.Parameter(0.1 * torch.randn(num_sequences, dim))
 
     def prepare(self, columns: dict[str, Tensor]) -> None:
-        """Compute the mutual information of the item features on the training split.
+        """Collect the items of the training split, and how much their features tell of each other.
 
         Args:
             columns: the J sequences by name, (rows, L) ids each.
         """
+        if any(behavior.mask.any() for behavior in in_parts(list(columns.values()))):
+            found = catalogue(list(columns.values()), power=0).items
+            self.items = found.to(self.correlation.device)
         ids = torch.stack(list(columns.values())).long()  # (J, rows, L)
         features = ids[:, (ids != 0).all(dim=0)]  # (J, behaviors)
         for i, one in enumerate(features):
@@ -91,8 +99,7 @@ class IRSSL(nn.Module):
 
     def forward(self, behavior: Behavior) -> SSLLosses:
         """Draw items, mask their features in two ways, and contrast them."""
-        count = behavior.length[:, None].expand(-1, self.settings.num_pairs)
-        ids = behavior.tokens(uniform(count, self.generator)).flatten(0, 1)  # (BP, J)
+        ids = self._draw(behavior).flatten(0, 1)  # (BP, J)
         items = Behavior(ids.split(1, dim=1), behavior.tables)  # each a history of one behavior
         e = items.tensor.squeeze(1)  # (BP, J, K)
         if e.shape[1] == 1:
@@ -107,6 +114,18 @@ class IRSSL(nn.Module):
         )
         similar = similarities(first, second, exists, items.group, behavior.watched)
         return SSLLosses(loss, loss.new_zeros(()), *similar)
+
+    def _draw(self, behavior: Behavior) -> Tensor:
+        """(B, P, J) ids of items."""
+        shape = behavior.batch_size, self.settings.num_pairs
+        if self.items is None:
+            count = behavior.length[:, None].expand(shape)
+            return behavior.tokens(uniform(count, self.generator))
+        return self.items[integers(shape, self.generator, self.items.device) % len(self.items)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the items, which a copy or a file does not need."""
+        return {**self.__dict__, "items": None}
 
 
 def draw_mask(correlation: Tensor, generator: torch.Generator) -> Tensor:

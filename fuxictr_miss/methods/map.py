@@ -41,18 +41,19 @@ class MAP(nn.Module):
              code z into a vector, whose inner product with the vector of an id is the id's score
              s. Noise contrastive estimation tells the masked id from k noise ids of its field,
              drawn by their frequencies q:
-             L = -log σ(d(masked)) - Σ log(1 - σ(d(noise))),    d = s - log V_f - log(k q)
+             L = -log σ(d(masked)) - Σ log(1 - σ(d(noise))),    d = s + b - log V_f - log(k q)
+             The bias b of an id is log(V_f q), so that d = s - log k: a score says how much
+             likelier the row makes an id than its frequency does.
         RFD  the ids are replaced by others of their field, drawn by frequency. A layer of ReLUs and
              a linear one tell for each id whether it was replaced; L is the binary cross-entropy.
 
     The paper pretrains the embedding *and* the feature interaction layers of a backbone and then
     trains all of it. Backbones have no interface for the latter; here the MLP takes their place,
     only the tables go on to the labels. Its code has output vectors of their own in MFP, 32 wide,
-    over the features of all fields; here they are the table's own, and noise is of the field. An
-    id that its replacement happens to equal is not counted as replaced, but is in the published
-    code. Numbers and histories (the mean of their behaviors) are never spoiled. Rows of either
-    label count alike, as published: negatives that a protocol has drawn at random, as in the splits
-    of the Amazon logs, teach it pairs that mean nothing.
+    over the features of all fields; here they are the table's own, and noise is of the field. Its
+    biases begin at the same values, and train. Numbers and histories (the mean of their behaviors)
+    are never spoiled. Rows of either label count alike, as published: negatives that a protocol has
+    drawn at random, as in the splits of the Amazon logs, teach it pairs that mean nothing.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
     `ssl_label_gradient: 1`. A whole run of PNN on Amazon Beauty, with the start of Python and of
@@ -138,10 +139,8 @@ class MAP(nn.Module):
             noise = draw(up_to, shape, self.generator)[rows]
             ids = torch.cat([target.unsqueeze(1), noise], dim=1)  # (b, 1 + k)
             s = torch.linalg.vecdot(fields.embed(f, ids), g[rows, f].unsqueeze(1))
-            q = (up_to[ids] - up_to[ids - 1]).to(s.dtype) / up_to[-1]
-            d = s - math.log(fields.sizes[f]) - (self.settings.negatives * q).log()
+            d = s - math.log(self.settings.negatives)
             is_masked = masked[rows, f].unsqueeze(1)
-            d = d.where(is_masked, 0)  # it is NaN for padding
             is_target = torch.zeros_like(d)
             is_target[:, 0] = 1
             each = F.binary_cross_entropy_with_logits(d, is_target, reduction="none")

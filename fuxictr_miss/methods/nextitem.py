@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fuxictr_miss.behavior import Behavior, in_parts
+from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.values import Count, NonNegative, Switch
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.methods.base import SSLLosses, register_method
+from fuxictr_miss.methods.catalogue import Catalogue, catalogue
 from fuxictr_miss.methods.chosen_places import chosen_places
 from fuxictr_miss.methods.draws import by_weight
 from fuxictr_miss.methods.encoders import mean_similarity
@@ -29,14 +28,6 @@ class NextItemSettings(TransformerSettings):
     power: NonNegative = 0.0  # of an item's frequency in the draw; 1: as negatives in the batch
     log_q: Switch = True  # whether scores are corrected for it; False: relative to popularity
     heads: Count = 1
-
-
-class Catalogue(NamedTuple):
-    """The distinct items of the training rows; an item is a tuple of J attributes."""
-
-    items: Tensor  # (I, J) ids
-    up_to: Tensor  # (I,) float64 cumulative probabilities of the draw of negatives
-    log_q: Tensor  # (I,) the logarithm of the probability
 
 
 @register_method("NextItem")
@@ -141,33 +132,3 @@ class NextItem(TransformerMethod):
             each.flatten(0, 1)[chosen] for each in (states, x[:, 1:], ids[:, 1:], weight)
         )
         return h, target, ids, weight
-
-
-def catalogue(columns: Sequence[Tensor], power: float) -> Catalogue:
-    """The distinct behaviors of some rows, and how they are drawn as negatives.
-
-    Args:
-        columns: J sequences, (rows, L) ids each; there is a behavior in them.
-        power: of an item's frequency.
-    """
-    parts = []
-    for behavior in in_parts(columns):
-        ids = torch.stack([c[behavior.mask].long() for c in behavior.columns], dim=1)
-        if len(ids):
-            parts.append(_distinct(ids, ids.new_ones(len(ids))))
-    items, count = _distinct(*(torch.cat(each) for each in zip(*parts, strict=True)))
-    q = count.double() ** power
-    q /= q.sum()
-    return Catalogue(items, q.cumsum(0), q.log())
-
-
-def _distinct(ids: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct rows of (N, J) ids, and the sums of their counts (N,)."""
-    place = torch.zeros_like(count)
-    for column in ids.unbind(1):  # one column after another, as a product of all would overflow
-        _, place = (place * (column.amax() + 1) + column).unique(return_inverse=True)
-    total = count.new_zeros(int(place.max()) + 1).index_add(0, place, count)
-    one_of_each = place.new_empty(len(total)).scatter(
-        0, place, torch.arange(len(ids), device=ids.device)
-    )
-    return ids[one_of_each], total

@@ -37,8 +37,9 @@ class S3Rec(TransformerMethod):
 
     which is the paper's contrast with one negative, as its authors' code computes it. Segment
     lengths are uniform on [1, ⌊n/2⌋], and in a segment's own sequence all other places are masked.
-    The negative is cut from the concatenated histories of the other users in the batch. This loss
-    does not use `ssl_temperature`.
+    The negative is cut from the concatenated histories of the other users in the batch. The code
+    trains on all prefixes of all histories, and its W has a bias; here a step draws one segment of
+    each history. This loss does not use `ssl_temperature`.
 
     The method is meant for pretraining and fine-tuning: `ssl_training: pretrain` with
     `ssl_label_gradient: 1`.

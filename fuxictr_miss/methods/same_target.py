@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.behavior import Behavior, multipliers
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.transformer import TransformerMethod
 
@@ -17,6 +17,8 @@ MAX_HISTORIES = 2**18  # evenly spaced ones of the training split; more cost mem
 
 class SameTarget:
     """The behaviors of the training histories by their item; each is a target of the older ones.
+
+    A target and what is older counts once, also where several rows of a user hold both.
 
     Args:
         columns: the J sequences of the training split, (rows, L) ids each. The first is the item.
@@ -28,9 +30,14 @@ class SameTarget:
         rows = torch.cat([column[::step].cpu() for column in columns], dim=1).unique(dim=0)
         self.columns = rows.to(device).chunk(len(columns), dim=1)  # each history once
         histories = Behavior(self.columns, [])
-        item = histories.tokens(histories.indices)[..., 0]  # (rows, L)
+        tokens = histories.tokens(histories.indices)  # (rows, L, J)
+        item = tokens[..., 0].clone()
         item[:, 0] = 0  # the oldest behavior has none before it
         row, place = item.nonzero(as_tuple=True)
+        factors = multipliers(tokens[0].numel(), device).view_as(tokens[0])
+        up_to = (tokens * factors).sum(dim=2).cumsum(dim=1)  # (rows, L) hashes of target and input
+        first = _first_of_each(up_to[row, place])
+        row, place = row[first], place[first]
         self.item, order = item[row, place].sort(stable=True)  # (targets,)
         self.row, self.place = row[order], place[order]
 
@@ -122,6 +129,14 @@ def older(behavior: Behavior, index: Tensor) -> Behavior:
     places = behavior.indices
     order = places.where(places < index.unsqueeze(1), behavior.max_len)
     return Behavior(behavior.tokens(order).unbind(-1), behavior.tables)
+
+
+def _first_of_each(keys: Tensor) -> Tensor:
+    """The places, in their order, at which a key (N,) occurs for the first time."""
+    ordered, place = keys.sort(stable=True)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return place[new].sort().values
 
 
 def _choose(condition: Tensor, first: Behavior, second: Behavior) -> Behavior:

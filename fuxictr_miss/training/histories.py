@@ -91,23 +91,27 @@ class Histories:
         return batch
 
 
-def newest_rows(train: Any, behaviors: list[list[str]], user: str) -> Tensor:
+def newest_rows(train: Any, behaviors: list[list[str]], user: str, unknown: int = -1) -> Tensor:
     """The rows with the longest history of their user: what they ask for is in no history yet.
 
     A pretraining has seen the targets of all older rows, in the histories of newer ones. Of
-    histories beyond `max_len`, all that are cut count as the longest.
+    histories beyond `max_len`, all that are cut count as the longest, and of users out of the
+    vocabulary all rows.
 
     Args:
         train: the training loader, a `TensorDataLoader`.
         behaviors: the sequences of each behavior.
         user: the column of the user.
+        unknown: the id of users out of the vocabulary.
 
     Returns:
         (rows,) places among the loader's rows, in their order.
     """
     length = _ids([train.column(name).cpu() for group in behaviors for name in group])
-    _, place = train.column(user).cpu().unique(return_inverse=True)
-    return (_is_longest(length, place) & (length > 0)).nonzero().squeeze(1)
+    users = train.column(user).cpu()
+    _, place = users.unique(return_inverse=True)
+    newest = _is_longest(length, place) | (users == unknown)
+    return (newest & (length > 0)).nonzero().squeeze(1)
 
 
 def _ids(columns: list[Tensor]) -> Tensor:

@@ -112,5 +112,6 @@ def _newest(ssl: SelfSupervision, train: TensorDataLoader) -> TensorDataLoader |
     """The rows whose targets no pretraining has seen; None if they are most rows, or unknown."""
     if ssl.user is None or ssl.reads_fields or ssl.settings.label_gradient > 0:
         return None
-    rows = newest_rows(train, [source.features for source in ssl.sources], ssl.user)
+    behaviors = [source.features for source in ssl.sources]
+    rows = newest_rows(train, behaviors, ssl.user, ssl.unknown_user)
     return train.of_rows(rows) if 0 < 2 * len(rows) < train.num_samples else None

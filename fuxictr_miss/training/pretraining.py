@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fuxictr_miss.config.settings import read_settings
 from fuxictr_miss.data.loader import on_device
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import (
@@ -23,7 +25,7 @@ from fuxictr_miss.distributed.sharded_tables import (
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
-from fuxictr_miss.methods.ppmi import ppmi_svd
+from fuxictr_miss.methods.ppmi import PPMISettings, ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows
@@ -75,7 +77,10 @@ class ClosedForm:
                 log.info(
                     "ssl_start: svd leaves %s as drawn: its rows are pretrained vectors.", name
                 )
-        self.formula = own or ppmi_svd
+        keys = read_settings(PPMISettings, "ppmi_", ssl.arguments[1])
+        self.formula = own or partial(
+            ppmi_svd, power=keys.power, row_norm=keys.row_norm, max_distance=keys.max_distance
+        )
         self.is_start = own is None  # of a pretraining
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -148,6 +149,19 @@ def test_equally_correlated_features_take_turns():
     generator = torch.Generator().manual_seed(0)
     counts = sum(draw_mask(torch.zeros(3, 3), generator).int() for _ in range(3000))
     torch.testing.assert_close(counts / 3000, torch.full((3,), 2 / 3), rtol=0, atol=0.04)
+
+
+def test_items_are_drawn_uniformly_from_the_training_histories(make_batch, exact):
+    """Not by how often they occur: 1 does in every history."""
+    items = torch.tensor([[1, 2, 0], [1, 3, 0], [1, 4, 0], [1, 0, 0]])
+    method = exact(build(2, num_pairs=50))
+    method.prepare({"item": items, "category": items % 2 + 5 * (items > 0)})
+    seen = method._draw(make_batch([3, 0] * 20, 2))
+    assert seen.shape == (40, 50, 2)
+    share = seen[..., 0].flatten().bincount(minlength=5) / 2000
+    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]), rtol=0, atol=0.04)
+    assert torch.equal(seen[..., 1], seen[..., 0] % 2 + 5)
+    assert pickle.loads(pickle.dumps(method)).items is None
 
 
 @pytest.mark.parametrize(("sequences", "notices"), [(1, 1), (2, 0)])

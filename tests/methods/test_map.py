@@ -85,7 +85,9 @@ def test_masked_feature_prediction_and_its_gradients_equal_the_loops(
             term = 0
             for number, ident in enumerate([target, *noise[i, f]]):
                 q = counts[ident].item() / counts.sum().item()
-                d = table[ident] @ g[f] - math.log(VOCABULARY) - math.log(3 * q)
+                bias = math.log(VOCABULARY * q)
+                score = table[ident] @ g[f] + bias
+                d = score - math.log(VOCABULARY) - math.log(3 * q)
                 p = torch.sigmoid(d)
                 term = term - torch.log(p if number == 0 else 1 - p)
             terms.append(term)

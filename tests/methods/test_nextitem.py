@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
+from methods.test_catalogue import shares
 
 from fuxictr_miss.behavior import Behavior
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.methods import nextitem
+from fuxictr_miss.methods.catalogue import catalogue
 from fuxictr_miss.methods.draws import by_weight
-from fuxictr_miss.methods.nextitem import NextItem, NextItemSettings, catalogue
+from fuxictr_miss.methods.nextitem import NextItem, NextItemSettings
 
 DIM = 4
 LENGTHS = [5, 8, 0, 1, 3, 2, 5, 4]
@@ -28,12 +29,6 @@ def build(sequences: int = 2, **keys: Any) -> NextItem:
     generator = torch.Generator().manual_seed(6)
     settings = NextItemSettings(**{"dropout": 0.0, "max_len": 5, "negatives": 6} | keys)
     return NextItem(SSLSettings(), settings, sequences, DIM, generator)
-
-
-def shares(rows: list[list[tuple[int, ...]]], power: float) -> dict[tuple[int, ...], float]:
-    """The probability with which an item is drawn."""
-    weight = {item: n**power for item, n in Counter(i for row in rows for i in row).items()}
-    return {item: w / sum(weight.values()) for item, w in weight.items()}
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])
@@ -138,20 +133,3 @@ def test_the_denominator_is_an_unbiased_estimate_of_the_sum_over_all_items(
         monkeypatch.setattr(nextitem, "by_weight", lambda *_, k=item[0] - 1: torch.tensor([k]))
         mean += q * method(behavior).ssl.exp().item()
     assert mean == pytest.approx((scores.exp().sum() / (h[0] @ target[0]).exp()).item())
-
-
-def test_the_catalogue_has_each_item_once_with_its_share_however_the_rows_are_cut(monkeypatch):
-    draw = torch.Generator().manual_seed(3)
-    columns = [torch.randint(0, 3, (40, 5), generator=draw, dtype=torch.int32) for _ in range(3)]
-    columns[0][7:10] = 0  # rows without any behavior
-    rows = [
-        [step for step in zip(*row, strict=True) if all(step)]
-        for row in torch.stack(columns, 1).tolist()
-    ]
-    expected = shares(rows, 0.75)
-    for at_once in (65_536, 7, 1):
-        monkeypatch.setattr("fuxictr_miss.behavior._ROWS_AT_ONCE", at_once)
-        items, up_to, log_q = catalogue(columns, 0.75)
-        found = dict(zip(map(tuple, items.tolist()), log_q.exp().tolist(), strict=True))
-        assert found == pytest.approx(expected)
-        torch.testing.assert_close(up_to, log_q.exp().cumsum(0))

@@ -17,9 +17,9 @@ CPU = torch.device("cpu")
 
 
 def targets_by_loops(histories: list) -> list[tuple[int, tuple]]:
-    """(the item, the behaviors before it) of every behavior but the oldest, each history once."""
-    distinct = {tuple(history) for history in histories if history}
-    return [(h[i][0], h[:i]) for h in distinct for i in range(1, len(h))]
+    """(the item, the behaviors before it) of every behavior but the oldest, each of them once."""
+    found = {(h[i], tuple(h[:i])) for h in histories for i in range(1, len(h))}
+    return [(target[0], before) for target, before in found]
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])
@@ -28,7 +28,12 @@ def test_every_behavior_but_the_oldest_is_a_target_of_those_before_it(
     padding, sequences, make_batch, histories
 ):
     behavior = make_batch(LENGTHS, sequences, padding, twins=(0, 7), vocabulary=5)
-    index = SameTarget(behavior.columns, CPU)
+    older_rows = older(behavior, behavior.length - 1)  # what other rows of the users hold
+    columns = [
+        torch.cat([one, other]) for one, other in
+        zip(older(behavior, behavior.length).columns, older_rows.columns, strict=True)
+    ]  # fmt: skip
+    index = SameTarget(columns, CPU)
     expected = targets_by_loops(histories(behavior))
     before = index.older(torch.arange(len(index)), behavior.tables)
     found = zip(index.item.tolist(), map(tuple, histories(before)), strict=True)

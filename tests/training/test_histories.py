@@ -194,6 +194,9 @@ def test_what_the_newest_rows_ask_for_is_in_no_history():
         n for n, row in enumerate(rows) if (row[0], sum(map(bool, row[2]))) in {(0, 5), (3, 2)}
     ]
     assert newest.tolist() == expected
+    assert newest_rows(split, [["items"]], "user", unknown=0).tolist() == [
+        n for n, row in enumerate(rows) if (row[0] == 0 and any(row[2])) or n in expected
+    ]
     histories = histories_of(split)
     for place in newest.tolist():
         own = histories.rows[histories.ids == user[place]]

@@ -161,7 +161,9 @@ def test_free_rows_stay_as_trained(params):
     assert all(torch.equal(weights(model, name), before[name]) for name in TABLES)
 
 
-def test_a_start_from_the_svd_is_that_of_ppmi(params, monkeypatch):
+@pytest.mark.parametrize("keys", [{}, {"ppmi_max_distance": 1, "ppmi_row_norm": "unit"}])
+def test_a_start_from_the_svd_is_that_of_ppmi(params, monkeypatch, keys):
+    params.update(keys)
     start, _ = experiment.build({**params, "model": "DIN_PPMI", "ssl_label_gradient": 0.0})
     ppmi, loaders = experiment.build({**params, "model": "DIN_PPMI", "ssl_label_gradient": 0.0})
     fit(ppmi, loaders["train"], epochs=1, validation_data=loaders["valid"])
