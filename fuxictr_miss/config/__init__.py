@@ -5,7 +5,6 @@ from fuxictr_miss.config.files import (
     list_datasets,
     list_expids,
     load_config,
-    read_experiment,
 )
 from fuxictr_miss.config.keys import Config
 
@@ -15,5 +14,4 @@ __all__ = [
     "list_datasets",
     "list_expids",
     "load_config",
-    "read_experiment",
 ]

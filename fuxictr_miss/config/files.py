@@ -8,7 +8,7 @@ from typing import Any
 
 from fuxictr_miss.config.keys import Config
 from fuxictr_miss.config.places import with_found_paths
-from fuxictr_miss.config.recipes import default_recipe, with_recipe
+from fuxictr_miss.config.recipes import default_recipe
 from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, closest, unknown
 
@@ -66,48 +66,26 @@ def load_config(
         >>> load_config("config", "DIN_MISS_demo").params["ssl_training"]
         'pretrain'
     """
-    model, data, places = read_experiment(config_dir, expid, dataset_id, instead)
-    return Config.of_experiment({**model, **data}, places)
-
-
-def read_experiment(
-    config_dir: str,
-    expid: str,
-    dataset_id: str | None = None,
-    instead: Mapping[str, Entry] | None = None,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Read the model and the dataset parameters of an experiment, unchecked.
-
-    Returns:
-        The model parameters, the dataset parameters, and the place (file and line) of each key.
-
-    Raises:
-        InputError: there is no such entry.
-    """
     instead = instead or {}
     experiments = _entries(config_dir, "model_config", instead.get("model_config"))
     if expid not in experiments or expid == _BASE:
         raise _unknown_expid(config_dir, expid, set(experiments) - {_BASE})
-    model: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     places = {"": f"{experiments[expid].place}, {expid}"}
     for name in (_BASE, expid):
         if name in experiments:
-            _merge(model, places, name, experiments[name])
-    dataset_id = model.get("dataset_id") if dataset_id is None else dataset_id
+            _merge(params, places, name, experiments[name])
+    params["model_id"] = expid
+    dataset_id = params.get("dataset_id") if dataset_id is None else dataset_id
     if dataset_id is None:
         raise InputError(f"{places['']}, has no dataset_id: name an entry of dataset_config.")
     datasets = _entries(config_dir, "dataset_config", instead.get("dataset_config"))
     if str(dataset_id) not in datasets:
         raise unknown(f"dataset_id of expid {expid}:", str(dataset_id), datasets)
-    data: dict[str, Any] = {}
-    _merge(data, places, str(dataset_id), datasets[str(dataset_id)])
-    data["dataset_id"] = str(dataset_id)
-    found = with_found_paths(config_dir, {**model, **data})
-    model, data = ({key: found[key] for key in each} for each in (model, data))
-    recipe = found.get("ssl_recipe", default_recipe(str(model.get("model"))))
-    if recipe is not None:
-        model = with_recipe({**model, "ssl_recipe": recipe})
-    return {**model, "model_id": expid}, data, places
+    _merge(params, places, str(dataset_id), datasets[str(dataset_id)])
+    params = with_found_paths(config_dir, {**params, "dataset_id": str(dataset_id)})
+    recipe = params.get("ssl_recipe", default_recipe(str(params.get("model"))))
+    return Config.of_experiment({**params, "ssl_recipe": recipe} if recipe else params, places)
 
 
 def _entries(config_dir: str, name: str, instead: Entry | None = None) -> dict[str, Entry]:
