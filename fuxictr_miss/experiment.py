@@ -253,11 +253,13 @@ def build(
     check_method_keys(params)
     model_class = get_model(config.model, config.model_zoo_path)
     arguments = _arguments(model_class)
-    for sentence in config.misspelled_keys(arguments):
-        log.warning(sentence)
     of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
-    if unread := config.unread_keys(arguments, of_methods):
-        log.info("%s does not read %s.", config.model, ", ".join(unread))
+    unread = config.unread_keys(arguments, of_methods)
+    for key, meant in unread.items():
+        if meant:
+            log.warning("Key %r is ignored. Did you mean %r?", key, meant)
+    if others := [key for key, meant in unread.items() if not meant]:
+        log.info("%s does not read %s.", config.model, ", ".join(others))
     built = processes.first(lambda: build_dataset(config))
     paths = dict(zip(("train", "valid", "test"), built, strict=True))
     log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))

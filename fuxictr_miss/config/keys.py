@@ -303,29 +303,22 @@ class Config(Checked):
             name += f"_seed{seed}"
         return config.replace({"model_id": config.model_id + name}, "--set")
 
-    def misspelled_keys(self, arguments: set[str]) -> list[str]:
-        """A warning for each ignored key that resembles a key of FuxiCTR or of the model.
+    def unread_keys(self, arguments: set[str], prefixes: tuple[str, ...]) -> dict[str, str | None]:
+        """The keys that neither FuxiCTR nor the model's class reads, sorted.
 
         Keys that end with `_field` are skipped: a data set's entry has those of every model.
-        """
-        valid = {*Config.model_fields, *arguments}
-        sentences = []
-        for key in self.model_extra or {}:
-            if key not in valid and not key.startswith(("ssl_", "miss_")) and key[-6:] != "_field":
-                close = difflib.get_close_matches(key, valid, n=1, cutoff=0.9)
-                if close:
-                    sentences.append(f"Key {key!r} is ignored. Did you mean {close[0]!r}?")
-        return sentences
-
-    def unread_keys(self, arguments: set[str], prefixes: tuple[str, ...]) -> list[str]:
-        """The keys that neither FuxiCTR nor the model's class reads.
 
         Args:
             arguments: of the class.
             prefixes: of keys that are not its own, such as those of a method.
+
+        Returns:
+            Of each key the one that it seems to be a misspelling of, or None.
         """
+        valid = {*Config.model_fields, *arguments}
         others = set(self.model_extra or {}) - arguments
-        return sorted(k for k in others if not k.startswith(prefixes) and k[-6:] != "_field")
+        unread = sorted(k for k in others if not k.startswith(prefixes) and k[-6:] != "_field")
+        return {k: next(iter(difflib.get_close_matches(k, valid, 1, 0.9)), None) for k in unread}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
