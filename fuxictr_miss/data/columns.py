@@ -14,7 +14,6 @@ from fuxictr_miss.errors import InputError, closest, unknown
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")
 NORMALIZERS = ("StandardScaler", "MinMaxScaler")
-GROUP_METRICS = ("gAUC", "avgAUC", "MRR", "NDCG")
 _DTYPES = ("str", "int", "float")
 _HAS_TABLE = ("categorical", "sequence")
 # what FuxiCTR 2.3.10 or this package reads of a column
@@ -190,18 +189,11 @@ def _check_sharing(columns: list[dict[str, Any]]) -> None:
 
 
 def _check_group_id(params: Mapping[str, Any], columns: list[dict[str, Any]]) -> None:
-    group_id, metrics = params.get("group_id"), params.get("metrics") or []
-    names = [column["name"] for column in columns]
+    group_id, names = params.get("group_id"), [column["name"] for column in columns]
     if group_id is not None and group_id not in names:
         raise InputError(
             f"group_id {group_id!r} is not an active column of feature_cols."
             f"{_hint(str(group_id), names)}"
-        )
-    grouped = [metric for metric in metrics if str(metric).startswith(GROUP_METRICS)]
-    if group_id is None and grouped and isinstance(metrics, list | tuple):
-        raise InputError(
-            f"The metric {grouped[0]} needs groups: set group_id in the data set's config to the "
-            "column that names the group of a row, as user_id."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -114,13 +115,14 @@ def test_python_types_are_taken_as_their_names():
 
 
 @pytest.mark.parametrize("metric", ["gAUC", "avgAUC", "MRR", "NDCG(5)"])
-def test_a_metric_by_group_needs_a_group_that_is_there(metric):
+def test_a_metric_by_group_needs_a_group_that_is_there(params, metric):
+    params |= {"metrics": ["AUC", metric], "group_id": None}
+    with pytest.raises(InputError, match=rf"{re.escape(metric)} is a mean over groups.*group_id"):
+        build_dataset(params)
     user = {**ID, "name": "user_id"}
-    with pytest.raises(InputError, match=r"NDCG|AUC|MRR.*group_id"):
-        features(user, metrics=["AUC", metric])
     with pytest.raises(InputError, match=r"'userid'.*Did you mean 'user_id'"):
-        features(user, metrics=["AUC", metric], group_id="userid")
-    assert features(user, metrics=["AUC", metric], group_id="user_id")
+        features(user, group_id="userid")
+    assert features(user, group_id="user_id")
 
 
 def test_a_table_of_ints_alone_keeps_its_type_and_any_text_in_it_makes_it_text():
