@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.config import Config
 from fuxictr_miss.data import folder
-from fuxictr_miss.data.columns import feature_columns, is_binary, label_columns
+from fuxictr_miss.data.columns import feature_columns, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
 from fuxictr_miss.data.encoded import encoded_folder, encoded_splits, is_encoded
 from fuxictr_miss.data.files import file_digest
@@ -32,7 +32,7 @@ from fuxictr_miss.data.pretrained import (
     written_name,
 )
 from fuxictr_miss.data.processors import check_functions, own_processor, source_of
-from fuxictr_miss.data.table import Table, check, check_computed, open_table
+from fuxictr_miss.data.table import check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError, explained
@@ -61,7 +61,6 @@ class _Inputs(NamedTuple):
 
     columns: list[dict[str, Any]]
     labels: list[dict[str, Any]]
-    binary: list[bool]  # of a label, whether it is one of 0 and 1
     splits: dict[str, list[str]]
     items: list[str]  # of vocab_data
     pretrained: dict[str, str]  # of a feature, its file
@@ -185,11 +184,10 @@ def _inputs(config: Config) -> _Inputs:
     for column in columns:
         if column["name"] in pretrained:
             check_pretrained(column, config.params.get("embedding_dim"))
-    binary = [is_binary(config.params, place) for place in range(len(labels))]
     processor = own_processor(config.feature_processor)
     check_functions(columns, processor)
     sizes = {split: size for split in SPLITS[1:] if (size := getattr(config, f"{split}_size"))}
-    return _Inputs(columns, labels, binary, splits, items, pretrained, processor, sizes)
+    return _Inputs(columns, labels, splits, items, pretrained, processor, sizes)
 
 
 def _check_numbering(columns: list[dict[str, Any]]) -> None:
@@ -231,7 +229,7 @@ def _checked(config: Config, inputs: _Inputs) -> _Raw:
     processor = Processor.of(inputs.processor)(**options)
     frames, counts = {}, {}
     for split, files in inputs.splits.items():
-        tables = [_open(config, inputs, file) for file in files]
+        tables = [open_table(f, [*inputs.columns, *inputs.labels], config.sep) for f in files]
         counts[split] = sum(check(tables))
         if not counts[split]:
             raise InputError(f"The {split} split holds no rows: {', '.join(files)}.")
@@ -302,10 +300,6 @@ def _preprocessed(processor: Processor, frame: pl.LazyFrame, name: str) -> pl.La
         processor.feature_cols = columns
 
 
-def _open(config: Config, inputs: _Inputs, file: str) -> Table:
-    return open_table(file, inputs.columns, inputs.labels, inputs.binary, config.sep)
-
-
 def _items(config: Config, inputs: _Inputs) -> pl.LazyFrame:
     """The ids of the item table, of those columns that are features."""
     ids = [
@@ -313,7 +307,7 @@ def _items(config: Config, inputs: _Inputs) -> pl.LazyFrame:
         for column in inputs.columns
         if column["type"] in ("categorical", "sequence") and "preprocess" not in column
     ]
-    tables = [open_table(file, ids, [], [], config.sep, required=False) for file in inputs.items]
+    tables = [open_table(file, ids, config.sep, required=False) for file in inputs.items]
     check(tables)
     frame = pl.concat([table.frame for table in tables])
     if not frame.collect_schema():
@@ -421,7 +415,7 @@ def _stamp(config: Config, inputs: _Inputs, known: Mapping[str, Any]) -> dict[st
         files[path] = {**seen, "digest": before["digest"] if same else file_digest(path)}
     sources = {**inputs.splits, **({"vocab": inputs.items} if inputs.items else {})}
     settings: dict[str, Any] = {key: config.params.get(key) for key in _SETTINGS}
-    settings["binary"] = inputs.binary
+    settings["binary"] = [label["binary"] for label in inputs.labels]
     if inputs.sizes:
         settings["divided"] = [inputs.sizes, config.split_type]
     if config.feature_processor:

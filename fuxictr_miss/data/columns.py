@@ -52,16 +52,17 @@ def feature_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def label_columns(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """FuxiCTR's `label_col`, as a list.
+    """FuxiCTR's `label_col`, as a list; `binary` says whether a label is one of 0 and 1.
 
     Raises:
         InputError: it names no label, or one without a usable type.
     """
     labels = _expanded(params.get("label_col"), "label_col")
-    for label in labels:
-        label["dtype"] = _dtype(label, f"Label {label['name']!r}")
-        if label["dtype"] == "str":
+    for place, label in enumerate(labels):
+        dtype = _dtype(label, f"Label {label['name']!r}")
+        if dtype == "str":
             raise InputError(f"Label {label['name']!r} must have dtype float or int, not str.")
+        label |= {"type": "label", "dtype": dtype, "binary": is_binary(params, place)}
     return labels
 
 

@@ -44,8 +44,6 @@ class Table(NamedTuple):
 def open_table(
     file: str,
     columns: list[dict[str, Any]],
-    labels: list[dict[str, Any]],
-    binary: list[bool],
     separator: str = ",",
     required: bool = True,
 ) -> Table:
@@ -53,24 +51,21 @@ def open_table(
 
     Args:
         file: ends in .csv or .parquet.
-        columns: checked feature columns that are read from it.
-        labels: checked label columns.
-        binary: of each label, whether it is 0 or 1.
+        columns: checked features and labels that are read from it.
         separator: of a CSV.
         required: whether every column must be there.
 
     Raises:
         InputError: it cannot be opened, or a column is missing or of a type that cannot be used.
     """
-    everything = [*columns, *_with_kind(labels, binary)]
-    computed = any("preprocess" in column for column in everything)
+    computed = any("preprocess" in column for column in columns)
     try:
-        raw = _scan(file, [c["name"] for c in everything], separator, computed)
+        raw = _scan(file, [c["name"] for c in columns], separator, computed)
         schema = raw.collect_schema()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(file, error) from error
-    _check_present(file, everything if required else [], schema.names())
-    present = [c for c in everything if c["name"] in schema]
+    _check_present(file, columns if required else [], schema.names())
+    present = [c for c in columns if c["name"] in schema]
     selected, rules = _typed(file, schema, [c for c in present if "preprocess" not in c])
     if Path(file).suffix == ".csv":  # FuxiCTR's own functions expect the type declared
         selected += [_declared(column) for column in present if "preprocess" in column]
@@ -221,13 +216,6 @@ def _check_quoted(table: Table, width: int) -> None:
 
 
 # ---------------------------------------------------------------------- types
-
-
-def _with_kind(labels: list[dict[str, Any]], binary: list[bool]) -> list[dict[str, Any]]:
-    return [
-        {**label, "type": "label", "binary": is_binary}
-        for label, is_binary in zip(labels, binary, strict=True)
-    ]
 
 
 def _declared(column: Mapping[str, Any]) -> pl.Expr:

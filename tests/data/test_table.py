@@ -410,7 +410,7 @@ def test_whole_floats_and_ints_have_one_text(tmp_path_factory, numbers):
     floats = pl.Series("f", map(float, exact), dtype=pl.Float64)
     pl.DataFrame([pl.Series("i", exact, dtype=pl.Int64), floats]).write_parquet(file)
     columns = [{**ID, "name": "i"}, {**ID, "name": "f"}]
-    opened = open_table(str(file), columns, [], [])
+    opened = open_table(str(file), columns)
     check([opened])
     rows = opened.frame.collect()
     assert rows["i"].to_list() == rows["f"].to_list() == [str(number) for number in exact]
@@ -470,7 +470,7 @@ def test_a_damaged_csv_is_refused_or_gives_every_line_as_a_row(tmp_path_factory,
     params = config(folder, "csv")
     try:
         opened = open_table(
-            str(folder / "a.csv"), feature_columns(params), label_columns(params), [True]
+            str(folder / "a.csv"), [*feature_columns(params), *label_columns(params)]
         )
         counts = check([opened])
         rows = opened.frame.collect()
