@@ -23,7 +23,6 @@ from fuxictr_miss.data import folder
 from fuxictr_miss.data.columns import feature_columns, label_columns
 from fuxictr_miss.data.digest import SplitDigest, digest_of
 from fuxictr_miss.data.encoded import encoded_folder, encoded_splits, is_encoded
-from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import FEATURE_MAP, PROCESSOR, SPLITS, VOCABULARY
 from fuxictr_miss.data.pretrained import (
     check_overlap,
@@ -36,7 +35,7 @@ from fuxictr_miss.data.table import check, check_computed, open_table
 from fuxictr_miss.data.tensors import discard_mapped
 from fuxictr_miss.data.vocabulary import Processor
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.files import files_at, writable
+from fuxictr_miss.files import file_digest, files_at, writable
 
 log = logging.getLogger(__name__)
 

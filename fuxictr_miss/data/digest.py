@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import FEATURE_MAP, SPLITS, VOCABULARY, read_stamp, unchanged
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.files import files_at
+from fuxictr_miss.files import file_digest, files_at
 
 _ROWS_AT_ONCE = 65_536
 _FORMATS = ("parquet", "npz", "h5", "csv")  # FuxiCTR's

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.pretrained import written_name
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import file_digest
 
 STAMP = "build.json"
 FEATURE_MAP, VOCABULARY, PROCESSOR = FEATURE_FILES = (

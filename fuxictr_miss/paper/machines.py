@@ -25,9 +25,9 @@ from fuxictr_miss.config import Config
 from fuxictr_miss.data import build_dataset, data_digest
 from fuxictr_miss.data.column_files import column_files
 from fuxictr_miss.data.encoded import encoded_folder, is_encoded
-from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.data.folder import FEATURE_MAP, read_stamp
 from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.files import file_digest
 from fuxictr_miss.outputs.run_files import versions
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Experiment

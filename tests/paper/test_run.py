@@ -17,8 +17,8 @@ import ray.exceptions
 
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.data import build_dataset
-from fuxictr_miss.data.files import file_digest
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.files import file_digest
 from fuxictr_miss.paper import worker
 from fuxictr_miss.paper.plan import Planner, variants_of
 from fuxictr_miss.paper.results import Results
