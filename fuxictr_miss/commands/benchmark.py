@@ -210,7 +210,7 @@ def _names(kind: str, given: Sequence[str], reports: Iterable[str]) -> list[str]
 def _build(params: dict[str, Any]) -> str:
     """Encode a data set before any worker starts; return its digest."""
     from fuxictr_miss.data import build_dataset
-    from fuxictr_miss.paper.worker import stamped_digest
+    from fuxictr_miss.data.digest import stamped_digest
 
     build_dataset(params)
     return stamped_digest(params)

@@ -49,6 +49,16 @@ def data_digest(folder: str | Path, splits: Mapping[str, Sequence[str]] | None =
     return digest_of(folder, {split: _split_digest(each) for split, each in files.items()})
 
 
+def stamped_digest(params: Mapping[str, Any]) -> str:
+    """The digest that `build_dataset` wrote, to recognise rows of other data under the same name.
+
+    It is "" of data that FuxiCTR encoded. The same values in other files, such as those of another
+    version of pyarrow, have the same one.
+    """
+    folder = Path(params["data_root"]) / params["dataset_id"]
+    return str(read_stamp(folder).get("digest", ""))
+
+
 def digest_of(folder: Path, splits: Mapping[str, str | None]) -> str:
     """The digest of a folder whose splits have these.
 

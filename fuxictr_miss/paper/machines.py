@@ -24,6 +24,7 @@ from fuxictr_miss import model_zoo
 from fuxictr_miss.config import Config
 from fuxictr_miss.data import build_dataset, data_digest
 from fuxictr_miss.data.column_files import column_files
+from fuxictr_miss.data.digest import stamped_digest
 from fuxictr_miss.data.encoded import encoded_folder, is_encoded
 from fuxictr_miss.data.folder import FEATURE_MAP, read_stamp
 from fuxictr_miss.errors import InputError, explained
@@ -100,7 +101,7 @@ class Data:
         """The data here; None if it cannot be built, as the experiment will say."""
         with suppress(InputError):
             digest = _built(params)
-            return cls(params["dataset_id"], digest, worker.stamped_digest(params))
+            return cls(params["dataset_id"], digest, stamped_digest(params))
         return None
 
     def packed(self, ray: Any, params: Mapping[str, Any]) -> Data:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fuxictr_miss import experiment
-from fuxictr_miss.data.folder import read_stamp
+from fuxictr_miss.data.digest import stamped_digest
 from fuxictr_miss.errors import DivergedError, InputError
 from fuxictr_miss.outputs.run_files import versions
 from fuxictr_miss.paper import yardsticks
@@ -78,16 +78,6 @@ def run(
             path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
             path.unlink(missing_ok=True)
     return row
-
-
-def stamped_digest(params: Mapping[str, Any]) -> str:
-    """Digest of the encoded values, to recognise rows of other data under the same name.
-
-    It is "" of data that FuxiCTR encoded. The same values in other files, such as those of another
-    version of pyarrow, have the same one.
-    """
-    folder = Path(params["data_root"]) / params["dataset_id"]
-    return str(read_stamp(folder).get("digest", ""))
 
 
 def _outcome(result: Mapping[str, Any]) -> dict[str, Any]:

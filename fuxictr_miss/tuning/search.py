@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from fuxictr.utils import Monitor
 
 from fuxictr_miss.data import build_dataset
+from fuxictr_miss.data.digest import stamped_digest
 from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.files import atomic_write
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.run import run_each
 from fuxictr_miss.paper.search import validation_value
-from fuxictr_miss.paper.worker import stamped_digest
 from fuxictr_miss.tuning.sampling import Known, next_trial
 from fuxictr_miss.tuning.space import Space, Trial
 

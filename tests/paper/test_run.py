@@ -17,6 +17,7 @@ import ray.exceptions
 
 from fuxictr_miss.commands import benchmark
 from fuxictr_miss.data import build_dataset
+from fuxictr_miss.data.digest import stamped_digest
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import file_digest
 from fuxictr_miss.paper import worker
@@ -24,7 +25,6 @@ from fuxictr_miss.paper.plan import Planner, variants_of
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.run import _ray, estimate, missing, run_all
 from fuxictr_miss.paper.tables import Variant
-from fuxictr_miss.paper.worker import stamped_digest
 from paper.conftest import row
 from paper.ray_nodes import nodes, wait_for  # noqa: F401
 
