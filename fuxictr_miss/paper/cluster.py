@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.paper import machines
+from fuxictr_miss.paper import machines, worker
 from fuxictr_miss.paper.plan import Experiment
 
 _TRIES = 3  # of an experiment whose machine is lost each time
@@ -28,11 +28,11 @@ class Cluster:
         ray: the connected package.
         address: HOST:PORT, for the errors.
         gpus: one for each experiment at a time; -1 for the CPU, any other for any GPU.
-        options: of the experiments, as in `machines.run`.
+        options: of the experiments, as in `worker.run`.
     """
 
     def __init__(
-        self, ray: Any, address: str, gpus: Sequence[int], options: tuple[str, bool, bool]
+        self, ray: Any, address: str, gpus: Sequence[int], options: worker.Options
     ) -> None:
         self._ray, self._address, self._options = ray, address, options
         self._code = machines.code_here()

@@ -189,7 +189,7 @@ def run(
     job: Experiment,
     gpu: int,
     folder: str,
-    options: tuple[str, bool, bool],
+    options: worker.Options,
     code: Code,
     data: Data | None,
     zoo: str | None,
@@ -201,7 +201,7 @@ def run(
         gpu: -1 for the CPU.
         folder: the working folder of the machine that starts it. Where it is not mounted, log,
             curves and checkpoint stay in `own_folder`.
-        options: those that `worker.run` has after `folder`.
+        options: as in `worker.run`.
         code: what has to be here.
         data: what has to be here; None: there is none.
         zoo: the folder with the class of the model, if it comes from one.
@@ -226,7 +226,7 @@ def run(
             f"{job.model} comes: mount it there under the same path, with {folder}."
         )
     if data is None:
-        return worker.run(job, gpu, str(place), *options)
+        return worker.run(job, gpu, str(place), options)
     params = {**job.params, "data_root": data.root(job.params)}
-    row = worker.run(dataclasses.replace(job, params=params), gpu, str(place), *options)
+    row = worker.run(dataclasses.replace(job, params=params), gpu, str(place), options)
     return {**row, "data": data.row_digest}

@@ -119,7 +119,8 @@ def run_each(
         return
     commit = commit_of(ROOT, results.path.parent)
     # an interrupted run is only resumed by the same commit
-    options = f"{model_root}/{commit}", not commit.endswith("-dirty"), keep_checkpoints
+    resume = not commit.endswith("-dirty")
+    options = worker.Options(f"{model_root}/{commit}", resume, keep_checkpoints)
     with (
         _ray(len(gpus), address) as ray,
         tqdm(total=number, unit=" runs", smoothing=0, file=sys.stderr) as progress,
@@ -158,14 +159,14 @@ def commit_of(code: Path, results: Path) -> str:
 class _Here:
     """The processes of this machine. If one dies, only its experiment fails."""
 
-    def __init__(self, ray: Any, gpus: Sequence[int], options: tuple[str, bool, bool]) -> None:
+    def __init__(self, ray: Any, gpus: Sequence[int], options: worker.Options) -> None:
         self._ray, self._options = ray, options
         # a process that has used a GPU keeps some of its memory, so it runs one experiment only
         once = {"max_calls": 1} if max(gpus) >= 0 else {}
         self._task = ray.remote(num_cpus=1, max_retries=0, **once)(worker.run)
 
     def start(self, job: Experiment, gpu: int) -> Any:
-        return self._task.remote(job, gpu, os.getcwd(), *self._options)
+        return self._task.remote(job, gpu, os.getcwd(), self._options)
 
     def first_of(self, running: Sequence[Any]) -> Any:
         return self._ray.wait(running)[0][0]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,18 +26,22 @@ from fuxictr_miss.paper.plan import Experiment
 _EXTRA_METRICS = ("ECE",)
 
 
-def run(
-    job: Experiment, gpu: int, folder: str, model_root: str, resume: bool, keep_checkpoints: bool
-) -> dict[str, Any]:
+class Options(NamedTuple):
+    """How the experiments of a command run."""
+
+    model_root: str  # the folder of checkpoints, states, logs and curves
+    resume: bool = False  # an interrupted run of the same settings in this folder
+    keep_checkpoints: bool = False  # and states, when a run has ended
+
+
+def run(job: Experiment, gpu: int, folder: str, options: Options) -> dict[str, Any]:
     """Train and evaluate one experiment on one thread; a failure is reported in the row.
 
     Args:
         job: the experiment; a trial of a search never sees the test split.
         gpu: -1 for the CPU.
         folder: the working directory.
-        model_root: folder for its checkpoint, state, log and curves.
-        resume: continue an interrupted run of the same settings in the same `model_root`.
-        keep_checkpoints: keep the checkpoint and state after the run.
+        options: where its files are, and which of them count and stay.
 
     Returns:
         The row: key, dataset, model, purpose, seed, status ("ok", "diverged", "failed"), reason,
@@ -50,7 +54,7 @@ def run(
     if job.model in yardsticks.YARDSTICKS:  # they count, on the CPU
         gpu = -1
     params = {**job.params, "seed": job.seed, "model_id": job.name}
-    params.update(model_root=model_root, gpu=gpu, verbose=0)
+    params.update(model_root=options.model_root, gpu=gpu, verbose=0)
     started, computed = time.perf_counter(), time.process_time()
     with contextlib.suppress(OSError):  # forget the peak of earlier experiments in this process
         Path("/proc/self/clear_refs").write_text("5")
@@ -60,7 +64,7 @@ def run(
             result = yardsticks.run(params)
         else:
             test = job.purpose != "search"
-            result = experiment.run(params, resume, extra_metrics=_EXTRA_METRICS, test=test)
+            result = experiment.run(params, options.resume, extra_metrics=_EXTRA_METRICS, test=test)
         row.update(_outcome(result))
         whole = row["seconds"] == result["seconds"]  # else an earlier process did a part of it
         if whole and gpu < 0:
@@ -73,9 +77,9 @@ def run(
     row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     row["finished"] = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
     row["data"] = stamped_digest(params)
-    if not keep_checkpoints:
+    if not options.keep_checkpoints:
         for ending in (".model", ".state"):
-            path = Path(model_root) / params["dataset_id"] / (params["model_id"] + ending)
+            path = Path(options.model_root) / params["dataset_id"] / (params["model_id"] + ending)
             path.unlink(missing_ok=True)
     return row
 

@@ -53,7 +53,7 @@ def command(*arguments: str) -> None:
 def in_this_process(experiments, results, *_) -> None:
     """What `run_all` does on Ray."""
     for each in experiments:
-        row = worker.run(each, -1, os.getcwd(), "checkpoints", False, False)
+        row = worker.run(each, -1, os.getcwd(), worker.Options("checkpoints"))
         results.add({**row, "commit": ""})
 
 

@@ -193,7 +193,7 @@ def test_a_machine_without_the_data_is_sent_it_once_and_gives_the_same_digits(
     place, of_ray, elsewhere_run, capsys
 ):
     experiments = three(place)[:2]
-    here = worker.run(experiments[0], -1, str(place), "runs", False, False)
+    here = worker.run(experiments[0], -1, str(place), worker.Options("runs"))
     fake = of_ray(elsewhere_run)
     results = on_cluster(experiments, workers=1)
     there = results.rows[experiments[0].key]
@@ -236,7 +236,7 @@ def test_other_data_under_the_same_path_is_refused(place):
     (job,) = three(place)[:1]
     data = dataclasses.replace(machines.Data.of(job.params), digest="another")
     with pytest.raises(InputError, match=r"small on .* holds other data than here"):
-        machines.run(job, -1, str(place), ("runs", False, False), machines.code_here(), data, None)
+        machines.run(job, -1, str(place), worker.Options("runs"), machines.code_here(), data, None)
 
 
 def test_data_that_fuxictr_encoded_has_to_be_mounted(place, of_ray, elsewhere_run):
@@ -334,7 +334,7 @@ def test_a_machine_without_our_folders_works_and_when_it_is_lost_no_row_is(
         [DIN, Variant("MISS", "DIN_MISS")], ["small"], 2
     ):
         if job.name in elsewhere:
-            here, there = worker.run(job, -1, ".", "again", False, False), rows[job.key]
+            here, there = worker.run(job, -1, ".", worker.Options("again")), rows[job.key]
             for name in ("valid_AUC", "valid_logloss", "test_AUC", "test_logloss", "data"):
                 assert here[name] == there[name]
 

@@ -57,7 +57,7 @@ class InThisProcess:
         return running[0]
 
     def row(self, job, _):
-        return worker.run(job, -1, os.getcwd(), *self.options)
+        return worker.run(job, -1, os.getcwd(), self.options)
 
 
 @pytest.mark.parametrize(("gpu", "timed"), [(-1, True), (0, False)])
@@ -66,7 +66,7 @@ def test_processor_seconds_are_those_of_a_cpu(place, monkeypatch, gpu, timed):
         worker.experiment, "run", lambda *_, **__: {"seconds": 1.0, "epochs": 1, "history": []}
     )
     [job] = Planner("config").experiments(MODELS[:1], ["small"], 1)
-    made = worker.run(job, gpu, str(place), "checkpoints", False, False)
+    made = worker.run(job, gpu, str(place), worker.Options("checkpoints"))
     assert made["status"] == "ok"
     assert ("processor_seconds" in made) is timed
 

@@ -149,7 +149,7 @@ def test_a_yardstick_counts_on_the_cpu_whatever_gpu_is_free(params, tmp_path, mo
     monkeypatch.setattr(yardsticks, "run", lambda params: seen.append(params["gpu"]) or {})
     monkeypatch.chdir(tmp_path)
     job = Experiment(name, "small", 1, "final", {}, {**params, "model": name})
-    worker.run(job, 0, str(tmp_path), str(tmp_path), False, False)
+    worker.run(job, 0, str(tmp_path), worker.Options(str(tmp_path)))
     assert seen == [-1]
 
 
