@@ -39,6 +39,7 @@ from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tabl
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
 from fuxictr_miss.fuxictr_fixes.trial_step import error_summary
+from fuxictr_miss.fuxictr_fixes.zoo_classes import is_of_fuxictr
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.outputs.curves import plot_history
@@ -138,7 +139,8 @@ def _run(
             settings["init_from"] = artefact.digest
         if config.table_sharding is not None:
             shard_tables(model)
-        with _as_input_error(config.model) if _is_of_a_zoo(model) else nullcontext():
+        foreign = is_of_fuxictr(backbone_of(type(model)))
+        with _as_input_error(config.model) if foreign else nullcontext():
             rows = fit(
                 model,
                 loaders["train"],
@@ -331,11 +333,6 @@ def _as_input_error(name: str) -> Iterator[None]:
             f"{name} does not run with this config on this data: {error_summary(error)}. Check the "
             "keys of the model, and the embedding_dim of single features if any has its own."
         ) from error
-
-
-def _is_of_a_zoo(model: BaseModel) -> bool:
-    """Whether the backbone's class is from a checkout of FuxiCTR, model_zoo/DIN/src/DIN.py."""
-    return ".src." in backbone_of(type(model)).__module__
 
 
 def _log_recipe(params: Mapping[str, Any]) -> None:

@@ -35,10 +35,9 @@ def possible_traits(backbone: type) -> list[Traits]:
         own = "traits" in vars(backbone)
         return [declared if own else dataclasses.replace(declared, trim=False)]
     name = backbone.__name__
-    from_fuxictr = ".src." in backbone.__module__  # model_zoo/DIN/src/DIN.py
     padding = [zoo_classes.PADDING.get(each.__name__) for each in backbone.__mro__]
     known = Traits(
-        trim=from_fuxictr and name in zoo_classes.TRIM,
+        trim=zoo_classes.is_of_fuxictr(backbone) and name in zoo_classes.TRIM,
         padding=next(filter(None, padding), None),
         needs=zoo_classes.NEEDS.get(name, ""),
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fuxictr_miss.fuxictr_fixes.zoo_classes import is_of_fuxictr
+
 
 def tolerate_few_histories(model: Any) -> None:
     """Give DIEN's two steps the shapes that its `forward` expects; leave other models alone.
@@ -21,14 +23,14 @@ def tolerate_few_histories(model: Any) -> None:
     call has no effect.
     """
     steps = "interest_extraction", "interest_evolution"
-    if ".src." in _home_of(model, steps[0]) and not any(step in vars(model) for step in steps):
+    if is_of_fuxictr(_home_of(model, steps[0])) and not any(step in vars(model) for step in steps):
         model.interest_extraction = partial(_extract, model.interest_extraction)
         model.interest_evolution = partial(_evolve, model.interest_evolution)
 
 
-def _home_of(model: nn.Module, method: str) -> str:
-    """The module of the class that defines a method; "" if none does."""
-    return next((each.__module__ for each in type(model).__mro__ if method in vars(each)), "")
+def _home_of(model: nn.Module, method: str) -> type:
+    """The class that defines a method; `object` if none does."""
+    return next((each for each in type(model).__mro__ if method in vars(each)), object)
 
 
 def _extract(step: Any, index: int, sequence: Tensor, mask: Tensor) -> tuple[Any, Tensor]:

@@ -45,3 +45,8 @@ NEEDS = {
     "PPNet": "gate_priors: fields without a history, as [user_id]",
     "ShareBottom": _TASKS,
 }
+
+
+def is_of_fuxictr(kind: type) -> bool:
+    """Whether a class is from a checkout of FuxiCTR: model_zoo/DIN/src/DIN.py."""
+    return ".src." in kind.__module__
