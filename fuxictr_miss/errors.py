@@ -20,6 +20,16 @@ def closest(name: str, valid: Iterable[str], number: int = 1) -> list[str]:
     return [by_lower[lower] for lower in found]
 
 
+def hint(name: object, valid: Iterable[str], number: int = 1) -> str:
+    """A question about the valid names most similar to an unknown one, after a space; "" if none.
+
+    >>> hint("user", ["user_id", "label"])
+    " Did you mean 'user_id'?"
+    """
+    close = " or ".join(map(repr, closest(str(name), valid, number)))
+    return f" Did you mean {close}?" if close else ""
+
+
 class DivergedError(InputError):
     """A training with a NaN or infinite loss, prediction or metric; it has no result."""
 
@@ -27,9 +37,7 @@ class DivergedError(InputError):
 def unknown(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """The error for an unknown name: suggests the closest valid name and lists all."""
     names = sorted(valid)
-    close = closest(str(name), names)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return InputError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+    return InputError(f"Unknown {kind} {name!r}.{hint(name, names)} Valid: {', '.join(names)}.")
 
 
 @contextmanager

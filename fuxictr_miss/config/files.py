@@ -10,7 +10,7 @@ from fuxictr_miss.config.keys import Config
 from fuxictr_miss.config.places import with_found_paths
 from fuxictr_miss.config.recipes import default_recipe
 from fuxictr_miss.config.yaml_files import Entry, read_entries
-from fuxictr_miss.errors import InputError, closest, unknown
+from fuxictr_miss.errors import InputError, hint, unknown
 
 _BASE = "Base"
 
@@ -129,9 +129,7 @@ def _merge(params: dict[str, Any], places: dict[str, str], name: str, entry: Ent
 
 
 def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:
-    close = " or ".join(repr(name) for name in closest(expid, valid, 3))
-    hint = f" Did you mean {close}?" if close else ""
     return InputError(
-        f"Unknown expid {expid!r}.{hint} `train --config {config_dir} --list` prints all "
-        f"{len(valid)} of them."
+        f"Unknown expid {expid!r}.{hint(expid, valid, 3)} `train --config {config_dir} --list` "
+        f"prints all {len(valid)} of them."
     )

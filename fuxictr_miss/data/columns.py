@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fuxictr_miss.config.feature_names import check_feature_name
-from fuxictr_miss.errors import InputError, closest, unknown
+from fuxictr_miss.errors import InputError, hint, unknown
 
 IDS = ("categorical", "sequence", "meta")
 TYPES = (*IDS, "numeric", "embedding")
@@ -183,7 +183,7 @@ def _check_sharing(columns: list[dict[str, Any]]) -> None:
             raise InputError(
                 f"Feature {column['name']!r} shares the embedding of {target!r}, which is not an "
                 f"active categorical or sequence column before it in feature_cols."
-                f"{_hint(str(target), before)}"
+                f"{hint(target, before)}"
             )
         if column["type"] in _HAS_TABLE:
             before.append(column["name"])
@@ -193,14 +193,8 @@ def _check_group_id(params: Mapping[str, Any], columns: list[dict[str, Any]]) ->
     group_id, names = params.get("group_id"), [column["name"] for column in columns]
     if group_id is not None and group_id not in names:
         raise InputError(
-            f"group_id {group_id!r} is not an active column of feature_cols."
-            f"{_hint(str(group_id), names)}"
+            f"group_id {group_id!r} is not an active column of feature_cols.{hint(group_id, names)}"
         )
-
-
-def _hint(name: str, names: list[str]) -> str:
-    close = closest(name, names)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _one_type_a_table(columns: list[dict[str, Any]]) -> None:

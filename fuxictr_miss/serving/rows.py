@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from fuxictr_miss.errors import InputError, closest
+from fuxictr_miss.errors import InputError, hint
 from fuxictr_miss.text.raw_values import broken_row
 
 _DTYPES: dict[frozenset[type], list[Any]] = {  # that hold values of these types
@@ -57,10 +57,9 @@ def check_present(place: str, columns: Iterable[str], present: Iterable[str]) ->
     names = list(present)
     for name in columns:
         if name not in names:
-            close = closest(name, names)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise InputError(
-                f"{place}column {name!r} is missing.{hint} There are: {', '.join(names)}."
+                f"{place}column {name!r} is missing.{hint(name, names)} There are: "
+                f"{', '.join(names)}."
             )
 
 
