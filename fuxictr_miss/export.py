@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 
+from fuxictr_miss.config.feature_names import names_of
 from fuxictr_miss.data.encoded import numbered_ids
 from fuxictr_miss.data.folder import FEATURE_MAP
 from fuxictr_miss.embeddings import main_tables, side_by_side
@@ -151,7 +152,7 @@ def check_embeddings_path(path: str | Path, feature_cols: Sequence[Mapping[str, 
     starts = {Path(c["pretrained_emb"]).resolve() for c in columns if c.get("pretrained_emb")}
     for column in columns:
         if column.get("type") in ("categorical", "sequence") and not column.get("share_embedding"):
-            names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+            names = names_of(column)
             if odd := next((name for name in names if "/" in name), None):
                 raise InputError(f"{odd!r} has a slash, so no file can have its name: rename it.")
             for file in (_file_of(path, name) for name in names):

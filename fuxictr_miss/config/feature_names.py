@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fuxictr_miss.errors import InputError
+
+
+def names_of(column: Mapping[str, Any]) -> list[Any]:
+    """The names of an entry of `feature_cols`: a list of them shares its settings."""
+    names = column.get("name", [])
+    return list(names) if isinstance(names, list | tuple) else [names]
 
 
 def check_feature_name(name: str) -> None:

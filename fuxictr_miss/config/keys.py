@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from fuxictr_miss.config.feature_names import names_of
 from fuxictr_miss.config.recipes import default_recipe, read_recipe, with_recipe
 from fuxictr_miss.config.renamed import RENAMED, with_new_names
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
@@ -384,8 +385,7 @@ def _groups(key: str, value: Any) -> Any:
 
 
 def _names_of(columns: Columns) -> list[str]:
-    each = [column.get("name", []) for column in columns]
-    return [str(n) for names in each for n in (names if isinstance(names, list) else [names])]
+    return [str(name) for column in columns for name in names_of(column)]
 
 
 # Keys of model classes that mean the same in every class, by their ending. PyTorch would report a

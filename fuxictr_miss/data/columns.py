@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from fuxictr_miss.config.feature_names import check_feature_name
+from fuxictr_miss.config.feature_names import check_feature_name, names_of
 from fuxictr_miss.errors import InputError, hint, unknown
 
 IDS = ("categorical", "sequence", "meta")
@@ -84,8 +84,7 @@ def _expanded(columns: Any, key: str) -> list[dict[str, Any]]:
     for column in columns:
         if not isinstance(column, Mapping) or not column.get("name"):
             raise InputError(f"Every entry of {key} needs a name; got {column!r}.")
-        names = column["name"] if isinstance(column["name"], list | tuple) else [column["name"]]
-        for name in names:
+        for name in names_of(column):
             if not isinstance(name, str):
                 raise InputError(f"A name in {key} must be text; put {name!r} in quotes.")
             expanded.append({**column, "name": name})

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fuxictr_miss.config.feature_names import names_of
 from fuxictr_miss.data.pretrained import written_name
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import file_digest
@@ -182,12 +183,12 @@ def _ours(stamp: Mapping[str, Any]) -> dict[str, list[Mark]]:
 
 
 def _old_pretrained(stamp: Mapping[str, Any]) -> list[str]:
-    names = []
-    for column in stamp["settings"].get("feature_cols") or []:
-        features = column["name"] if isinstance(column["name"], list) else [column["name"]]
-        if column.get("pretrained_emb"):
-            names += [written_name(feature, column["pretrained_emb"]) for feature in features]
-    return names
+    return [
+        written_name(feature, column["pretrained_emb"])
+        for column in stamp["settings"].get("feature_cols") or []
+        if column.get("pretrained_emb")
+        for feature in names_of(column)
+    ]
 
 
 def _matches(path: Path, marks: list[Mark]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fuxictr_miss.config import Config, list_datasets, list_expids, load_config
+from fuxictr_miss.config.feature_names import names_of
 from fuxictr_miss.config.keys import OF_THE_MACHINE
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.errors import InputError, unknown
@@ -126,8 +127,8 @@ class Planner:
         if variant.settings.get("miss_variant") not in ("", "/F") or expid not in self.expids:
             return ""
         columns = _loaded(self.config, expid).feature_cols
-        names = [column["name"] for column in columns if column.get("type") == "sequence"]
-        if len(names) != 1 or (isinstance(names[0], list) and len(names[0]) != 1):
+        sequences = [column for column in columns if column.get("type") == "sequence"]
+        if sum(len(names_of(column)) for column in sequences) != 1:
             return ""
         return (
             f"{dataset} has one feature per behavior (J = 1), so there is no feature level to "
