@@ -8,7 +8,7 @@ from typing import Any
 
 from fuxictr_miss.config.keys import Config
 from fuxictr_miss.config.places import with_found_paths
-from fuxictr_miss.config.recipes import default_recipe
+from fuxictr_miss.config.recipes import default_recipe, shipped_config
 from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, hint, unknown
 
@@ -17,9 +17,7 @@ _BASE = "Base"
 
 def default_config() -> str:
     """`./config/`; if that does not exist, the folder that comes with the package."""
-    package = Path(__file__).resolve().parents[1]
-    places = [Path("config"), package.parent / "config", package / "shipped_config"]
-    return str(next((each for each in places if each.is_dir()), places[0]))
+    return "config" if Path("config").is_dir() else str(shipped_config())
 
 
 def list_expids(config_dir: str) -> list[str]:

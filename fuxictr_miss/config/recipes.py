@@ -11,6 +11,15 @@ from typing import Any
 from fuxictr_miss.config.yaml_files import read_values
 from fuxictr_miss.errors import unknown
 
+_FILE = "recipes.yaml"
+
+
+def shipped_config() -> Path:
+    """The config folder that comes with the package: beside it in a checkout, else inside."""
+    package = Path(__file__).resolve().parents[1]
+    places = package.parent / "config", package / "shipped_config"
+    return next((each for each in places if (each / _FILE).exists()), places[1])
+
 
 def default_recipe(model: str) -> str | None:
     """The recipe of a model whose config names none: "recommended" for `_MISS` and `_PPMI`."""
@@ -41,7 +50,4 @@ def with_recipe(params: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _recipes() -> dict[str, Any]:
-    package = Path(__file__).resolve().parents[1]
-    places = (package.parent / "config", package / "shipped_config")
-    files = [place / "recipes.yaml" for place in places]
-    return read_values(next(file for file in files if file.exists()))
+    return read_values(shipped_config() / _FILE)

@@ -13,9 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from fuxictr_miss.config import load_config
 from fuxictr_miss.errors import unknown
-from fuxictr_miss.paper.plan import Experiment
+from fuxictr_miss.paper.plan import Experiment, loaded_config
 from fuxictr_miss.paper.report import mean_and_deviation
 from fuxictr_miss.paper.results import Results
 from fuxictr_miss.paper.sheet import Sheet
@@ -168,7 +167,7 @@ class Suite:
     def _seeds(self, model: str, dataset: str, ending: str) -> list[Experiment]:
         """The experiments of one cell."""
         name = f"{dataset}{SAMPLE if self.sample else ''}{ending}"
-        params = _loaded(self.config, f"{model}_{dataset}", name).params
+        params = loaded_config(self.config, f"{model}_{dataset}", name).params
         overrides: dict[str, Any] = {"model_zoo_path": self.zoo} if self.zoo else {}
         params = {**params, **overrides}
         return [
@@ -189,6 +188,3 @@ def _read() -> Mapping[str, Mapping[str, list[float]]]:
         values = [float(number) for number in numbers]
         found[model] = {name: values[3 * i : 3 * i + 3] for i, name in enumerate(DATASETS)}
     return found
-
-
-_loaded = functools.lru_cache(maxsize=None)(load_config)

@@ -89,7 +89,7 @@ class Planner:
         if self.absence(variant, dataset):
             return None
         expid = _expid(variant, dataset)
-        config = _loaded(self.config, expid)
+        config = loaded_config(self.config, expid)
         _check_is_what_it_is_called(self.config, config)
         params, recipe = config.params, _other_recipe(variant, config.params)
         chosen = self.winners.get((dataset, variant.model), {})
@@ -114,7 +114,7 @@ class Planner:
             if variant.model.endswith("_Rule"):
                 return f"{reason}: Rule needs a category, and {dataset} has none."
             return f"{reason}."
-        config = _loaded(self.config, expid)
+        config = loaded_config(self.config, expid)
         if variant.without is not None and variant.without not in config.feature_names:
             return f"{dataset} has no {variant.without}."
         if config.group_id is not None and variant.without == config.group_id:
@@ -126,7 +126,7 @@ class Planner:
         expid = _expid(variant, dataset)
         if variant.settings.get("miss_variant") not in ("", "/F") or expid not in self.expids:
             return ""
-        columns = _loaded(self.config, expid).feature_cols
+        columns = loaded_config(self.config, expid).feature_cols
         sequences = [column for column in columns if column.get("type") == "sequence"]
         if sum(len(names_of(column)) for column in sequences) != 1:
             return ""
@@ -173,7 +173,7 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
     """
     if dataset not in (valid := list_datasets(config)):
         if dataset in list_expids(config):
-            of_it = _loaded(config, dataset).dataset_id
+            of_it = loaded_config(config, dataset).dataset_id
             raise InputError(
                 f"{dataset} is an expid, and --dataset takes a data set: --dataset {of_it}, with "
                 "--model to run only some of its models."
@@ -181,7 +181,7 @@ def dataset_params(config: str, dataset: str) -> dict[str, Any]:
         raise unknown("data set", dataset, valid)
     for expid in list_expids(config):
         if expid.endswith(f"_{dataset}"):
-            loaded = _loaded(config, expid)
+            loaded = loaded_config(config, expid)
             if loaded.dataset_id == dataset:
                 return loaded.params
     raise InputError(
@@ -212,4 +212,4 @@ def _other_recipe(variant: Variant, params: Mapping[str, Any]) -> dict[str, Any]
     return {} if name in (None, params.get("ssl_recipe")) else read_recipe(name)
 
 
-_loaded = functools.lru_cache(maxsize=None)(load_config)
+loaded_config = functools.lru_cache(maxsize=None)(load_config)
