@@ -29,6 +29,7 @@ from fuxictr_miss.preprocess.options import add_common_options, option, protocol
 from fuxictr_miss.preprocess.protocol import Record, Statistics, with_attribute
 from fuxictr_miss.preprocess.raw_lines import LineBlock, line_blocks
 from fuxictr_miss.preprocess.splits import make_splits, splits_folder
+from fuxictr_miss.text.id_text import EXACT
 
 
 class RawSet(NamedTuple):
@@ -284,7 +285,7 @@ def _id(review: dict[str, object], key: str) -> str:
     name = review.get(key)
     if name in (None, ""):
         raise _NoReviewError(f"no {key}")
-    if isinstance(name, float) and abs(name) < 1 << 53 and name == int(name):
+    if isinstance(name, float) and abs(name) < EXACT and name == int(name):
         name = int(name)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or not _is_text(str(name)):
         raise _NoReviewError(f"{key} that is no text")

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import polars as pl
 
 from fuxictr_miss.errors import InputError
+from fuxictr_miss.text.id_text import EXACT
 
 INTEGER = "an integer"
 NUMBER = "a number up to 2**53"
@@ -19,7 +20,6 @@ _ISO = (
     r"(?::(?<second>[0-5][0-9])(?:\.(?<fraction>[0-9]{1,9}))?)?"
     r"(?<zone> ?UTC|Z|(?<sign>[+-])(?<hours>0[0-9]|1[0-5])(?::?(?<minutes>[0-5][0-9]))?)?)?$"
 )
-_EXACT = 1 << 53  # a Float64 tells the integers up to here apart
 _SECOND = 10**9
 _IN_UNIT = {"ms": 10**6, "us": 10**3, "ns": 1}
 # where the numbers of one kind of clock lie, from 1980 to 2106
@@ -101,7 +101,7 @@ class EventTimes:
             self._largest = max([self._largest, *ends])
             fractions = whole.null_count() > time.null_count()
             fractions = fractions and _exact(time).null_count() < whole.null_count()
-            if self._largest > _EXACT or not fractions:
+            if self._largest > EXACT or not fractions:
                 return whole
             self.kind = NUMBER
         return _exact(time)
@@ -179,7 +179,7 @@ def _whole(time: pl.Series) -> pl.Series:
 def _exact(time: pl.Series) -> pl.Series:
     """Float64, null where it is no number, or one that a Float64 does not hold exactly."""
     numbers = time.cast(pl.Float64, strict=False)
-    numbers = _only(numbers, numbers.is_finite() & (numbers.abs() < _EXACT))
+    numbers = _only(numbers, numbers.is_finite() & (numbers.abs() < EXACT))
     if time.dtype.is_decimal():
         numbers = _only(numbers, numbers.cast(time.dtype, strict=False) == time)
     return numbers

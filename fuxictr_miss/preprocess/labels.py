@@ -20,10 +20,10 @@ from fuxictr_miss.preprocess.coded_log import CodedLog, Codes
 from fuxictr_miss.preprocess.instances import chunks, histories, item_tokens, write_parquet
 from fuxictr_miss.preprocess.left_out import LeftOut
 from fuxictr_miss.preprocess.output_folder import OutputFolder
+from fuxictr_miss.preprocess.protocol import SPLITS
+from fuxictr_miss.text.id_text import EXACT
 
-NAMES = ("train", "valid", "test")
 SPLIT_BY = ("time", "user")
-_EXACT = float(1 << 53)  # a Float64 tells the integers up to here apart
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _names(texts: pl.Series) -> pl.Series:
     """Whether a text is no number, or one like 007 or of more digits than a Float64 holds."""
     bare = texts.str.strip_chars()
     numbers = bare.cast(pl.Float64, strict=False)
-    large = numbers.is_not_nan() & (numbers.abs() > _EXACT)
+    large = numbers.is_not_nan() & (numbers.abs() > EXACT)
     return texts.is_not_null() & (numbers.is_null() | large | bare.str.contains(r"^[+-]?0[0-9]"))
 
 
@@ -196,7 +196,7 @@ def split_rows(log: Impressions, protocol: LabelsProtocol) -> dict[str, np.ndarr
     number = np.zeros(len(newest), np.int8)
     for share in np.cumsum(protocol.split_shares[:-1]):
         number[rows.order] += newest >= np.rint(share * rows.group_sizes)
-    splits = {name: np.flatnonzero(number == place) for place, name in enumerate(NAMES)}
+    splits = {name: np.flatnonzero(number == place) for place, name in enumerate(SPLITS)}
     for name, places in splits.items():
         for label in (0, 1):
             if label not in log.label[places]:

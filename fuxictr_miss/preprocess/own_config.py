@@ -26,6 +26,7 @@ from fuxictr_miss.config.yaml_files import read_entries, read_values
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write, writable
 from fuxictr_miss.preprocess.instances import history_name
+from fuxictr_miss.preprocess.protocol import SPLITS
 
 _MODELS = """\
 _{name}: &{name}
@@ -224,7 +225,7 @@ class OwnConfig:
 
     def _data_set(self, context: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         ending = "" if self.in_parts else ".parquet"
-        splits = {s: f"{self.splits.as_posix()}/{s}{ending}" for s in ("train", "valid", "test")}
+        splits = {s: f"{self.splits.as_posix()}/{s}{ending}" for s in SPLITS}
         items = ["item_id", *self.attributes]
         histories = [history_name(item) for item in items]
         ids = {"active": True, "dtype": "str", "type": "categorical"}

@@ -6,8 +6,8 @@ import polars as pl
 
 RESERVED = ("__PAD__", "__OOV__")  # what FuxiCTR's vocabularies call padding and unknown ids
 
-# a floating-point type tells the whole numbers up to here apart
-_LARGEST = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
+EXACT = 2**53  # a Float64 tells the whole numbers up to here apart
+_LARGEST = {pl.Float64: EXACT, pl.Float32: 2**24, pl.Float16: 2**11}
 
 
 def id_text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
