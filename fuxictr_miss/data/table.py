@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.text.csv_lines import line_blocks, line_count, odd_line
+from fuxictr_miss.text.csv_lines import line_count, numbered_blocks, odd_line
 from fuxictr_miss.text.raw_values import broken_row, typed, wanted
 
 _SHOWN = 400  # letters of a list of columns
@@ -188,7 +188,7 @@ def _check_lines(table: Table) -> int:
     """Lines of a CSV below its header, each of which has all fields and is text."""
     file, width = table.file, len(table.raw.collect_schema())
     lines, quoted = 0, False
-    for first, block in line_blocks(file):
+    for first, block in numbered_blocks(file):
         lines += line_count(block)
         quoted = quoted or b'"' in block
         odd = None if quoted else odd_line(block, table.separator, width)

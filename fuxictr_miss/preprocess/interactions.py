@@ -183,11 +183,11 @@ def _refuse_options_of_another_protocol(
     for name in of_interactions if labelled else of_impressions:
         if getattr(options, name) == parser.get_default(name):
             continue
-        option = f"--{name.replace('_', '-')}"
         why = "which has no labels"
         if labelled:
             why = "which takes rows with their own labels (--label, --positive), in memory"
-        raise InputError(f"{option} means nothing to --protocol {options.protocol}, {why}.")
+        given = f"--{name.replace('_', '-')}"
+        raise InputError(f"{given} means nothing to --protocol {options.protocol}, {why}.")
     if labelled and (options.label is None) == (options.positive is None):
         raise InputError(
             f"--protocol {LABELS} needs either --label, a column of 0 and 1, or --positive, such "
@@ -262,9 +262,9 @@ def _own_config(options: argparse.Namespace, splits: Path) -> OwnConfig | None:
     return config
 
 
-def _refuse_taken(option: str, name: str, twice: set[str]) -> None:
+def _refuse_taken(given: str, name: str, twice: set[str]) -> None:
     if twice:
         raise InputError(
-            f"{option} {name}: the splits have a column {' and '.join(sorted(twice))} already. "
+            f"{given} {name}: the splits have a column {' and '.join(sorted(twice))} already. "
             f"Rename the column in the log."
         )

@@ -155,7 +155,7 @@ def _names(texts: pl.Series) -> pl.Series:
     return texts.is_not_null() & (numbers.is_null() | large | bare.str.contains(r"^[+-]?0[0-9]"))
 
 
-class _ByUser(NamedTuple):
+class _Grouped(NamedTuple):
     """Rows by group, then time, then place; and where each one stands there."""
 
     order: np.ndarray  # (n,) rows
@@ -165,7 +165,7 @@ class _ByUser(NamedTuple):
     time_sizes: np.ndarray  # (n,)
 
     @classmethod
-    def of(cls, group: np.ndarray, time: np.ndarray) -> _ByUser:
+    def of(cls, group: np.ndarray, time: np.ndarray) -> _Grouped:
         """Args: `group` and `time` (n,) of rows in the order of time."""
         order = np.argsort(group, kind="stable")
         group, time = group[order], time[order]
@@ -191,7 +191,7 @@ def split_rows(log: Impressions, protocol: LabelsProtocol) -> dict[str, np.ndarr
         InputError: a split lacks a label, or has no row at all.
     """
     by_user = protocol.split_by == "user"
-    rows = _ByUser.of(log.user if by_user else np.zeros_like(log.user), log.time)
+    rows = _Grouped.of(log.user if by_user else np.zeros_like(log.user), log.time)
     newest = rows.time_starts + rows.time_sizes - 1 - rows.group_starts  # of the rows of its time
     number = np.zeros(len(newest), np.int8)
     for share in np.cumsum(protocol.split_shares[:-1]):
@@ -238,7 +238,7 @@ def earlier_choices(log: Impressions, max_len: int) -> tuple[np.ndarray, np.ndar
         first, lengths: (n,) of each row, where its history lies in `chosen`.
         chosen: items of label 1, by user, then time, then place in the file.
     """
-    rows = _ByUser.of(log.user, log.time)
+    rows = _Grouped.of(log.user, log.time)
     label = log.label[rows.order]
     before = np.cumsum(label, dtype=np.int64) - label  # choices of all rows above
     first, ends = np.empty_like(before), np.empty_like(before)

@@ -38,7 +38,6 @@ def add_common_options(
     group.add_argument(
         "--protocol",
         metavar="NAME",
-        type=_protocol_name,
         default=default.protocol,
         help=f"{about} (default {LAST_THREE})",
     )
@@ -67,11 +66,6 @@ def add_common_options(
         action="store_true",
         help="go on with the whole lines of a packed file that is cut off",
     )
-
-
-def _protocol_name(text: str) -> str:
-    """The paper's longer name is taken, too."""
-    return LAST_THREE if text == f"{LAST_THREE}-out" else text
 
 
 def option(group: Any, name: str, metavar: str, default: int | str | Path, about: str) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.serving.rows import check_present
-from fuxictr_miss.text.csv_lines import line_blocks, line_count, odd_line
+from fuxictr_miss.text.csv_lines import line_count, numbered_blocks, odd_line
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _ROWS_AT_ONCE = 1 << 16
@@ -65,7 +65,7 @@ def _of_csv(file: str, columns: Sequence[str], separator: str) -> Iterator[Part]
     """Line by line a row; what is no number is found by the encoder."""
     csv.field_size_limit(sys.maxsize)  # a history is as long as it is
     size, done, before, header = Path(file).stat().st_size, 0, 0, list[str]()
-    for first, block in line_blocks(file):
+    for first, block in numbered_blocks(file):
         done += len(block)
         block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
         if not header:

@@ -29,7 +29,7 @@ def check_separator(separator: str) -> None:
         )
 
 
-def line_blocks(file: str) -> Iterator[tuple[int, bytes]]:
+def numbered_blocks(file: str) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file in blocks, each with the number of its first line.
 
     Raises:

@@ -113,19 +113,6 @@ def test_lines_left_out_are_printed_and_counted(tmp_path: Path, run) -> None:
     assert (about["raw_interactions"], about["skipped_lines"]) == (20, 2)
 
 
-def test_the_papers_longer_name_is_the_same_protocol(tmp_path: Path, run) -> None:
-    log = tmp_path / "log.csv"
-    rows = [f"u{user},i{(user + 3 * time) % 9},{time}" for user in range(9) for time in range(6)]
-    log.write_text("\n".join(["user,item,time", *rows]))
-    names = ["--input", log, "--user", "user", "--item", "item", "--time", "time"]
-    for protocol in ("leave-last-three", "leave-last-three-out"):
-        out = tmp_path / protocol
-        ended = run(interactions, *names, "--output", out, "--protocol", protocol)
-        assert ended.code == 0, ended.err
-        about = json.loads((out / "statistics.json").read_text())
-        assert about["protocol"] == "leave-last-three"
-
-
 @pytest.mark.parametrize("shards", [1, 2])
 def test_integers_and_then_fractions_keep_their_order(tmp_path: Path, run, shards: int) -> None:
     # u0 has them in the order 0, 1.25, 1.5, 2: only the fractions tell
