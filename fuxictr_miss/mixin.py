@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuxictr_miss import training
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.fuxictr_fixes.zoo import load_from, zoo_location
+from fuxictr_miss.fuxictr_fixes.zoo import Zoo, zoo_location
 from fuxictr_miss.generated_classes import Generated
 from fuxictr_miss.isolated_rng import isolated_rng
 from fuxictr_miss.methods.base import SSLLosses, get_method
@@ -125,4 +125,4 @@ def _enhanced(backbone: type[BaseModel], method: str) -> type[BaseModel]:
 
 
 def _from_zoo(root: str, name: str, method: str) -> type[BaseModel]:
-    return enhance(load_from(root, name), method)
+    return enhance(Zoo(root).load(name), method)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fuxictr_miss.errors import InputError, unknown
 
-Fields = str | Sequence[str | Sequence[str]] | None
+FieldKey = str | Sequence[str | Sequence[str]] | None
 Group = tuple[str, ...]
 
 
-def read_groups(key: str, fields: Fields, feature_map: FeatureMap) -> list[Group]:
+def read_groups(key: str, fields: FieldKey, feature_map: FeatureMap) -> list[Group]:
     """Normalise the value of a field key to a list of groups, each a tuple of field names.
 
     `a` becomes [(a,)]; the list [a, b] becomes two groups, [(a,), (b,)]; [[a, b]] and the bare
@@ -38,7 +38,11 @@ def read_groups(key: str, fields: Fields, feature_map: FeatureMap) -> list[Group
 
 
 def pair_groups(
-    target_key: str, targets: Fields, sequence_key: str, sequences: Fields, feature_map: FeatureMap
+    target_key: str,
+    targets: FieldKey,
+    sequence_key: str,
+    sequences: FieldKey,
+    feature_map: FeatureMap,
 ) -> list[tuple[Group, Group]]:
     """Read both keys and pair their groups of equal length: [(targets, sequences), ...].
 

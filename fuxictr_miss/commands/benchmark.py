@@ -74,8 +74,8 @@ def main() -> None:
         """Run those without a row if this command runs any, and return them."""
         left = run.missing(experiments, results, data, arguments.retry_failed)
         if runs:
-            options = _gpus(arguments), arguments.ray_address, arguments.keep_checkpoints
-            run.run_all(left, results, *options)
+            gpus = [arguments.gpu] * arguments.workers
+            run.run_all(left, results, gpus, arguments.ray_address, arguments.keep_checkpoints)
         return left
 
     left = execute(trials)
@@ -127,8 +127,8 @@ def _run_suite(arguments: argparse.Namespace) -> None:
         _show(experiments, left, results, arguments.workers)
         return
     if runs:
-        options = _gpus(arguments), arguments.ray_address, arguments.keep_checkpoints
-        run.run_all(left, results, *options)
+        gpus = [arguments.gpu] * arguments.workers
+        run.run_all(left, results, gpus, arguments.ray_address, arguments.keep_checkpoints)
     page = results.path.with_name(f"{suite.name}.md")
     report.write_sheet(page, suite.sheet(results), _suite_command(arguments))
     _end([suite.name], results, experiments, experiments if runs else [])
@@ -249,10 +249,6 @@ def _setting(experiment: Experiment) -> tuple[str, str]:
 
 def _duration(seconds: float | None) -> str:
     return "time unknown" if seconds is None else f"about {timedelta(seconds=round(seconds))}"
-
-
-def _gpus(arguments: argparse.Namespace) -> list[int]:
-    return [arguments.gpu] * arguments.workers
 
 
 def _suite_command(arguments: argparse.Namespace) -> str:

@@ -145,13 +145,8 @@ class Zoo:
 
 
 def zoo_location(model: type[BaseModel]) -> tuple[str, str] | None:
-    """The arguments with which `load_from` finds a class again; None if it can be imported."""
+    """The root and the name by which `Zoo` loads a class again; None if it can be imported."""
     return _places.get(model)
-
-
-def load_from(root: str, name: str) -> type[BaseModel]:
-    """The class that `zoo_location` describes, also in another process."""
-    return Zoo(root).load(name)
 
 
 def _package_folder(name: str) -> Path:

@@ -116,7 +116,9 @@ class Suite:
         )
         for backbone in BACKBONES:
             models = [
-                each for each in MODELS if each in self.models and backbone_of(each) == backbone
+                each
+                for each in MODELS
+                if each in self.models and each.removesuffix("_MISS") == backbone
             ]
             lines = [
                 [f"{model.replace('_', '-')}{suffix}"]
@@ -174,11 +176,6 @@ class Suite:
             Experiment(model, name, seed, "final", overrides, params)
             for seed in range(1, self.seeds + 1)
         ]
-
-
-def backbone_of(model: str) -> str:
-    """DIN of DIN_MISS."""
-    return model.removesuffix("_MISS")
 
 
 def _read() -> Mapping[str, Mapping[str, list[float]]]:

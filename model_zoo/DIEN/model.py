@@ -15,7 +15,7 @@ from fuxictr_miss.errors import InputError, unknown
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.traits import Traits
 
-from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
+from ..fields import FieldKey, Group, flat_embeddings, pair_groups, read_groups, width
 from ..histories import padding_last, reorder
 
 GRU_TYPES = ("GRU", "AIGRU", "AGRU", "AUGRU")
@@ -56,9 +56,9 @@ class DIEN(BaseModel):
         embedding_dim: int = 16,
         net_dropout: float = 0,
         batch_norm: bool = True,
-        dien_target_field: Fields = (("item_id", "cate_id"),),
-        dien_sequence_field: Fields = (("click_history", "cate_history"),),
-        dien_neg_seq_field: Fields = None,
+        dien_target_field: FieldKey = (("item_id", "cate_id"),),
+        dien_sequence_field: FieldKey = (("click_history", "cate_history"),),
+        dien_neg_seq_field: FieldKey = None,
         gru_type: str = "AUGRU",
         enable_sum_pooling: bool = False,
         attention_dropout: float = 0,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.traits import Traits
 
-from ..fields import Fields, flat_embeddings, pair_groups, width
+from ..fields import FieldKey, flat_embeddings, pair_groups, width
 
 
 class DIN(BaseModel):
@@ -49,8 +49,8 @@ class DIN(BaseModel):
         embedding_dim: int = 10,
         net_dropout: float = 0,
         batch_norm: bool = False,
-        din_target_field: Fields = (("item_id", "cate_id"),),
-        din_sequence_field: Fields = (("click_history", "cate_history"),),
+        din_target_field: FieldKey = (("item_id", "cate_id"),),
+        din_sequence_field: FieldKey = (("click_history", "cate_history"),),
         din_use_softmax: bool = False,
         embedding_regularizer: float | str | None = None,
         net_regularizer: float | str | None = None,

@@ -15,7 +15,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.traits import Traits
 
-from ..fields import Fields, Group, flat_embeddings, pair_groups, read_groups, width
+from ..fields import FieldKey, Group, flat_embeddings, pair_groups, read_groups, width
 from ..histories import padding_last, reorder
 
 
@@ -57,10 +57,10 @@ class DMR(BaseModel):
         net_dropout: float = 0,
         batch_norm: bool = True,
         bn_only_once: bool = False,
-        target_field: Fields = ("item_id", "cate_id"),
-        sequence_field: Fields = ("click_history", "cate_history"),
-        neg_seq_field: Fields = None,
-        context_field: Fields = None,
+        target_field: FieldKey = ("item_id", "cate_id"),
+        sequence_field: FieldKey = ("click_history", "cate_history"),
+        neg_seq_field: FieldKey = None,
+        context_field: FieldKey = None,
         enable_sum_pooling: bool = False,
         enable_u2i_rel: bool = True,
         enable_i2i_rel: bool = False,

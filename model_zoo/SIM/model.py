@@ -15,7 +15,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
 from fuxictr_miss.traits import Traits
 
-from ..fields import Fields, flat_embeddings, pair_groups, width
+from ..fields import FieldKey, flat_embeddings, pair_groups, width
 from ..histories import padding_first, reorder
 
 
@@ -63,8 +63,8 @@ class SIM(BaseModel):
         accumulation_steps: int = 1,
         embedding_regularizer: float | str | None = None,
         net_regularizer: float | str | None = None,
-        sim_target_field: Fields = ("item_id", "cate_id"),
-        sim_sequence_field: Fields = ("item_history", "cate_history"),
+        sim_target_field: FieldKey = ("item_id", "cate_id"),
+        sim_sequence_field: FieldKey = ("item_history", "cate_history"),
         **kwargs: Any,
     ) -> None:
         super().__init__(

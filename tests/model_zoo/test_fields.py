@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_zoo.fields import Fields, read_groups
+from model_zoo.fields import FieldKey, read_groups
 from model_zoo.histories import padding_first, padding_last, reorder
 
 
@@ -26,7 +26,7 @@ from model_zoo.histories import padding_first, padding_last, reorder
     ],
 )
 def test_groups_are_read_in_every_form(
-    written: Fields, groups: list[tuple[str, ...]], make_feature_map: Callable
+    written: FieldKey, groups: list[tuple[str, ...]], make_feature_map: Callable
 ) -> None:
     assert read_groups("key", written, make_feature_map(pooled=True)) == groups
 
