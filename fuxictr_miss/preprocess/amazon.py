@@ -342,6 +342,54 @@ def _parse_metadata(line: bytes) -> tuple[str, object]:
 
 
 def main() -> None:
+    options = _parser().parse_args()
+    if options.dataset not in DATASETS:
+        raise unknown("dataset", options.dataset, DATASETS)
+    if options.category not in CATEGORIES:
+        raise unknown("--category", options.category, CATEGORIES)
+    raw = DATASETS[options.dataset]
+    protocol = protocol_of(options, raw.k_core)
+    if options.min_rating is not None and not math.isfinite(options.min_rating):
+        raise InputError(f"--min-rating is {options.min_rating}; it must be a number of stars.")
+    folder = Path("data/raw") / options.dataset
+    reviews_path = options.reviews or folder / raw.reviews
+    meta_path = options.meta or folder / raw.meta
+    output_path = options.output or Path("data/splits") / options.dataset
+    output = splits_folder(output_path, [reviews_path, meta_path])
+    output.check()
+    _fetch([(reviews_path, raw.reviews), (meta_path, raw.meta)], options)
+    left_out = LeftOut(options.skip_malformed)
+    tolerance = {
+        "encoding": options.encoding,
+        "allow_truncated": options.allow_truncated,
+        "left_out": left_out,
+    }
+
+    def with_categories(record: Record) -> tuple[Record, dict[str, object]]:
+        items = record.items["item_id"]
+        categories = read_categories(meta_path, set(items), options.category, **tolerance)
+        record = with_attribute(record, "cate_id", [categories.of.get(item) for item in items])
+        without = len(items) - len(categories.of)
+        _report_categories(categories, without)
+        return record, {
+            "items_without_category": without,
+            "category": options.category,
+            "min_rating": options.min_rating,
+        }
+
+    make_splits(
+        options.dataset,
+        _with_interactions(read_reviews(reviews_path, **tolerance), options.min_rating),
+        output,
+        protocol,
+        options,
+        left_out,
+        complete=with_categories,
+        paper=raw.paper,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Raw Amazon reviews and metadata (2014) -> train, valid and test splits.",
         epilog="example: python data_preprocess/amazon.py --dataset amazoncds\n"
@@ -374,22 +422,12 @@ def main() -> None:
         metavar="STARS",
         help="reviews with fewer stars are no interactions (default: all are)",
     )
-    options = parser.parse_args()
-    if options.dataset not in DATASETS:
-        raise unknown("dataset", options.dataset, DATASETS)
-    if options.category not in CATEGORIES:
-        raise unknown("--category", options.category, CATEGORIES)
-    raw = DATASETS[options.dataset]
-    protocol = protocol_of(options, raw.k_core)
-    if options.min_rating is not None and not math.isfinite(options.min_rating):
-        raise InputError(f"--min-rating is {options.min_rating}; it must be a number of stars.")
-    folder = Path("data/raw") / options.dataset
-    reviews_path = options.reviews or folder / raw.reviews
-    meta_path = options.meta or folder / raw.meta
-    output_path = options.output or Path("data/splits") / options.dataset
-    output = splits_folder(output_path, [reviews_path, meta_path])
-    output.check()
-    for path, name in ((reviews_path, raw.reviews), (meta_path, raw.meta)):
+    return parser
+
+
+def _fetch(paths: list[tuple[Path, str]], options: argparse.Namespace) -> None:
+    """Download the raw files that are not there, each under its name at the address."""
+    for path, name in paths:
         if path.is_file():
             continue
         if options.dataset == "demo":
@@ -401,35 +439,6 @@ def main() -> None:
                 f"to be had, and put it there."
             )
         download(f"{options.download.rstrip('/')}/{name}", path)
-    left_out = LeftOut(options.skip_malformed)
-    tolerance = {
-        "encoding": options.encoding,
-        "allow_truncated": options.allow_truncated,
-        "left_out": left_out,
-    }
-
-    def with_categories(record: Record) -> tuple[Record, dict[str, object]]:
-        items = record.items["item_id"]
-        categories = read_categories(meta_path, set(items), options.category, **tolerance)
-        record = with_attribute(record, "cate_id", [categories.of.get(item) for item in items])
-        without = len(items) - len(categories.of)
-        _report_categories(categories, without)
-        return record, {
-            "items_without_category": without,
-            "category": options.category,
-            "min_rating": options.min_rating,
-        }
-
-    make_splits(
-        options.dataset,
-        _with_interactions(read_reviews(reviews_path, **tolerance), options.min_rating),
-        output,
-        protocol,
-        options,
-        left_out,
-        complete=with_categories,
-        paper=raw.paper,
-    )
 
 
 def _with_interactions(
