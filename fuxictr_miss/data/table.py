@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from fuxictr_miss.errors import InputError, explained
-from fuxictr_miss.text.csv_lines import line_count, numbered_blocks, odd_line
+from fuxictr_miss.text.csv_lines import check_fields, check_line_ends, line_count, numbered_blocks
 from fuxictr_miss.text.raw_values import broken_row, typed, wanted
 
 _SHOWN = 400  # letters of a list of columns
@@ -165,8 +165,7 @@ def _check_header(file: str) -> None:
         line = content.readline(_LONGEST_HEADER)
     if b"\0" in line:
         raise InputError(f"{file} is no UTF-8: save its text as UTF-8.")
-    if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
-        raise InputError(f"{file}: its lines end by \\r alone; convert them by: tr '\\r' '\\n'.")
+    check_line_ends(file, line.removesuffix(b"\n").removesuffix(b"\r"))
 
 
 def _check_present(file: str, columns: list[dict[str, Any]], present: list[str]) -> None:
@@ -191,12 +190,8 @@ def _check_lines(table: Table) -> int:
     for first, block in numbered_blocks(file):
         lines += line_count(block)
         quoted = quoted or b'"' in block
-        odd = None if quoted else odd_line(block, table.separator, width)
-        if odd is not None:
-            raise InputError(
-                f"{file}, line {first + odd}: it has not the {width} fields of the header; mend or "
-                "remove it."
-            )
+        if not quoted:
+            check_fields(file, first, block, table.separator, width)
     if quoted:
         _check_quoted(table, width)
     return lines - 1

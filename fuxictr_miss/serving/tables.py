@@ -12,7 +12,13 @@ import polars as pl
 
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.serving.rows import check_present
-from fuxictr_miss.text.csv_lines import line_count, numbered_blocks, odd_line
+from fuxictr_miss.text.csv_lines import (
+    check_fields,
+    check_line_ends,
+    line_count,
+    numbered_blocks,
+    odd_fields,
+)
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _ROWS_AT_ONCE = 1 << 16
@@ -81,8 +87,7 @@ def _of_csv(file: str, columns: Sequence[str], separator: str) -> Iterator[Part]
 
 
 def _header(file: str, line: bytes, columns: Sequence[str], separator: str) -> list[str]:
-    if b"\r" in line:
-        raise InputError(f"{file}: its lines end by \\r alone; convert them by: tr '\\r' '\\n'.")
+    check_line_ends(file, line)
     header = _fields(file, 1, line.decode(), separator)
     check_present(f"{file}: ", columns, header)
     for name in columns:
@@ -94,24 +99,20 @@ def _header(file: str, line: bytes, columns: Sequence[str], separator: str) -> l
 def _rows(file: str, first: int, block: bytes, width: int, separator: str) -> pl.DataFrame:
     """The fields of some lines, all text; the columns are called 0, 1, ..."""
     schema = {str(place): pl.String for place in range(width)}
-    table, odd = pl.DataFrame(), None
     if b'"' in block:
         lines = block.decode().removesuffix("\n").split("\n")
         fields = [_fields(file, first + n, line, separator) for n, line in enumerate(lines)]
         odd = next((n for n, each in enumerate(fields) if len(each) != width), None)
-        if odd is None:
-            table = pl.DataFrame(fields, schema, orient="row").select(pl.all().replace("", None))
+        if odd is not None:
+            raise odd_fields(file, first + odd, width)
+        table = pl.DataFrame(fields, schema, orient="row").select(pl.all().replace("", None))
     else:
-        odd = odd_line(block, separator, width)
-        if odd is None:
-            table = pl.read_csv(
-                block, has_header=False, schema=schema, separator=separator, quote_char=None
-            )
-    if len(table) != line_count(block):
-        line = f"line {first + (odd or 0)}" + " or later" * (odd is None)
-        raise InputError(
-            f"{file}, {line}: it has not the {width} fields of the header; mend or remove it."
+        check_fields(file, first, block, separator, width)
+        table = pl.read_csv(
+            block, has_header=False, schema=schema, separator=separator, quote_char=None
         )
+    if len(table) != line_count(block):
+        raise odd_fields(file, first, width, " or later")
     return table
 
 

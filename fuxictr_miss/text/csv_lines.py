@@ -44,10 +44,19 @@ def numbered_blocks(file: str) -> Iterator[tuple[int, bytes]]:
             first += block.count(b"\n")
 
 
-def odd_line(block: bytes, separator: str, width: int) -> int | None:
-    """The place of the first line that has another number of separators than `width` fields need.
+def check_line_ends(file: str, header: bytes) -> None:
+    """Refuse a file whose lines end as on old Macs: its header, without a line end, goes on."""
+    if b"\r" in header:
+        raise InputError(f"{file}: its lines end by \\r alone; convert them by: tr '\\r' '\\n'.")
+
+
+def check_fields(file: str, first: int, block: bytes, separator: str, width: int) -> None:
+    """Refuse a line with another number of separators than `width` fields need.
 
     polars reads a line that is cut off as empty fields.
+
+    Args:
+        first: the number of the first line in `block`.
     """
     values = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(values == ord("\n"))
@@ -55,7 +64,16 @@ def odd_line(block: bytes, separator: str, width: int) -> int | None:
         ends = np.append(ends, len(block))
     fields = np.searchsorted(np.flatnonzero(values == ord(separator)), ends)
     odd = np.flatnonzero(np.diff(fields, prepend=0) != width - 1)
-    return int(odd[0]) if len(odd) else None
+    if len(odd):
+        raise odd_fields(file, first + int(odd[0]), width)
+
+
+def odd_fields(file: str, line: int, width: int, since: str = "") -> InputError:
+    """The error for a line that has not the `width` fields of the header."""
+    return InputError(
+        f"{file}, line {line}{since}: it has not the {width} fields of the header; mend or remove "
+        "it."
+    )
 
 
 def line_count(block: bytes) -> int:
