@@ -444,11 +444,24 @@ def _fetch(paths: list[tuple[Path, str]], options: argparse.Namespace) -> None:
 def _with_interactions(
     reviews: Generator[pl.DataFrame], min_rating: float | None
 ) -> Generator[pl.DataFrame]:
-    """A review of too few stars, or of none, is no interaction."""
+    """A review of too few stars, or of none, is no interaction.
+
+    Raises:
+        InputError: no review is one.
+    """
     enough = pl.lit(True) if min_rating is None else pl.col("overall") >= min_rating
+    left = rated = 0
     with closing(reviews):
         for frame in reviews:
-            yield frame.with_columns(enough.fill_null(False).alias(INTERACTS))
+            frame = frame.with_columns(enough.fill_null(False).alias(INTERACTS))
+            left += frame[INTERACTS].sum()
+            rated += frame["overall"].count()
+            yield frame
+    if not left:
+        raise InputError(
+            f"No review has {min_rating:g} stars or more ({rated:,} have an `overall` at all): "
+            "lower --min-rating, or leave it out."
+        )
 
 
 def _report_categories(categories: Categories, without: int) -> None:

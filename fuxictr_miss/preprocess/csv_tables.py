@@ -127,6 +127,12 @@ class CsvReader:
         text = head.text.decode()
         if not text:
             raise InputError(f"{head.path}, line 1 is blank. The first line must name the columns.")
+        if re.match(r"\[?\s*\{\s*\"", text):
+            raise InputError(
+                f"{head.path} holds JSON, not CSV with the names of its columns in line 1. Convert "
+                "it: python -c \"import polars; polars.read_ndjson('log.jsonl').write_parquet"
+                "('log.parquet')\" (read_json for one list)."
+            )
         if not self._quotes(head):
             return text.split(self._form.separator)
         if not re.fullmatch(self._line, text):

@@ -283,6 +283,15 @@ def test_a_rating_that_is_no_number_passes_no_minimum(raw: Path, run) -> None:
         assert run(amazon, "--dataset", "demo", "--min-rating", minimum).code == 2
 
 
+def test_a_minimum_that_no_review_reaches_names_the_option(raw: Path, run) -> None:
+    lines = [{k: v for k, v in one.items() if k != "overall"} for one in REVIEWS[1:]]
+    write_reviews(raw, [json.dumps(one) for one in (REVIEWS[0] | {"overall": 3.0}, *lines)])
+    ended = run(amazon, "--dataset", "demo", "--min-rating", 4)
+    assert ended.code == 2
+    assert "No review has 4 stars or more (1 have an `overall` at all)" in ended.err
+    assert not Path("data/splits").exists()
+
+
 def test_numbers_as_ids_are_read_alike_in_whole_and_broken_blocks(tmp_path: Path) -> None:
     lines = [json.dumps({**REVIEWS[0], "reviewerID": 12}), json.dumps(REVIEWS[1])]
     whole = pl.concat(read_reviews(write_reviews(tmp_path, lines)))

@@ -253,6 +253,14 @@ def test_a_header_that_is_none_is_named(tmp_path: Path, header: str) -> None:
         read(csv(tmp_path / "a.csv", "u1,i1,3,x", header=header))
 
 
+@pytest.mark.parametrize("line", ['{"user": "u1", "item": "i1"}', '[{ "user": "u1"}]'])
+@pytest.mark.parametrize("quoting", ["csv", "none"])
+def test_json_is_no_csv(tmp_path: Path, line: str, quoting: str) -> None:
+    path = csv(tmp_path / "log.jsonl", line, header=line)
+    with pytest.raises(InputError, match=r"log\.jsonl holds JSON.* polars\.read_ndjson"):
+        read(path, form=CsvForm(quoting=quoting))
+
+
 # --- which files -------------------------------------------------------------------------------
 
 
