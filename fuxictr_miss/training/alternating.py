@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.labels import Labels
-from fuxictr_miss.training.means import Means, loss_columns
+from fuxictr_miss.training.means import Means
 from fuxictr_miss.training.pretraining import Pretraining
 
 NEVER = 10**9  # epochs
@@ -76,7 +76,7 @@ class Alternating(Labels):
     def _contrastive_steps(self, contrast: Pretraining, epochs: range) -> Iterator[None]:
         """Take a contrastive step each time that one is asked for."""
         for number in epochs:
-            for losses in map(loss_columns, contrast.steps(number)):
+            for losses in contrast.steps(number):
                 self.means.add(losses)
                 if self.loop.watch is not None:
                     self.loop.watch.means.add(losses)

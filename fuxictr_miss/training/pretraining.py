@@ -23,7 +23,6 @@ from fuxictr_miss.distributed.sharded_tables import (
     spread_as,
 )
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods.base import SSLLosses
 from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import PPMISettings, ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
@@ -177,7 +176,7 @@ class Pretraining:
         """Make one pass over the users; return the means and whether to stop."""
         self.model.train()
         sums = Means()
-        for losses in map(loss_columns, self.steps(number)):
+        for losses in self.steps(number):
             sums.add(losses)
             if self.loop.watch is not None:
                 self.loop.watch.add(losses, self.optimizer.param_groups[0]["lr"])
@@ -185,8 +184,8 @@ class Pretraining:
         held_out, over = self.judge()
         return {"steps": sums.steps, **sums.means(), **held_out}, over
 
-    def steps(self, number: int) -> Iterator[SSLLosses]:
-        """Take the steps of an epoch; yield the losses of each."""
+    def steps(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Take the steps of an epoch; yield the losses of each by their column names."""
         with processes.sharing(None):  # every process draws all users
             self.ssl.begin_epoch()
             order = self._order()
@@ -194,7 +193,7 @@ class Pretraining:
             self._set_rate(step)
             yield self.step(users)
 
-    def step(self, users: Tensor) -> SSLLosses:
+    def step(self, users: Tensor) -> dict[str, Tensor]:
         """Take one step on a history of each of these users; return its losses."""
         with processes.sharing(None):
             batch = self.histories.batch(users, self.generator)
@@ -208,11 +207,8 @@ class Pretraining:
             loss = self._loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
-            losses = self._losses._replace(
-                ssl=processes.weighted(self._losses.ssl),
-                feature=processes.weighted(self._losses.feature),
-                similarity=processes.weighted(self._losses.similarity),
-            )
+            columns = loss_columns(self._losses)
+            losses = {name: processes.weighted(loss) for name, loss in columns.items()}
         clip_gradients(self.parameters, self.loop.max_gradient_norm)
         self.optimizer.step()
         return losses
