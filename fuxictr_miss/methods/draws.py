@@ -76,6 +76,17 @@ def by_weight(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator)
     return torch.searchsorted(up_to, draw * up_to[-1], right=True).clamp(max=len(up_to) - 1)
 
 
+def by_count(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Places drawn with replacement, each in proportion to its count.
+
+    Args:
+        up_to: (V,) integers, the cumulative sums of the counts; not all are 0.
+        shape: of the result.
+    """
+    draw = uniform(up_to[-1].expand(shape), generator)
+    return torch.searchsorted(up_to, draw, right=True)
+
+
 def drop(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Dropout: a component is 0 with probability `rate`, else divided by 1 - `rate`.
 

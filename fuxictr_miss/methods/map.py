@@ -17,7 +17,7 @@ from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
 from fuxictr_miss.methods.base import SSLLosses, register_method
 from fuxictr_miss.methods.chosen_places import chosen_places
-from fuxictr_miss.methods.draws import shuffle, uniform
+from fuxictr_miss.methods.draws import by_count, shuffle
 from fuxictr_miss.methods.encoders import mean_similarity, mlp
 
 
@@ -136,7 +136,7 @@ class MAP(nn.Module):
             target = fields.ids[rows, f]
             up_to = self._counts(fields, f)
             shape = len(masked), self.settings.negatives
-            noise = draw(up_to, shape, self.generator)[rows]
+            noise = by_count(up_to, shape, self.generator)[rows]
             ids = torch.cat([target.unsqueeze(1), noise], dim=1)  # (b, 1 + k)
             s = torch.linalg.vecdot(fields.embed(f, ids), g[rows, f].unsqueeze(1))
             d = s - math.log(self.settings.negatives)
@@ -153,7 +153,7 @@ class MAP(nn.Module):
         x, replaced = fields.vectors.clone(), torch.zeros_like(chosen)
         for f in _of_ids(fields):
             rows = chosen_places(chosen[:, f])
-            other = draw(self._counts(fields, f), chosen.shape[:1], self.generator)[rows]
+            other = by_count(self._counts(fields, f), chosen.shape[:1], self.generator)[rows]
             is_chosen = chosen[rows, f]
             x[rows, f] = fields.embed(f, other).where(is_chosen.unsqueeze(1), x[rows, f])
             replaced[rows, f] = (other != fields.ids[rows, f]) & is_chosen
@@ -174,15 +174,3 @@ class MAP(nn.Module):
 def _of_ids(fields: Fields) -> list[int]:
     """The fields of one id a row; all processes draw for the same ones."""
     return [f for f, kind in enumerate(fields.kinds) if kind == "categorical"]
-
-
-def draw(up_to: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Random ids, each in proportion to its count.
-
-    Args:
-        up_to: (V,) how often the ids up to one occur.
-        shape: of the result.
-        generator: source of all randomness.
-    """
-    place = uniform(up_to[-1].expand(shape), generator)
-    return torch.searchsorted(up_to, place, right=True)

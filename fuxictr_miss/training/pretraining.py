@@ -23,8 +23,8 @@ from fuxictr_miss.distributed.sharded_tables import (
     spread_as,
 )
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods.draws import uniform
 from fuxictr_miss.methods.ppmi import PPMISettings, ppmi_svd
+from fuxictr_miss.methods.draws import by_count
 from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows
@@ -241,9 +241,7 @@ class Pretraining:
         pairs = self.histories.pairs[self.users]
         if not pairs.any():  # the few users with a pair are held out
             pairs = pairs + 1
-        up_to = pairs.cumsum(dim=0)
-        pair = uniform(up_to[-1:].expand(self.draws), self.generator)
-        return self.users[torch.searchsorted(up_to, pair, right=True)]
+        return self.users[by_count(pairs.cumsum(dim=0), (self.draws,), self.generator)]
 
     def _set_rate(self, step: int) -> None:
         """Lower the learning rate linearly to 0 over all epochs, if the settings say so."""

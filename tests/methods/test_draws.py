@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from fuxictr_miss.methods.draws import by_weight, drop, shuffle, uniform
+from fuxictr_miss.methods.draws import by_count, by_weight, drop, shuffle, uniform
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_places_are_drawn_by_their_weight_and_those_of_weight_0_never(generator)
     assert (nothing < 6).all()
 
 
+def test_places_are_drawn_as_often_as_they_count_and_those_of_count_0_never(generator):
+    up_to = torch.tensor([0, 3, 3, 4, 10])  # counts 0, 3, 0, 1, 6
+    drawn = by_count(up_to, (4000, 2), generator)
+    shares = drawn.flatten().bincount(minlength=5) / 8000
+    torch.testing.assert_close(shares, torch.tensor([0, 0.3, 0, 0.1, 0.6]), rtol=0, atol=0.02)
+    assert (shares[[0, 2]] == 0).all()
+
+
 def test_dropout_keeps_the_mean_and_the_given_share(generator):
     x = torch.ones(200, 100, dtype=torch.float64)
     dropped = drop(x, 0.2, generator)
@@ -65,6 +73,7 @@ def test_the_global_random_numbers_stay_as_they_are(generator):
     before = torch.get_rng_state()
     uniform(torch.tensor([3]), generator)
     by_weight(torch.ones(3, dtype=torch.float64), (2,), generator)
+    by_count(torch.ones(3, dtype=torch.long), (2,), generator)
     shuffle(torch.ones(3, dtype=torch.bool), generator)
     drop(torch.ones(3), 0.5, generator)
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,8 +12,8 @@ from methods.conftest import DIM, VOCABULARY
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
-from fuxictr_miss.methods.draws import shuffle
-from fuxictr_miss.methods.map import MAP, MAPSettings, draw
+from fuxictr_miss.methods.draws import by_count, shuffle
+from fuxictr_miss.methods.map import MAP, MAPSettings
 
 CASES = [(6, "post"), (6, "pre"), (6, "holes"), (1, "post"), (2, "pre")]
 
@@ -73,7 +73,7 @@ def test_masked_feature_prediction_and_its_gradients_equal_the_loops(
     for f in range(5):
         of_field = [i for i in range(rows) if f in chosen[i]]
         if fields.kinds[f] == "categorical":
-            drawn = draw(method.up_to[f], (rows, 3), replay).tolist()
+            drawn = by_count(method.up_to[f], (rows, 3), replay).tolist()
             noise.update({(i, f): drawn[i] for i in of_field})
     x, terms, similarities = zeros(by_field(fields)), [], []
     for i in range(rows):
@@ -110,7 +110,7 @@ def test_replaced_feature_detection_and_its_gradients_equal_the_loops(
     for f in range(5):
         of_field = [i for i in range(rows) if f in chosen[i]]
         if fields.kinds[f] == "categorical":
-            drawn = draw(method.up_to[f], (rows,), replay).tolist()
+            drawn = by_count(method.up_to[f], (rows,), replay).tolist()
             other.update({(i, f): drawn[i] for i in of_field})
     x, terms = zeros(by_field(fields)), []
     for i in range(rows):
@@ -138,17 +138,10 @@ def test_a_batch_without_any_id_adds_exactly_nothing(task, make_fields):
     assert build(2, task=task)(fields).ssl.item() == 0
 
 
-def test_noise_is_drawn_as_often_as_ids_occur_and_never_padding():
-    up_to = torch.tensor([0, 3, 3, 4, 10])  # counts 0, 3, 0, 1, 6
-    ids = draw(up_to, (4000, 2), torch.Generator().manual_seed(1))
-    shares = ids.flatten().bincount(minlength=5) / 8000
-    torch.testing.assert_close(shares, torch.tensor([0, 0.3, 0, 0.1, 0.6]), rtol=0, atol=0.02)
-
-
 def test_before_the_training_split_is_known_all_ids_are_equally_likely(make_fields):
     fields = make_fields(6, "post")
     up_to = build()._counts(fields, 0)
-    ids = draw(up_to, (6000,), torch.Generator().manual_seed(1))
+    ids = by_count(up_to, (6000,), torch.Generator().manual_seed(1))
     assert ids.min() == 1
     assert (ids.bincount()[1:] - 6000 / (VOCABULARY - 1)).abs().max() < 120
 
