@@ -9,6 +9,7 @@ from typing import Any
 
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.files import atomic_write
+from fuxictr_miss.outputs.run_files import not_ours
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,7 @@ def check_picture(path: Path) -> None:
         with open(path, "rb") as file:
             start = file.read(1000)
         if _MARK["Software"].encode() not in start:
-            raise InputError(
-                f"{path} was not written by fuxictr_miss: move it, or set another model_root."
-            )
+            raise not_ours(path)
 
 
 def plot_history(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:

@@ -6,8 +6,8 @@ import logging
 import re
 from pathlib import Path
 
-from fuxictr_miss.errors import InputError
 from fuxictr_miss.outputs.curves import check_picture
+from fuxictr_miss.outputs.run_files import not_ours
 
 _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 
@@ -24,9 +24,7 @@ def set_logger(path: Path, append: bool) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not _is_ours(path):
-        raise InputError(
-            f"{path} was not written by fuxictr_miss: move it, or set another model_root."
-        )
+        raise not_ours(path)
     check_picture(path.with_suffix(".png"))
     logging.raiseExceptions = False  # a full disk must not end the run
     logging.basicConfig(

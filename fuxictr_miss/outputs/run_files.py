@@ -37,9 +37,7 @@ def read_run_file(path: Path) -> dict[str, Any] | None:
     except ValueError:  # no JSON, no UTF-8
         content = None
     if not (isinstance(content, dict) and _MARK.items() <= content.items()):
-        raise InputError(
-            f"{path} was not written by fuxictr_miss: move it, or set another model_root."
-        )
+        raise not_ours(path)
     return content
 
 
@@ -63,6 +61,13 @@ def remove_run_file(path: Path) -> None:
     """
     if read_run_file(path) is not None:
         path.unlink()
+
+
+def not_ours(path: Path) -> InputError:
+    """The error for somebody else's file where a run would write one."""
+    return InputError(
+        f"{path} was not written by fuxictr_miss: move it, or set another model_root."
+    )
 
 
 def versions() -> dict[str, str]:
