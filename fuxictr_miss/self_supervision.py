@@ -253,6 +253,12 @@ def self_supervision_of(model: BaseModel) -> SelfSupervision | None:
     return getattr(model, PART, None)
 
 
+def contrast_of(model: BaseModel) -> SelfSupervision | None:
+    """The same, but None also for an enhanced model without contrastive losses."""
+    ssl = self_supervision_of(model)
+    return ssl if ssl is not None and ssl.on else None
+
+
 def method_defaults() -> dict[str, Any]:
     """Every `ssl_` and method key with its default."""
     return {

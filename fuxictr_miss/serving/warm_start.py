@@ -18,7 +18,7 @@ from fuxictr_miss.data.encoded import numbered_ids
 from fuxictr_miss.data.folder import VOCABULARY
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
-from fuxictr_miss.self_supervision import PART, self_supervision_of
+from fuxictr_miss.self_supervision import PART, contrast_of, self_supervision_of
 from fuxictr_miss.serving.vocabulary import AGAIN, check_file, read_vocabulary
 from fuxictr_miss.text.id_text import RESERVED
 
@@ -170,10 +170,8 @@ def _check_kind(model: BaseModel, artefact: Artefact) -> None:
             f"--init-from: {artefact.folder} is a {artefact.model}, not a {backbone}: export a "
             f"{backbone}, or train a {artefact.model}."
         )
-    ssl = self_supervision_of(model)
-    if ssl is None or not ssl.on:
-        return
-    if any(hasattr(each, "closed_form") for each in ssl.methods):
+    ssl = contrast_of(model)
+    if ssl is not None and any(hasattr(each, "closed_form") for each in ssl.methods):
         raise InputError(
             f"--init-from: {type(model).__name__} begins with tables that are computed from the "
             f"data, so no vector of {artefact.folder} would stay: train another method."

@@ -17,7 +17,7 @@ from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.batch_norm import synchronised_batch_norm
 from fuxictr_miss.distributed.sharded_tables import clip_gradients, gathered, groups_of
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.self_supervision import contrast_of
 from fuxictr_miss.training.checkpoint import load, save, write_error
 from fuxictr_miss.training.evaluation import evaluate
 from fuxictr_miss.training.watch import Watch
@@ -151,8 +151,8 @@ class FuxiCTRLoop:
 
     def share_of(self, rows: int) -> processes.Share | None:
         """This process's share of a batch."""
-        ssl = self_supervision_of(self.model)
-        if ssl is None or not ssl.on:
+        ssl = contrast_of(self.model)
+        if ssl is None:
             return processes.share_of(rows)
         return processes.share_of(rows, ssl.settings.block_size, ssl.settings.gather_negatives)
 

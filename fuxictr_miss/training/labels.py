@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.distributed import processes
-from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.self_supervision import contrast_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns
 
@@ -37,8 +37,8 @@ class Labels:
         self, loop: FuxiCTRLoop, train: Any, epochs: int, name: str, patience: int | None = None
     ) -> None:
         self.loop, self.train, self.epochs, self.name = loop, train, epochs, name
-        ssl = self_supervision_of(loop.model)
-        if ssl is not None and ssl.on:
+        ssl = contrast_of(loop.model)
+        if ssl is not None:
             ssl.active = name == "joint"
             if not ssl.active:  # else regularizers would still change the method
                 ssl.methods.requires_grad_(False)
@@ -62,7 +62,7 @@ class Labels:
         """Make one pass; return the means, the metrics, and whether to stop."""
         loop, means = self.loop, Means()
         metrics: dict[str, float] = {}
-        ssl = self_supervision_of(loop.model)
+        ssl = contrast_of(loop.model)
         if ssl is not None and ssl.active:
             ssl.begin_epoch()
         loop.model.train()
@@ -213,7 +213,7 @@ def set_table_rates(model: BaseModel, own: float, other: float) -> None:
         other: share of all other tables. Projections that no contrastive loss sees, and the
             weights of numeric features, belong to the tower: they train.
     """
-    ssl = self_supervision_of(model)
+    ssl = contrast_of(model)
     shares = {
         id(table.weight): other
         for module in model.modules()
@@ -221,7 +221,7 @@ def set_table_rates(model: BaseModel, own: float, other: float) -> None:
         for table in module.embedding_layers.modules()
         if isinstance(table, nn.Embedding) and table.weight.requires_grad
     }
-    if ssl is not None and ssl.on:
+    if ssl is not None:
         shares.update(dict.fromkeys(map(id, ssl.table_parameters(model)), own))
     for group in list(model.optimizer.param_groups):
         everything, rate = group["params"], group["lr"]
@@ -238,7 +238,7 @@ def set_table_rates(model: BaseModel, own: float, other: float) -> None:
 
 def _split_losses(model: BaseModel, loss: Tensor) -> dict[str, Tensor]:
     """Split a step's loss into the label loss (with regularizers) and the contrastive losses."""
-    ssl = self_supervision_of(model)
+    ssl = contrast_of(model)
     if ssl is None or not ssl.active or ssl.last is None:
         return {"label_loss": loss}
     term = ssl.weighted(ssl.last) * ssl.settings.every

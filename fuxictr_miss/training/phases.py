@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fuxictr_miss.data.loader import TensorDataLoader
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import SelfSupervision, self_supervision_of
+from fuxictr_miss.self_supervision import SelfSupervision, contrast_of
 from fuxictr_miss.training.alternating import Alternating
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows, newest_rows
@@ -43,12 +43,12 @@ class Phase(Protocol):
 
 def phases_of(loop: FuxiCTRLoop, train: Any, epochs: int) -> list[Callable[[], Phase]]:
     """One constructor per phase of the model's strategy; a plain backbone has only "label"."""
-    ssl = self_supervision_of(loop.model)
+    ssl = contrast_of(loop.model)
 
     def labels(name: str) -> Callable[[], Phase]:
         return partial(Labels, loop, train, epochs, name)
 
-    if ssl is None or not ssl.on:
+    if ssl is None:
         return [labels("label")]
     settings = ssl.settings
     closed_form = all(hasattr(method, "closed_form") for method in ssl.methods)

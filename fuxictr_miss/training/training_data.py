@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuxictr_miss.behavior import in_parts
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.self_supervision import self_supervision_of
+from fuxictr_miss.self_supervision import contrast_of
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def inspect_training_data(model: BaseModel, train: Any) -> None:
     Raises:
         InputError: the embedding tables are frozen, or no training row has a positive pair.
     """
-    ssl = self_supervision_of(model)
-    if ssl is None or not ssl.on:
+    ssl = contrast_of(model)
+    if ssl is None:
         return
     methods: list[Any] = list(ssl.methods)
     for source, method in zip(ssl.sources, methods, strict=True):
