@@ -113,11 +113,6 @@ class BehaviorSource(Source):
                 "gives several behaviors."
             )
 
-    @property
-    def sequences(self) -> list[str]:
-        """The J sequences."""
-        return self.features
-
     def read(
         self,
         model: BaseModel,
@@ -133,8 +128,8 @@ class BehaviorSource(Source):
             users: (B,) ids; None: rows with the same history are of one user.
             watched: as in `Behavior`.
         """
-        columns = model.get_inputs({name: inputs[name] for name in self.sequences})
-        ids = [columns[name] for name in self.sequences]
+        columns = model.get_inputs({name: inputs[name] for name in self.features})
+        ids = [columns[name] for name in self.features]
         return Behavior(ids, self.tables(model), users, watched)
 
 

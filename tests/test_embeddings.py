@@ -70,7 +70,7 @@ SHARED = {
 def test_sequences_are_embedded_in_the_order_given(make_feature_map: Maker) -> None:
     feature_map = make_feature_map(SHARED)
     model = Tables(feature_map, embedding_layer=FeatureEmbeddingDict(feature_map, K))
-    assert BehaviorSource(model, ["cate_history"]).sequences == ["cate_history"]
+    assert BehaviorSource(model, ["cate_history"]).features == ["cate_history"]
     both = BehaviorSource(model, ["cate_history", "item_history"])
     layers = model.embedding_layer.embedding_layers
     assert both.tables(model) == [layers["cate_id"], layers["item_id"]]

@@ -144,7 +144,7 @@ def test_sequences_of_different_lengths_are_refused_until_some_are_chosen(params
     with pytest.raises(InputError, match=r"item_history: length 9.*cate_history: length 5"):
         experiment.build({**params, "model": "DNN_MISS"})
     model, _ = experiment.build({**params, "model": "DNN_MISS", "ssl_sequences": ["item_history"]})
-    assert model._self_supervision.sources[0].sequences == ["item_history"]
+    assert model._self_supervision.sources[0].features == ["item_history"]
 
 
 def test_sequences_of_different_dimensions_are_refused(params):

@@ -226,7 +226,7 @@ def test_a_small_last_batch_trains(params, rows):
 def test_a_batch_of_empty_histories_adds_exactly_nothing(params):
     model, loaders = build(params, "DIN_MISS")
     batch = dict(next(iter(loaders["train"])))
-    for name in model._self_supervision.sources[0].sequences:
+    for name in model._self_supervision.sources[0].features:
         batch[name] = torch.zeros_like(batch[name])
     losses = model._self_supervision.losses(model, batch)
     assert losses.ssl == 0

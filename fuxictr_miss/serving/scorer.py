@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,8 @@ class Scorer:
         produced = [each.name for each in self._session.get_outputs()]
         if set(self.outputs) - set(produced):
             raise InputError(
-                f"{place} has the outputs {_listed(produced)}, where vocab.json names "
-                f"{_listed(self.outputs)}: {AGAIN}."
+                f"{place} has the outputs {', '.join(produced)}, where vocab.json names "
+                f"{', '.join(self.outputs)}: {AGAIN}."
             )
         for each in self._session.get_inputs():
             spec = inputs.get(each.name)
@@ -150,7 +150,3 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     with explained(Exception, f"{path} cannot be read", AGAIN):  # it has no class for its errors
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

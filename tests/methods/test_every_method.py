@@ -363,7 +363,7 @@ def test_a_closed_form_is_in_the_tables_of_every_backbone_whatever_the_strategy(
         rows = fit(model, loaders["train"], epochs=1, validation_data=loaders["valid"])
         assert [row["phase"] for row in rows] == ["closed_form", "label"]
         ssl = model._self_supervision
-        names = ssl.sources[0].sequences
+        names = ssl.sources[0].features
         for name, table in zip(names, ssl.sources[0].tables(model), strict=True):
             ids = ssl_histories(model, loaders["train"]).column(name).long()
             expected = ssl.methods[0].closed_form(ids, *table.weight.shape)
@@ -375,7 +375,7 @@ def test_a_closed_form_is_in_the_tables_of_every_backbone_whatever_the_strategy(
 def ssl_histories(model: Any, train: Any) -> Histories:
     """The histories that a model's closed form sees."""
     ssl = model._self_supervision
-    return Histories(train, [s.sequences for s in ssl.sources], ssl.user, ssl.unknown_user)
+    return Histories(train, [s.features for s in ssl.sources], ssl.user, ssl.unknown_user)
 
 
 def test_the_methods_of_table_v_are_here():

@@ -36,7 +36,7 @@ def build(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
 
 def pretraining_of(model: Any, loaders: dict[str, Any]) -> Pretraining:
     ssl, train = model._self_supervision, loaders["train"]
-    histories = Histories(train, [s.sequences for s in ssl.sources], ssl.user, ssl.unknown_user)
+    histories = Histories(train, [s.features for s in ssl.sources], ssl.user, ssl.unknown_user)
     loop = FuxiCTRLoop(model, loaders["valid"], "")
     loop.model._max_gradient_norm = 10.0
     return Pretraining(loop, ssl, histories, train)

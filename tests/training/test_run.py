@@ -40,7 +40,7 @@ def build(params: dict[str, Any], **changes: Any) -> tuple[Any, dict[str, Any]]:
 
 def pretraining_of(model: Any, loaders: dict[str, Any]) -> Pretraining:
     ssl, train = model._self_supervision, loaders["train"]
-    histories = Histories(train, [s.sequences for s in ssl.sources], ssl.user, ssl.unknown_user)
+    histories = Histories(train, [s.features for s in ssl.sources], ssl.user, ssl.unknown_user)
     return Pretraining(FuxiCTRLoop(model, loaders["valid"], ""), ssl, histories, train)
 
 
@@ -510,7 +510,7 @@ def test_a_single_history_in_all_is_refused(params):
 def test_each_behavior_has_a_method_of_its_own_and_the_losses_are_their_mean(params):
     model, loaders = build(params, ssl_sequences=[["item_history"], ["cate_history"]])
     part = model._self_supervision
-    assert [source.sequences for source in part.sources] == [["item_history"], ["cate_history"]]
+    assert [source.features for source in part.sources] == [["item_history"], ["cate_history"]]
     batch = next(iter(loaders["train"]))
     draws = part.generator.get_state()
     both = part.losses(model, batch)
