@@ -79,7 +79,7 @@ class Alternating(Labels):
             for losses in contrast.steps(number):
                 self.means.add(losses)
                 if self.loop.watch is not None:
-                    self.loop.watch.means.add(losses)
+                    self.loop.watch.add_uncounted(losses)
                 yield
             self.held_out, self.over = contrast.judge()
             if self.over:

@@ -107,7 +107,6 @@ class Run:
         self.model, self.train, self.ssl = model, train, self_supervision_of(model)
         self.data = data_of(model)
         self.loop = FuxiCTRLoop(model, valid, self.data, watch)
-        self.watch = watch
         self.phase_factories = phases_of(self.loop, train, epochs)
         own = {"model": type(model).__name__, "data": self.data, "state_format": STATE_FORMAT}
         self.settings = {**own, **(settings or {})}
@@ -126,11 +125,12 @@ class Run:
                 for ending in (METRICS, TRACKER):
                     remove_run_file(self.path.with_suffix(ending))
             self._begin()
-        if self.watch is not None:
-            self.watch.begin(self.rows)
+        watch = self.loop.watch
+        if watch is not None:
+            watch.begin(self.rows)
         if self.ssl is not None:
             # several processes would have to agree on it, and only rank 0 has a tracker
-            self.ssl.watched = self.watch is not None and processes.world_size() == 1
+            self.ssl.watched = watch is not None and processes.world_size() == 1
         try:
             while self.phase is not None:
                 with self._progress(self.phase) as progress:
@@ -159,8 +159,8 @@ class Run:
         row["seconds"] = time.perf_counter() - started
         self.rows.append(row)
         log.info("%s", log_line(row))
-        if self.watch is not None:
-            self.watch.epoch(row)
+        if self.loop.watch is not None:
+            self.loop.watch.epoch(row)
         check_finite(row)
         over = over or self.epoch == phase.epochs
         if over:

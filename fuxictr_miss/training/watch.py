@@ -70,6 +70,10 @@ class Watch:
         if self.step % EVERY == 0:
             self._show()
 
+    def add_uncounted(self, values: dict[str, Tensor]) -> None:
+        """Add losses to the next point without counting a step."""
+        self.means.add(values)
+
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Show the metrics of a validation."""
         self._point({f"valid/{name}": value for name, value in metrics.items()})
