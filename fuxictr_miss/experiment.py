@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from fuxictr.features import FeatureMap
@@ -33,7 +30,6 @@ from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import gather_tables, shard_tables
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.export import check_embeddings_path, export_embeddings
-from fuxictr_miss.files import atomic_write
 from fuxictr_miss.fuxictr_fixes.few_histories import tolerate_few_histories
 from fuxictr_miss.fuxictr_fixes.initial_weights import initialize_forgotten_tables
 from fuxictr_miss.fuxictr_fixes.one_row import tolerate_one_row
@@ -44,7 +40,6 @@ from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.outputs.curves import plot_history
 from fuxictr_miss.outputs.logs import set_logger
-from fuxictr_miss.outputs.result_table import check_result_table
 from fuxictr_miss.outputs.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.outputs.trackers import check_tracker
 from fuxictr_miss.registry import get_model
@@ -379,31 +374,6 @@ def load_trained(config: Config | Mapping[str, Any]) -> BaseModel:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path} is not a checkpoint of {config.model}: {reason}") from error
     return model.eval()
-
-
-def append_result(result: Mapping[str, Any], params: Mapping[str, Any], path: Path) -> None:
-    """Append a row to a CSV: the result, then every parameter. New keys become new columns.
-
-    Raises:
-        InputError: the file is not a result table of ours, or cannot be written.
-    """
-    row = {"time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), **result}
-    for key, value in sorted(params.items()):
-        if key not in row:
-            row[key] = (
-                value if isinstance(value, int | float | str) else json.dumps(value, default=str)
-            )
-    check_result_table(path)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        table = pd.DataFrame([row], dtype=object)
-        if path.exists():
-            try:
-                known = pd.read_csv(path, dtype=object, keep_default_na=False)
-            except ValueError as error:  # pandas' ParserError, UnicodeDecodeError
-                raise InputError(f"{path} cannot be read as a table ({error}).") from error
-            table = pd.concat([known, table])
-        with atomic_write(path) as unfinished:
-            table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def check_device(gpu: int) -> None:

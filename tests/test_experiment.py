@@ -241,16 +241,6 @@ def test_a_broken_state_is_named(tmp_path):
         checkpoint.load(path)
 
 
-def test_new_columns_widen_the_table_of_results(tmp_path):
-    table = tmp_path / "results.csv"
-    experiment.append_result({"expid": "a", "test_AUC": 0.5}, {"seed": 1}, table)
-    experiment.append_result({"expid": "b", "test_AUC": 0.6}, {"seed": 2, "new": [1, 2]}, table)
-    rows = pd.read_csv(table)
-    assert rows["expid"].tolist() == ["a", "b"]
-    assert rows["seed"].tolist() == [1, 2]
-    assert rows["new"].tolist()[1] == "[1, 2]"
-
-
 def test_help_and_list_do_not_wait_for_torch(workplace):
     code = "import sys, runpy\ntry:\n    runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
     code += "finally:\n    assert 'torch' not in sys.modules\n    assert 'ray' not in sys.modules\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fuxictr_miss.commands.options import add_experiment_options, experiment_config
 from fuxictr_miss.config import list_expids
-from fuxictr_miss.outputs.result_table import check_result_table
+from fuxictr_miss.outputs.result_table import append_result, check_result_table
 
 EXAMPLES = """examples:
   python run_expid.py --list                                 print all experiments
@@ -87,4 +87,4 @@ def main() -> None:
             if metrics:
                 print(f"[{split}] {' - '.join(metrics)}", flush=True)
     finally:  # the row is written even if printing fails
-        experiment.append_result({"command": " ".join(sys.argv), **result}, config.params, table)
+        append_result({"command": " ".join(sys.argv), **result}, config.params, table)

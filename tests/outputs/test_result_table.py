@@ -7,9 +7,8 @@ import os
 import pandas as pd
 import pytest
 
-from fuxictr_miss import experiment
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.outputs.result_table import check_result_table
+from fuxictr_miss.outputs.result_table import append_result, check_result_table
 
 STRANGERS = [
     b"user,item,label\nu1,i1,1\n",
@@ -30,7 +29,7 @@ def test_a_strangers_table_is_refused_and_stays(tmp_path, content):
     with pytest.raises(InputError, match=r"config\.csv, which is no table of run_expid\.py"):
         check_result_table(path)
     with pytest.raises(InputError, match="move it"):
-        experiment.append_result({"expid": "a"}, {}, path)
+        append_result({"expid": "a"}, {}, path)
     assert path.read_bytes() == content
     assert [each.name for each in tmp_path.iterdir()] == ["config.csv"]
 
@@ -47,12 +46,32 @@ def test_a_table_of_ours_is_taken_and_strangers_beside_stay(tmp_path):
     path = tmp_path / "config.csv"
     check_result_table(path)
     for seed in (1, 2):
-        experiment.append_result({"expid": "a", "seed": seed}, {"x": None, "y": "null"}, path)
+        append_result({"expid": "a", "seed": seed}, {"x": None, "y": "null"}, path)
         check_result_table(path)
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     assert rows["seed"].tolist() == ["1", "2"]
     assert rows["x"].tolist() == rows["y"].tolist() == ["null", "null"]  # a text stays one
     assert beside.read_text() == "a,b\n"
+
+
+def test_new_columns_widen_the_table_of_results(tmp_path):
+    table = tmp_path / "results.csv"
+    append_result({"expid": "a", "test_AUC": 0.5}, {"seed": 1}, table)
+    append_result({"expid": "b", "test_AUC": 0.6}, {"seed": 2, "new": [1, 2]}, table)
+    rows = pd.read_csv(table)
+    assert rows["expid"].tolist() == ["a", "b"]
+    assert rows["seed"].tolist() == [1, 2]
+    assert rows["new"].tolist()[1] == "[1, 2]"
+
+
+def test_old_rows_stay_as_they_are(tmp_path):
+    table = tmp_path / "results.csv"
+    table.write_text('time,expid,x,y\n1,a,007,"b,c"\n2,NA,1e3\n', encoding="utf-8-sig")
+    append_result({"expid": "é"}, {"z": "w" * 200_000, "y": float("nan")}, table)
+    header, *old, new = table.read_text(encoding="utf-8").splitlines()
+    assert header == "time,expid,x,y,z"
+    assert old == ['1,a,007,"b,c",', "2,NA,1e3,,"]
+    assert new.split(",")[1:] == ["é", "", "", "w" * 200_000]
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_run(tmp_path, monkeypatch):
@@ -65,14 +84,14 @@ def test_a_table_of_ours_that_somebody_broke_is_one_sentence(tmp_path):
     path = tmp_path / "config.csv"
     path.write_text("time,expid\n1,2\n1,2,3,4\n")
     with pytest.raises(InputError, match="cannot be read as a table"):
-        experiment.append_result({"expid": "a"}, {}, path)
+        append_result({"expid": "a"}, {}, path)
     assert path.read_text().endswith("1,2,3,4\n")
 
 
 def test_what_no_table_can_hold_as_it_is_goes_in_as_text(tmp_path):
     path = tmp_path / "config.csv"
     values = {"path": "caf\udce9.csv", "object": {"a": {1, 2}}, "text": 'a,"b"\nc'}
-    experiment.append_result({"expid": "a"}, values, path)
+    append_result({"expid": "a"}, values, path)
     row = pd.read_csv(path).iloc[0]
     assert row["text"] == 'a,"b"\nc'
     assert row["path"] == "caf\\udce9.csv"
