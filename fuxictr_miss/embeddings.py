@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_miss.behavior import Behavior
+from fuxictr_miss.distributed.sharded_tables import embedding_dicts
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fields import Fields
 
@@ -252,10 +253,18 @@ def embedded_features(model: BaseModel) -> list[str]:
             and name in module.embedding_layers
             and _width(module.embedding_layers[name], model.device) > 1
         ]
-        for module in model.modules()
-        if isinstance(module, FeatureEmbeddingDict)
+        for module in embedding_dicts(model)
     ]
     return max(found, key=len, default=[])
+
+
+def id_tables(model: BaseModel) -> Iterator[tuple[str, nn.Embedding]]:
+    """All tables with a row per id, frozen ones too; a shared one with each of its features."""
+    for layer in embedding_dicts(model):
+        for feature, table in layer.embedding_layers.items():
+            yield from (
+                (feature, part) for part in table.modules() if isinstance(part, nn.Embedding)
+            )
 
 
 def side_by_side(tables: list[nn.Module]) -> nn.Module:

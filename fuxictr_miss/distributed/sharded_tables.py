@@ -94,7 +94,7 @@ def shard_tables(model: BaseModel) -> None:
         model: with the same weights on every process.
     """
     chosen: dict[nn.Embedding, str] = {}
-    for module in _embedding_dicts(model):
+    for module in embedding_dicts(model):
         for name, table in module.embedding_layers.items():
             if is_plain_table(table) and _is_large(table.weight):
                 chosen.setdefault(table, name)
@@ -134,6 +134,11 @@ def groups_of(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     large = [each for each in parameters if getattr(each, "rowwise", False)]
     others = [each for each in parameters if not getattr(each, "rowwise", False)]
     return [others, large] if large else [others]
+
+
+def embedding_dicts(model: BaseModel) -> list[FeatureEmbeddingDict]:
+    """The layers of a model that embed features."""
+    return [each for each in model.modules() if isinstance(each, FeatureEmbeddingDict)]
 
 
 def is_plain_table(module: nn.Module) -> TypeGuard[nn.Embedding]:
@@ -260,10 +265,6 @@ def _is_large(weight: Tensor) -> bool:
 
 
 def _replace_tables(model: BaseModel, new: Mapping[Any, nn.Module]) -> None:
-    for module in _embedding_dicts(model):
+    for module in embedding_dicts(model):
         for name, table in module.embedding_layers.items():
             module.embedding_layers[name] = new.get(table, table)
-
-
-def _embedding_dicts(model: BaseModel) -> list[FeatureEmbeddingDict]:
-    return [each for each in model.modules() if isinstance(each, FeatureEmbeddingDict)]

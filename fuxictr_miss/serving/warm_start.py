@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from fuxictr_miss.data.encoded import numbered_ids
 from fuxictr_miss.data.folder import VOCABULARY
+from fuxictr_miss.embeddings import id_tables
 from fuxictr_miss.errors import InputError, explained
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.self_supervision import PART, contrast_of, self_supervision_of
@@ -181,12 +181,8 @@ def _check_kind(model: BaseModel, artefact: Artefact) -> None:
 def _features_of_tables(model: BaseModel) -> dict[int, str]:
     """The feature of each weight with a row per id, by the weight's `id`; shared ones once."""
     features: dict[int, str] = {}
-    for layer in model.modules():
-        if isinstance(layer, FeatureEmbeddingDict):
-            for feature, table in layer.embedding_layers.items():
-                for part in table.modules():
-                    if isinstance(part, nn.Embedding):
-                        features.setdefault(id(part.weight), feature)
+    for feature, table in id_tables(model):
+        features.setdefault(id(table.weight), feature)
     return features
 
 

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from fuxictr_miss.config.settings import SSLSettings
 from fuxictr_miss.distributed import processes
+from fuxictr_miss.embeddings import id_tables
 from fuxictr_miss.self_supervision import contrast_of
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.means import Means, check_finite, diverged, loss_columns
@@ -215,11 +215,7 @@ def set_table_rates(model: BaseModel, own: float, other: float) -> None:
     """
     ssl = contrast_of(model)
     shares = {
-        id(table.weight): other
-        for module in model.modules()
-        if isinstance(module, FeatureEmbeddingDict)
-        for table in module.embedding_layers.modules()
-        if isinstance(table, nn.Embedding) and table.weight.requires_grad
+        id(table.weight): other for _, table in id_tables(model) if table.weight.requires_grad
     }
     if ssl is not None:
         shares.update(dict.fromkeys(map(id, ssl.table_parameters(model)), own))
