@@ -19,7 +19,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fuxictr_miss.adapt import adapt
+from fuxictr_miss.adapt import Adapted, adapt
 from fuxictr_miss.config import Config
 from fuxictr_miss.config.recipes import read_recipe
 from fuxictr_miss.data import TensorDataLoader, build_dataset
@@ -146,15 +146,9 @@ def _run(
                 settings=settings,
                 watch=watch,
             )
-        result: dict[str, Any] = {"expid": config.model_id, "seed": config.seed}
         record = _record(config, model, rows)
         record["init_from"] = artefact and artefact.digest
-        for split in ("valid", "test"):
-            if loaders[split] is not None:
-                names = list(dict.fromkeys((*config.metrics, *extra_metrics)))
-                metrics = record["metrics"][split] = evaluate(model, loaders[split], names)
-                result.update({f"{split}_{name}": value for name, value in metrics.items()})
-                log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in metrics.items()))
+        record["metrics"] = _evaluated(model, loaders, (*config.metrics, *extra_metrics))
         if writes:
             _keep(record, config.file(METRICS))
         if watch is not None:
@@ -165,9 +159,25 @@ def _run(
                 log.info("Embeddings: %s", file)
     if writes:
         plot_history(rows, log_file.with_suffix(".png"), title=config.model_id)
-    result["epochs"] = len(rows)
-    result["history"] = rows
-    return result
+    metrics = {
+        f"{split}_{name}": value
+        for split, of_split in record["metrics"].items()
+        for name, value in of_split.items()
+    }
+    own = {"expid": config.model_id, "seed": config.seed}
+    return {**own, **metrics, "epochs": len(rows), "history": rows}
+
+
+def _evaluated(
+    model: BaseModel, loaders: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The metrics of each split that is there, which are also logged."""
+    metrics = {}
+    for split in ("valid", "test"):
+        if loaders[split] is not None:
+            found = metrics[split] = evaluate(model, loaders[split], list(dict.fromkeys(names)))
+            log.info("%s: %s", split, " | ".join(f"{k} {v:.6f}" for k, v in found.items()))
+    return metrics
 
 
 def _record(config: Config, model: BaseModel, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -244,43 +254,21 @@ def build(
         47
     """
     config = Config.of_experiment(config)
-    params = config.params
     check_device(config.gpu)
     torch.set_num_threads(config.num_threads)
-    check_method_keys(params)
+    check_method_keys(config.params)
     model_class = get_model(config.model, config.model_zoo_path)
-    arguments = _arguments(model_class)
-    of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
-    unread = config.unread_keys(arguments, of_methods)
-    for key, meant in unread.items():
-        if meant:
-            log.warning("Key %r is ignored. Did you mean %r?", key, meant)
-    if others := [key for key, meant in unread.items() if not meant]:
-        log.info("%s does not read %s.", config.model, ", ".join(others))
+    _log_unread(config, model_class)
     built = processes.first(lambda: build_dataset(config))
     paths = dict(zip(("train", "valid", "test"), built, strict=True))
     log.info("Data: %s", os.path.abspath(config.train_data or config.data_root))
+    adapted = adapt(model_class, _feature_map(config, paths), config.params)
+    model = _model(config, model_class, adapted)
+    _log_recipe(config.params)
     used_as_it_is = is_encoded(config)
-    folder = encoded_folder(config)
-    feature_map = FeatureMap(config.dataset_id, str(folder))
-    feature_map.load(str(folder / FEATURE_MAP), params)
-    if used_as_it_is:  # its files may be anywhere
-        feature_map.files = {split: column_files(path) for split, path in paths.items() if path}
-    adapted = adapt(model_class, feature_map, params)
-    seed_everything(config.seed)
-    kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
-    with _as_input_error(config.model):
-        model = kind(adapted.feature_map, **adapted.params)
-    set_optimizer(model, config.optimizer)
-    initialize_forgotten_tables(model, config.seed)
-    tolerate_one_row(model)
-    tolerate_few_histories(model)
-    log.info("%s: %d parameters on %s", config.model_id, _size(model), model.device)
-    _log_recipe(params)
     arrange = partial(adapted.pad, model_class=model_class) if adapted.traits.padding else None
-    loaders: dict[str, Any] = {}
+    loaders: dict[str, Any] = dict.fromkeys(paths)
     for split, path in paths.items():
-        loaders[split] = None
         if path is None or (split == "test" and not test):
             continue
         rows = config.batch_size
@@ -302,12 +290,58 @@ def build(
             mapped_file=str(config.file(f".{split}.columns")) if used_as_it_is else None,
         )
         if used_as_it_is:
-            check_encoded(loaders[split].columns, adapted.feature_map, params, path)
+            check_encoded(loaders[split].columns, adapted.feature_map, config.params, path)
         if split != "train":
             check_defined(model, loaders[split], config.metrics)
     with _as_input_error(config.model), torch.no_grad():
         model.eval().forward(next(loaders["train"].batches()))
     return model.train(), loaders
+
+
+def _log_unread(config: Config, model_class: type[BaseModel]) -> None:
+    """Log the keys that neither the class nor anything else reads."""
+    arguments = _arguments(model_class)
+    of_methods = ("ssl_", *(f"{name.lower()}_" for name in list_methods()))
+    unread = config.unread_keys(arguments, of_methods)
+    for key, meant in unread.items():
+        if meant:
+            log.warning("Key %r is ignored. Did you mean %r?", key, meant)
+    if others := [key for key, meant in unread.items() if not meant]:
+        log.info("%s does not read %s.", config.model, ", ".join(others))
+
+
+def _arguments(model_class: type) -> set[str]:
+    """The argument names of the constructors of a class and its parents."""
+    return {
+        name
+        for each in model_class.__mro__
+        if each is not object and "__init__" in vars(each)
+        for name in inspect.signature(vars(each)["__init__"]).parameters
+    }
+
+
+def _feature_map(config: Config, paths: Mapping[str, str | None]) -> FeatureMap:
+    """The feature map of the encoded data, whose splits are at these paths."""
+    folder = encoded_folder(config)
+    feature_map = FeatureMap(config.dataset_id, str(folder))
+    feature_map.load(str(folder / FEATURE_MAP), config.params)
+    if is_encoded(config):  # its files may be anywhere
+        feature_map.files = {split: column_files(path) for split, path in paths.items() if path}
+    return feature_map
+
+
+def _model(config: Config, model_class: type[BaseModel], adapted: Adapted) -> BaseModel:
+    """The untrained model, from the seed."""
+    seed_everything(config.seed)
+    kind = autocast(model_class, config.autocast)  # type: ignore[arg-type]
+    with _as_input_error(config.model):
+        model = kind(adapted.feature_map, **adapted.params)
+    set_optimizer(model, config.optimizer)
+    initialize_forgotten_tables(model, config.seed)
+    tolerate_one_row(model)
+    tolerate_few_histories(model)
+    log.info("%s: %d parameters on %s", config.model_id, _size(model), model.device)
+    return model
 
 
 @contextmanager
@@ -386,13 +420,3 @@ def check_device(gpu: int) -> None:
     if gpu >= count:
         have = f"has {count} CUDA device(s)" if count else "has no CUDA device"
         raise InputError(f"GPU {gpu} does not exist: this machine {have}. --gpu -1 is the CPU.")
-
-
-def _arguments(model_class: type) -> set[str]:
-    """The argument names of the constructors of a class and its parents."""
-    return {
-        name
-        for each in model_class.__mro__
-        if each is not object and "__init__" in vars(each)
-        for name in inspect.signature(vars(each)["__init__"]).parameters
-    }

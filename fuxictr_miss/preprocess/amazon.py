@@ -454,7 +454,7 @@ def _with_interactions(
     with closing(reviews):
         for frame in reviews:
             frame = frame.with_columns(enough.fill_null(False).alias(INTERACTS))
-            left += frame[INTERACTS].sum()
+            left += frame.filter(INTERACTS).height
             rated += frame["overall"].count()
             yield frame
     if not left:
