@@ -23,8 +23,8 @@ from fuxictr_miss.distributed.sharded_tables import (
     spread_as,
 )
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.methods.ppmi import PPMISettings, ppmi_svd
 from fuxictr_miss.methods.draws import by_count
+from fuxictr_miss.methods.ppmi import PPMISettings, ppmi_svd
 from fuxictr_miss.self_supervision import SelfSupervision
 from fuxictr_miss.training.fuxictr_loop import FuxiCTRLoop
 from fuxictr_miss.training.histories import Histories, Rows
