@@ -44,6 +44,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.unlink(unfinished)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of writing `path`, or another file of its name and folder.
+
+    Only for a caller that knows that nobody writes them now.
+    """
+    unfinished = re.compile(rf"\.{re.escape(path.stem)}\.[0-9]+\.tmp(\.[a-z]+)?")
+    for each in list(path.parent.iterdir()):
+        if unfinished.fullmatch(each.name):
+            each.unlink(missing_ok=True)
+
+
 def matching_files(pattern: str | Path) -> list[Path]:
     """The files that a glob means, in alphabetical order.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_miss.config.recipes import with_recipe
 from fuxictr_miss.config.settings import SSLSettings, keys_of, read_settings
+from fuxictr_miss.data.encoded import unknown_id
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import is_plain_table
 from fuxictr_miss.embeddings import BehaviorSource, FieldSource
@@ -67,9 +68,7 @@ class SelfSupervision(nn.Module):
         self.user = _user_column(self.settings.user, model.feature_map)
         self.unknown_user = -1  # the id of users out of the vocabulary
         if self.user is not None:
-            spec = model.feature_map.features[self.user]
-            # ids of a pretrained_emb's file alone stand behind it; a meta column knows all users
-            self.unknown_user = spec.get("oov_idx", spec.get("vocab_size", 0) - 1)
+            self.unknown_user = unknown_id(model.feature_map.features[self.user])
         if not self.on:
             return
         kind = get_method(method)

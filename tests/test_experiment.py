@@ -199,6 +199,21 @@ def test_an_experiment_that_is_running_is_not_started_again(params):
     assert experiment.run(params)["epochs"]
 
 
+def test_a_start_that_is_refused_leaves_the_log_of_the_last_run(params):
+    experiment.run({**params, "epochs": 1})
+    log = Path(params["model_root"]) / "small" / "DIN_small.log"
+    before = log.read_text()
+    assert "label epoch 1" in before
+    left = log.with_name(".DIN_small.7.tmp.state")
+    left.write_bytes(b"half")
+    with pytest.raises(InputError):
+        experiment.run({**params, "epochs": 1, "ssl_sequences": ["nothing"], "model": "DIN_MISS"})
+    assert log.read_text().startswith(before)
+    assert not left.exists()
+    experiment.run({**params, "epochs": 1, "seed": 2})
+    assert log.read_text().count("label epoch 1:") == 1
+
+
 def test_a_strangers_table_is_refused_before_the_run(workplace, failing):
     (workplace / "config.csv").write_text("user,item\nu1,i1\n")
     _, errors = failing("--expid", "DIN_MISS_small")

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.files import atomic_write, writable
+from fuxictr_miss.files import atomic_write, remove_unfinished, writable
 
 
 def names(folder):
@@ -22,6 +22,14 @@ def test_a_written_file_is_there_whole_and_alone(tmp_path):
         assert not path.exists()
     assert path.read_text() == "whole"
     assert names(path.parent) == ["a.txt"]
+
+
+def test_what_killed_processes_left_of_a_file_goes_and_nothing_else(tmp_path):
+    kept = [".a.b.12.tmp.state", ".a.tmp.state", "a.12.tmp.state", ".a.12.state", "a.state"]
+    for name in [*kept, ".a.12.tmp.state", ".a.345.tmp.model"]:
+        (tmp_path / name).write_text("")
+    remove_unfinished(tmp_path / "a.lock")
+    assert names(tmp_path) == sorted(kept)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])

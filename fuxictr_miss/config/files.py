@@ -9,6 +9,7 @@ from typing import Any
 from fuxictr_miss.config.keys import Config
 from fuxictr_miss.config.places import with_found_paths
 from fuxictr_miss.config.recipes import default_recipe, shipped_config
+from fuxictr_miss.config.renamed import with_new_names
 from fuxictr_miss.config.yaml_files import Entry, read_entries
 from fuxictr_miss.errors import InputError, hint, unknown
 
@@ -122,8 +123,9 @@ def _merge(params: dict[str, Any], places: dict[str, str], name: str, entry: Ent
         raise InputError(
             f"{entry.place}: {name} {what}: it must have lines of the form key: value."
         )
-    params.update(entry.value)
-    places.update(dict.fromkeys(entry.value, f"{entry.place}, {name}"))
+    value = with_new_names(entry.value)  # entry by entry, so that the later one holds
+    params.update(value)
+    places.update(dict.fromkeys(value, f"{entry.place}, {name}"))
 
 
 def _unknown_expid(config_dir: str, expid: str, valid: set[str]) -> InputError:

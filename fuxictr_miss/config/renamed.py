@@ -26,7 +26,7 @@ def with_new_names(params: Mapping[str, Any]) -> dict[str, Any]:
     """The same keys with an old name replaced by the new ones, which get its value.
 
     Raises:
-        InputError: an old key has a value that no new key can have.
+        InputError: an old key has a value that no new key can have, or another than the new one.
     """
     new = dict(params)
     for old, names in RENAMED.items():
@@ -36,7 +36,11 @@ def with_new_names(params: Mapping[str, Any]) -> dict[str, Any]:
     for old, name in _OF_OLD_FUXICTR.items():
         if old in new:
             value = new.pop(old)
-            new.setdefault(name, value)
+            if new.setdefault(name, value) != value:
+                raise InputError(
+                    f"{old} is {value!r}, and {name}, its name in FuxiCTR 2.3, is {new[name]!r}: "
+                    f"remove one of them."
+                )
             log.warning("%s is read as %s, its name in FuxiCTR 2.3.", old, name)
     for old in _EVERY_EPOCH:
         if new.pop(old, 1) != 1:

@@ -61,6 +61,16 @@ def numbered_ids(folder: Path, then: str) -> dict[str, dict[str, int]]:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
+def unknown_id(spec: Mapping[str, Any]) -> int:
+    """The id of what is out of a feature's vocabulary; -1 where all is in it, as in a meta column.
+
+    Args:
+        spec: of the feature in the feature map, which has `oov_idx` only beside a pretrained_emb:
+            the ids of that file alone stand behind it.
+    """
+    return int(spec.get("oov_idx", spec.get("vocab_size", 0) - 1))
+
+
 def encoded_splits(config: Config) -> dict[str, str]:
     """The files, or folders of files, of the splits of a data set that is used as it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from fuxictr.preprocess import FeatureProcessor
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.feature_processor import CountingProcessor
 from fuxictr_miss.text.id_text import RESERVED
+
+log = logging.getLogger(__name__)
 
 _BLANK_SHARE = 0.1  # of the ids of a history
 
@@ -90,6 +93,13 @@ def _check_tokens(column: Mapping[str, Any], counts: Mapping[Any, int], least: i
     for token in RESERVED:
         if token in counts:
             raise InputError(f"Column {name!r} holds {token!r}, which FuxiCTR reserves; rename it.")
+    texts = [token for token in counts if isinstance(token, str) and token.endswith(".0")]
+    if twice := next((token for token in texts if token[:-2] in counts), None):
+        log.warning(
+            "Column %r holds %r and %r, which are two ids. Where pandas has written whole numbers "
+            "with a missing one among them as decimals, write them alike in all splits.",
+            name, twice[:-2], twice,
+        )  # fmt: skip
     if not column.get("remap", True):
         bad = next((token for token in counts if not _is_number(token)), None)
         if bad is not None:

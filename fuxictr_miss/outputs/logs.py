@@ -12,12 +12,14 @@ from fuxictr_miss.outputs.run_files import not_ours
 _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 
 
-def set_logger(path: Path, append: bool) -> None:
-    """Log to the screen and to a file.
+def set_logger(path: Path) -> int:
+    """Log to the screen and to a file, behind the lines of an earlier run.
 
     Args:
         path: the log; the plot beside it ends in .png.
-        append: keep the lines of an earlier run.
+
+    Returns:
+        The bytes of these lines, for `forget`.
 
     Raises:
         InputError: a log or a plot of that name exists that this package did not write.
@@ -32,11 +34,21 @@ def set_logger(path: Path, append: bool) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
         handlers=[
-            logging.FileHandler(path, "a" if append else "w", encoding="utf-8"),
+            logging.FileHandler(path, encoding="utf-8"),
             logging.StreamHandler(),
         ],
         force=True,
     )
+    return path.stat().st_size
+
+
+def forget(path: Path, size: int) -> None:
+    """Take the lines of an earlier run, so many bytes, off a log that goes on being written."""
+    with open(path, "rb+") as file:
+        own = file.read()[size:]
+        file.seek(0)
+        file.write(own)
+        file.truncate()
 
 
 def _is_ours(path: Path) -> bool:

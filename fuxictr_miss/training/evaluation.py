@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from fuxictr.features import FeatureMap
 from fuxictr.metrics import MRR, NDCG
 from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
+from fuxictr_miss.data.encoded import unknown_id
 from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import is_sharded
 from fuxictr_miss.errors import DivergedError, InputError, unknown
+
+log = logging.getLogger(__name__)
 
 Predicted = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # predictions, labels, group ids
 
@@ -111,10 +116,26 @@ def check_defined(model: BaseModel, loader: Any, metrics: Sequence[str]) -> None
     group = None
     if feature_map.group_id is not None:
         group = loader.column(feature_map.group_id).cpu().numpy()
+        _report_unknown(feature_map, group, metrics, loader.split)
     y_true = loader.column(feature_map.labels[0]).double().cpu().numpy()
     for name in metrics:
         _check_known(name)
         _check_defined(name, y_true, group, f"the {loader.split} split")
+
+
+def _report_unknown(
+    feature_map: FeatureMap, group: np.ndarray, metrics: Sequence[str], split: str
+) -> None:
+    """Warn that ids out of the vocabulary are one group, whoever they are."""
+    name = feature_map.group_id
+    share = float((group == unknown_id(feature_map.features[name])).mean())
+    grouped = [each for each in metrics if each not in _WITHOUT_GROUPS]
+    if share and grouped:
+        log.warning(
+            "%s of the %s split takes the %.1f%% of its rows whose %s is out of the vocabulary for "
+            "one group: set group_id to a column of type meta, which knows them all.",
+            ", ".join(grouped), split, 100 * share, name,
+        )  # fmt: skip
 
 
 def _evaluates_itself(model: BaseModel) -> bool:
@@ -131,7 +152,8 @@ _MULTIPLE = 8
 _WEIGHTS = {"gAUC": True, "avgAUC": False}
 _LOGLOSS = ("logloss", "binary_crossentropy")
 _NDCG = re.compile(r"NDCG\((?:k=)?(\d+)\)")
-_KNOWN = ("AUC", "ECE", *_LOGLOSS, *_WEIGHTS, "MRR", "NDCG(k)")
+_WITHOUT_GROUPS = ("AUC", "ECE", *_LOGLOSS)
+_KNOWN = (*_WITHOUT_GROUPS, *_WEIGHTS, "MRR", "NDCG(k)")
 
 
 def _check_known(metric: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from fuxictr_miss.config import Config
+import pytest
+import yaml
+
+from fuxictr_miss.config import Config, load_config
 from fuxictr_miss.errors import InputError
 
 
@@ -18,11 +21,30 @@ from fuxictr_miss.errors import InputError
         ({"use_hdf5": True, "partition_block_size": -1, "version": "pytorch"}, {}),
         ({"every_x_epochs": 1}, {}),
         ({"eval_interval": 1}, {}),
-        ({"patience": 3, "early_stop_patience": 4}, {"early_stop_patience": 4}),
     ],
 )
 def test_an_old_key_of_fuxictr_means_its_new_one(old, new):
     assert Config.of(old).params == new
+
+
+def test_an_old_and_a_new_name_with_two_values_are_refused():
+    assert Config.of({"patience": 3, "early_stop_patience": 3}).params["early_stop_patience"] == 3
+    with pytest.raises(InputError, match=r"patience is 3, and early_stop_patience, .*, is 4"):
+        Config.of({"patience": 3, "early_stop_patience": 4})
+
+
+def test_an_old_name_of_an_experiment_holds_against_the_new_one_of_the_base(tmp_path):
+    (tmp_path / "dataset_config.yaml").write_text("tiny: {data_format: csv, data_root: data}\n")
+    base = yaml.safe_load(Path("config/model_config/base.yaml").read_text())["Base"]
+    base |= {"early_stop_patience": 2, "num_workers": 3, "use_features": None}
+    (tmp_path / "model_config.yaml").write_text(
+        yaml.safe_dump({"Base": base})
+        + "X: {model: DIN, dataset_id: tiny, patience: 7, workers: 9, ordered_features: [a]}\n"
+    )
+    params = load_config(str(tmp_path), "X").params
+    assert params["early_stop_patience"] == 7
+    assert params["num_workers"] == 9
+    assert params["use_features"] == ["a"]
 
 
 def test_the_old_names_are_said_once(caplog):

@@ -202,6 +202,17 @@ def test_a_missing_column_is_named_with_those_there_are(params):
         build_dataset(params)
 
 
+def test_one_id_in_two_forms_is_said(params, tmp_path, caplog):
+    for split in ("train", "valid", "test"):
+        rows = pl.read_parquet(params[f"{split}_data"])
+        number, end = pl.col("user_id").str.slice(1), "" if split == "train" else ".0"
+        params[f"{split}_data"] = str(tmp_path / f"{split}.parquet")
+        rows.with_columns(user_id=number + end).write_parquet(params[f"{split}_data"])
+    build_dataset(params)
+    (said,) = [r.getMessage() for r in caplog.records if "are two ids" in r.getMessage()]
+    assert said.startswith("Column 'user_id' holds ")
+
+
 @pytest.mark.parametrize("kind", ["categorical", "sequence"])
 def test_ids_that_fuxictr_cannot_leave_as_they_are_are_refused(params, kind):
     column = next(column for column in params["feature_cols"] if column["type"] == kind)

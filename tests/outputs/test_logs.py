@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.outputs.logs import set_logger
+from fuxictr_miss.outputs.logs import forget, set_logger
 
 
 @pytest.fixture
@@ -22,23 +22,36 @@ def run(tmp_path):
 
 
 def test_a_second_run_replaces_its_own_log_and_a_resumed_one_goes_on(run):
-    for append, expected in ((False, ["one"]), (False, ["two"]), (True, ["two", "three é"])):
-        set_logger(run, append)
+    for resumed, expected in ((False, ["one"]), (False, ["two"]), (True, ["two", "three é"])):
+        earlier = set_logger(run)
         logging.getLogger("x").info(expected[-1])
+        if not resumed:
+            forget(run, earlier)
         lines = run.read_text(encoding="utf-8").splitlines()
         assert [line.split(" INFO ")[1] for line in lines] == expected
 
 
-@pytest.mark.parametrize("append", [False, True])
+def test_a_run_that_forgets_the_earlier_lines_goes_on_behind_its_own(run):
+    log = logging.getLogger("x")
+    set_logger(run)
+    log.info("of an earlier run")
+    earlier = set_logger(run)
+    log.info("two")
+    forget(run, earlier)
+    log.info("three")
+    lines = run.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" INFO ")[1] for line in lines] == ["two", "three"]
+
+
 @pytest.mark.parametrize(
     "content", ["my notes\n", "2024-05-01 10:00:00,123 P77 INFO Params: {\n", "\x00\x01"]
 )
-def test_a_strangers_log_is_refused_and_stays(run, tmp_path, content, append):
+def test_a_strangers_log_is_refused_and_stays(run, tmp_path, content):
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "run.log"
     path.write_text(content)
     with pytest.raises(InputError, match=r"run\.log was not written by fuxictr_miss: move it"):
-        set_logger(run, append)
+        set_logger(run)
     assert path.read_text() == content
 
 
@@ -47,12 +60,12 @@ def test_a_strangers_picture_is_refused_before_the_training(run, tmp_path):
     path = tmp_path / "data" / "run.png"
     path.write_bytes(b"\x89PNG of somebody")
     with pytest.raises(InputError, match=r"run\.png was not written by fuxictr_miss"):
-        set_logger(run, False)
+        set_logger(run)
     assert [each.name for each in (tmp_path / "data").iterdir()] == ["run.png"]
 
 
 def test_a_full_disk_takes_no_traceback_out_of_the_log(run, capsys, monkeypatch):
-    set_logger(run, False)
+    set_logger(run)
     (handler,) = (each for each in logging.root.handlers if hasattr(each, "baseFilename"))
 
     def full(_):

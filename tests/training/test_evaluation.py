@@ -205,6 +205,18 @@ def test_metrics_that_will_be_no_numbers_are_known_before_training(
         check_defined(model, loaders["valid"], metrics)
 
 
+def test_groups_out_of_the_vocabulary_are_said_to_be_one(params, caplog):
+    model, loaders = experiment.build({**params, "group_id": "item_id"})
+    items = loaders["test"].columns["item_id"]
+    check_defined(model, loaders["test"], ["gAUC"])
+    items[: len(items) // 4] = model.feature_map.features["item_id"]["vocab_size"] - 1
+    check_defined(model, loaders["test"], ["AUC", "logloss", "ECE"])
+    assert "for one group" not in caplog.text
+    check_defined(model, loaders["test"], ["AUC", "gAUC", "NDCG(2)"])
+    expected = "gAUC, NDCG(2) of the test split takes the 25.0% of its rows whose item_id is out of"
+    assert expected in caplog.text
+
+
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_split_of_one_label_is_refused_before_training(params, splits, tmp_path, split):
     rows = pl.read_parquet(splits / f"{split}.parquet").with_columns(label=pl.lit(1.0))
