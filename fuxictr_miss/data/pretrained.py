@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from fuxictr.preprocess.tokenizer import load_pretrain_emb
 
-from fuxictr_miss.errors import InputError, explained
+from fuxictr_miss.errors import InputError, explained, unknown
 from fuxictr_miss.fuxictr_fixes.feature_processor import FROM_PACKAGE
 
 log = logging.getLogger(__name__)
 
+_USAGES = ("init", "sum", "concat")
 _ENDINGS = (".h5", ".npz", *([".parquet"] if FROM_PACKAGE else []))  # that FuxiCTR reads
 _FEW = 0.05  # of the vocabulary's tokens: below it a warning
 
@@ -48,6 +49,8 @@ def check_pretrained(column: Mapping[str, Any], default_dim: Any) -> None:
         raise InputError(f"Feature {name!r} is {column['type']}: only ids take a pretrained_emb.")
     if "/" in name or "\\" in name:
         raise InputError(f"Feature {name!r} cannot have a pretrained_emb: rename it without '/'.")
+    if (usage := column.get("pretrain_usage", "init")) not in _USAGES:
+        raise unknown(f"pretrain_usage of {name!r}:", usage, _USAGES)
     if Path(file).suffix not in _ENDINGS:
         raise InputError(
             f"Feature {name!r}: pretrained_emb must end in {', '.join(_ENDINGS)}; got {file!r}."

@@ -70,7 +70,10 @@ def fit(
         DivergedError: a loss or a metric is NaN or infinite.
     """
     if validation_data is None:
-        raise InputError("fit() needs validation_data, to stop early and to choose the best epoch.")
+        raise InputError(
+            "fit() needs validation_data, to stop early and to choose the best epoch: a data set's "
+            "config names it by valid_data, or takes it from the training rows by valid_size."
+        )
     if not len(data_generator):
         raise InputError("fit() needs training data, but data_generator has no rows.")
     if epochs < 1:

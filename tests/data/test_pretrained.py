@@ -99,6 +99,13 @@ def test_a_file_that_is_missing_or_none_is_refused(params, tmp_path, name, match
     assert not Path(params["data_root"]).exists()
 
 
+def test_a_usage_that_fuxictr_does_not_know_is_refused(params, tmp_path):
+    file = tmp_path / "v.h5"
+    write(file, value=np.ones((3, 4)), key=np.array(TOKENS, "S"))
+    with pytest.raises(InputError, match=r"pretrain_usage of .*'average'.*concat, init, sum"):
+        build_dataset(config(params, file, pretrain_usage="average"))
+
+
 def test_without_pretrain_dim_the_width_is_the_models(params, tmp_path):
     file = tmp_path / "v.h5"
     write(file, value=np.ones((3, 6)))
