@@ -5,8 +5,11 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from fuxictr_miss.errors import InputError, hint
@@ -20,6 +23,9 @@ _DTYPES: dict[frozenset[type], list[Any]] = {  # that hold values of these types
     frozenset({int, float}): [pl.Float64],
     frozenset({str}): [pl.String],
 }
+_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_OWN = {type(None), bool, int, float, str}  # types of Python's own
+_MISSING = {"NaTType", "NAType"}  # pandas', which need not be installed
 
 
 def as_frame(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
@@ -89,7 +95,7 @@ def _series(name: str, values: Any) -> pl.Series:
             f"A dict of columns holds a value of each row, but {name!r} is {values!r}: give a "
             "single row as a list, [row]."
         )
-    values = list(values)
+    values = [_own(each) for each in values]
     kinds = {_kind(each) for each in values}
     if float in kinds and len(kinds) > 1:  # pandas has NaN where text is missing
         values = [None if isinstance(each, float) and each != each else each for each in values]
@@ -105,11 +111,35 @@ def _of_one_type(name: str, values: list[Any]) -> pl.Series | None:
     kinds = {_kind(each) for each in values if each is not None}
     lists = bool(kinds) and all(isinstance(kind, frozenset) for kind in kinds)
     words = frozenset().union(*kinds) if lists else frozenset(kinds)
-    inferred = [None] if len(words) == 1 and not lists else []  # dates, decimals
+    dates = len(words) == 1 and issubclass(*words, date | time | Decimal)
+    inferred = [None] if dates or (len(words) == 1 and not lists) else []
     for dtype in _DTYPES.get(words, inferred):
-        with suppress(TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            return pl.Series(name, values, dtype=pl.List(dtype) if lists else dtype)
+        with suppress(TypeError, ValueError, OverflowError, *_POLARS):
+            return pl.Series(name, values, dtype=pl.List(dtype) if lists and dtype else dtype)
     return None
+
+
+def _own(value: Any) -> Any:
+    """A value, or a list, that numpy or pandas holds, as Python's own; None if it is missing."""
+    if type(value) in _OWN:
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        value = _of_numpy(value)
+    if isinstance(value, list | tuple):
+        types = set(map(type, value))
+        if types <= _OWN and float not in types:
+            return value
+        words = map(_own, value)
+        return [None if isinstance(word, float) and word != word else word for word in words]
+    return None if type(value).__name__ in _MISSING else value
+
+
+def _of_numpy(value: np.ndarray | np.generic) -> Any:
+    if value.dtype.kind == "f" and value.dtype.itemsize < 8:  # 12.1 in 32 bits stays 12.1
+        value = value.astype(str).astype(np.float64)
+    elif value.dtype.kind == "M":  # nanoseconds would become numbers
+        value = value.astype("datetime64[us]")
+    return value.tolist()
 
 
 def _kind(value: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,80 @@ def test_rows_in_any_form_score_alike(artefact, rows):
     assert scorer.unknown == {"item_id": 1, "item_history": 0, "cate_history": 0}
 
 
+@pytest.mark.parametrize(
+    "histories",
+    [
+        [["i1", "i2"], ["i9", "i1", "i2", "i3"], None],
+        [["i1", "i2"], ["i9", "i1", "i2", "i3"], []],
+    ],
+)
+def test_histories_that_pandas_reads_from_parquet_are_lists(artefact, tmp_path, histories):
+    """It holds them as arrays of text."""
+    frame = pl.DataFrame(ROWS).with_columns(pl.Series("item_history", histories))
+    frame.write_parquet(tmp_path / "rows.parquet")
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert isinstance(rows["item_history"][0], np.ndarray)
+    wanted = Scorer(artefact).score(ROWS).tolist()
+    assert Scorer(artefact).score(rows).tolist() == wanted
+    assert Scorer(artefact).score(rows.to_dict("records")).tolist() == wanted
+
+
+NUMBERED = {**VOCABULARY["vocabularies"], "item_id": {"oov": 4, "ids": {"7": 1, "9": 2, "0.1": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("history", "ids"),
+    [
+        ([np.int64(9), np.int64(7)], [2, 1, 0]),
+        ([9, np.int64(7)], [2, 1, 0]),
+        ((np.str_("9"), "7"), [2, 1, 0]),
+        (np.array([9, 7], np.uint32), [2, 1, 0]),
+        (np.array([9, "7"], object).astype(str), [2, 1, 0]),
+        (np.array([0.1, 7], np.float32), [3, 1, 0]),
+        (np.array([9.0, np.nan, 7.0]), [2, 0, 1]),
+        (["9", np.nan, "7"], [2, 0, 1]),
+        ([9, pd.NA, 7], [2, 0, 1]),
+        (np.array([]), [0, 0, 0]),
+        (pd.NaT, [0, 0, 0]),
+        (pd.NA, [0, 0, 0]),
+        (np.nan, [0, 0, 0]),
+    ],
+    ids=repr,
+)
+def test_values_of_numpy_and_pandas_are_read_as_pythons_own(tmp_path, history, ids):
+    scorer = Scorer(write_artefact(tmp_path / "a", vocabularies=NUMBERED))
+    row = {**ROWS[0], "item_id": np.int64(7), "item_history": history, "price": np.float32(14)}
+    inputs = scorer.encode([row, {**row, "item_id": pd.NA}, {**row, "item_id": pd.NaT}])
+    assert inputs["item_history"].tolist() == [ids] * 3
+    assert inputs["item_id"].tolist() == [1, 4, 4]
+    assert inputs["price"].tolist() == [1, 1, 1]
+    assert not scorer.unknown["item_history"]
+
+
+def test_moments_of_numpy_have_the_text_of_training(tmp_path):
+    ids = {"2020-01-01": 1, "2020-01-02 00:00:01.5": 2}
+    vocabularies = {**VOCABULARY["vocabularies"], "item_id": {"oov": 4, "ids": ids}}
+    scorer = Scorer(write_artefact(tmp_path / "a", vocabularies=vocabularies))
+    past = np.array(["2020-01-01", "2020-01-02T00:00:01.5"], "datetime64[ns]")
+    for history in (past, list(past), [pd.Timestamp(each) for each in past], pl.Series(past)):
+        row = {**ROWS[0], "item_id": pd.Timestamp("2020-01-01"), "item_history": history}
+        inputs = scorer.encode([row, {**row, "item_id": pd.NaT}])
+        assert inputs["item_history"].tolist() == [[1, 2, 0]] * 2
+        assert inputs["item_id"].tolist() == [1, 4]
+
+
+def test_dates_and_decimals_in_lists_have_the_text_of_training(tmp_path):
+    ids = {"2020-01-01": 1, "7.5": 2, "9": 3}
+    vocabularies = {**VOCABULARY["vocabularies"], "item_id": {"oov": 4, "ids": ids}}
+    scorer = Scorer(write_artefact(tmp_path / "a", vocabularies=vocabularies))
+    for history, places in (
+        ([date(2020, 1, 1)], [1, 0, 0]),
+        (np.array([Decimal("7.50"), Decimal("9.00")], object), [2, 3, 0]),
+    ):
+        rows = [{**ROWS[0], "item_history": each} for each in ([], None, history)]
+        assert scorer.encode(rows)["item_history"].tolist() == [[0] * 3, [0] * 3, places]
+
+
 def test_only_the_newest_behaviors_are_read_and_count_as_unknown(artefact):
     scorer = Scorer(artefact)
     row = {**ROWS[0], "item_history": "^".join(["new"] * 7 + ["i3", "new", "i2"])}
@@ -144,6 +220,8 @@ BAD = [
     (changed(1, item_id=3), r"row 2, column 'item_id': the value is 3; in row 1 it is 'i1'"),
     (changed(1, item_history=["i1", 2]), r"row 2, column 'item_history'.*mixes types"),
     ([{**row, "item_history": ["i1", 2]} for row in ROWS], r"row 1, .*'item_history'.*mixes types"),
+    (changed(1, item_history=np.array([["i1"]])), r"row 2, column 'item_history'.*mixes types"),
+    (changed(1, item_history=np.array(["i1", 2], object)), r"row 2, .*'item_history'.*mixes types"),
     (changed(0, item_history="^^i1"), r"row 1, .*item_history'.*'\^\^i1'; .*begins.*leave padding"),
     (changed(0, item_history="i1^"), r"row 1, column 'item_history'.*begins and ends with an id, "),
     (changed(2, item_history="__PAD__^i1"), r"row 3, .*'__PAD__\^i1'; .*no id is __PAD__"),
