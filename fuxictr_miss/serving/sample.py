@@ -83,11 +83,9 @@ class Sample:
 
     def raw(self, inputs: RawInputs) -> list[dict[str, Any]]:
         """The first raw rows: of the raw split, or decoded by the vocabulary if that is gone."""
-        columns = [each.get("column", each["name"]) for each in inputs.inputs]
-        found = self._from_split(list(dict.fromkeys(columns)))
-        return found or self._decoded(inputs)
+        return self._from_split(inputs) or self._decoded(inputs)
 
-    def _from_split(self, columns: list[str]) -> list[dict[str, Any]]:
+    def _from_split(self, inputs: RawInputs) -> list[dict[str, Any]]:
         stamp = read_stamp(self.folder)
         digests = stamp.get("content", {}).get(self.split)
         if not digests or (self.split == "train" and "divided" in stamp["settings"]):
@@ -100,13 +98,13 @@ class Sample:
             lazy = pl.scan_csv(path, infer_schema=False, separator=separator, glob=False)
         else:
             lazy = pl.scan_parquet(path, glob=False)
-        rows = lazy.select(columns).head(_SHOWN).collect()
-        rows = rows.with_columns(
-            id_text(pl.col(name), dtype).alias(name)
-            for name, dtype in rows.schema.items()
-            if not (dtype.is_numeric() or dtype.is_nested() or dtype in _JSON)
-        )
-        return rows.with_columns(pl.selectors.float().fill_nan(None)).to_dicts()
+        ids: dict[str, bool] = {}
+        for each in inputs.inputs:
+            raw = each.get("column", each["name"])
+            ids[raw] = ids.get(raw, False) or each["type"] != "numeric"
+        rows = lazy.select(list(ids)).head(_SHOWN).collect()
+        shown = (_shown(pl.col(name), rows.schema[name], ids[name]) for name in ids)
+        return rows.select(shown).to_dicts()
 
     def _decoded(self, inputs: RawInputs) -> list[dict[str, Any]]:
         decoded = {}
@@ -136,6 +134,17 @@ def _and_one_more(values: Tensor, kind: str) -> Tensor:
     """The rows as a model takes them, and the first again with no history."""
     values = torch.cat([values, values[:1] * (kind != "sequence")])
     return values.float() if kind == "numeric" else values.long()
+
+
+def _shown(raw: pl.Expr, dtype: pl.DataType, ids: bool) -> pl.Expr:
+    """A raw column as JSON has it: ids of a type that it lacks are the text that training reads."""
+    if isinstance(dtype, pl.Array):
+        return _shown(raw.arr.to_list(), pl.List(dtype.inner), ids)
+    if isinstance(dtype, pl.List):
+        return raw.list.eval(_shown(pl.element(), dtype.inner, ids))
+    if dtype in _JSON or dtype.is_integer():
+        return raw
+    return id_text(raw, dtype) if ids else raw.cast(pl.Float64).fill_nan(None)
 
 
 def _stranger(ids: Mapping[str, int], dtype: str) -> str:

@@ -247,6 +247,61 @@ def test_numbers_copies_and_preceding_padding_are_encoded_as_in_training(params,
     }  # fmt: skip
 
 
+def exported(params: dict[str, Any], out: Path, restored: bool = False) -> list[dict[str, Any]]:
+    """The raw rows that an export shows, of the raw split or restored from the encoded one."""
+    model = untrained(params, "LR")
+    if restored:
+        Path(params["test_data"]).unlink()
+    return json.loads((fm.serving.export(model, out) / "sample.json").read_text())["rows"]
+
+
+def rewritten(params: dict[str, Any], folder: Path, *columns: pl.Expr) -> None:
+    """The splits with other columns."""
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        rows = pl.read_parquet(params[f"{split}_data"]).with_columns(*columns)
+        rows.write_parquet(folder / f"{split}.parquet")
+        params[f"{split}_data"] = str(folder / f"{split}.parquet")
+
+
+ITEM = pl.col("item_id").str.slice(1).cast(pl.Int64)
+PAST = (
+    pl.col("item_history").str.split("^").list.eval(pl.element().str.slice(1).cast(pl.Int64)).list
+)
+FLOATS = pl.element().cast(pl.Float64)
+ENDS = (FLOATS.first() == FLOATS) | (FLOATS.last() == FLOATS)
+
+
+@pytest.mark.parametrize(
+    ("item", "past"),
+    [
+        (ITEM.cast(pl.Decimal(38, 2)), PAST.eval(pl.element().cast(pl.Decimal(20, 0)))),
+        (ITEM / 10, PAST.eval((pl.element() / 10).cast(pl.Float32))),
+        (
+            ITEM.cast(pl.Float32),
+            PAST.eval(pl.when(ENDS | (FLOATS % 3 > 0)).then(FLOATS).otherwise(np.nan)),
+        ),
+        (ITEM.cast(pl.Int32).cast(pl.Date), PAST.eval(pl.element().cast(pl.Int32).cast(pl.Date))),
+        (ITEM.cast(pl.String).cast(pl.Categorical), PAST.eval(pl.element().cast(pl.UInt8))),
+    ],
+    ids=["decimal", "fraction", "float with NaN", "date", "categorical"],
+)
+def test_a_split_of_any_type_that_training_takes_is_exported(params, tmp_path, item, past):
+    """The export compares its sample's ids with those of training."""
+    price = (ITEM * 3 / 4).cast(pl.Decimal(12, 4))
+    gaps = pl.when(ITEM % 2 == 0).then(price).alias("gaps")
+    code = price.alias("code")
+    rewritten(params, tmp_path / "raw", item, past.alias("item_history"), gaps, code)
+    number = {"active": True, "dtype": "float", "type": "numeric", "fill_na": 1}
+    params["feature_cols"] += [
+        {"name": "gaps", **number},
+        {"name": "code", "active": True, "dtype": "str", "type": "categorical"},
+    ]
+    rows = exported(params, tmp_path / "out")
+    assert {type(row["gaps"]) for row in rows} == {float, type(None)}
+    assert {type(row["code"]) for row in rows} == {str}
+
+
 class Blind(fm.get_model("LR")):  # type: ignore[misc]
     """Its predictions do not depend on the user."""
 
