@@ -108,10 +108,13 @@ class Sample:
 
     def _decoded(self, inputs: RawInputs) -> list[dict[str, Any]]:
         decoded = {}
-        for each in inputs.inputs:
+        # of two histories that are one raw column, the longer comes last and stays
+        for each in sorted(inputs.inputs, key=lambda each: each.get("max_len", 0)):
             values = self.columns[each["name"]][:-1][:_SHOWN].tolist()
             if each["type"] == "numeric":
-                decoded[each["name"]] = [_unscaled(value, each["normalizer"]) for value in values]
+                numbers = (_unscaled(value, each["normalizer"]) for value in values)
+                whole = each["dtype"] == "int"
+                decoded[each["name"]] = [round(n) if whole else n for n in numbers]
                 continue
             ids = inputs.vocabularies[each["vocabulary"]]["ids"]
             tokens = {0: "", **{number: token for token, number in ids.items()}}

@@ -302,6 +302,26 @@ def test_a_split_of_any_type_that_training_takes_is_exported(params, tmp_path, i
     assert {type(row["code"]) for row in rows} == {str}
 
 
+@pytest.mark.parametrize("scaler", ["MinMaxScaler", "StandardScaler"])
+def test_a_whole_number_restored_from_its_scaling_is_whole(params, tmp_path, scaler):
+    rewritten(params, tmp_path / "raw", (ITEM % 24).alias("hour"))
+    hour = {"name": "hour", "active": True, "dtype": "int", "type": "numeric"}
+    params["feature_cols"].append(hour | {"normalizer": scaler})
+    hours = pl.read_parquet(params["test_data"])["hour"].head(10).to_list()
+    rows = exported(params, tmp_path / "out", restored=True)
+    assert [row["hour"] for row in rows] == hours
+
+
+def test_of_two_histories_in_one_raw_column_the_longer_is_restored(params, tmp_path, splits):
+    items = params["feature_cols"][1]
+    short = {"name": "newest", "preprocess": "copy_from(item_history)", "max_len": 2}
+    params["feature_cols"].append(items | short)
+    rewritten(params, tmp_path / "raw")
+    rows = exported(params, tmp_path / "out", restored=True)
+    raw = pl.read_parquet(splits / "test.parquet")["item_history"]
+    assert [row["item_history"] for row in rows] == raw.head(10).to_list()
+
+
 class Blind(fm.get_model("LR")):  # type: ignore[misc]
     """Its predictions do not depend on the user."""
 
