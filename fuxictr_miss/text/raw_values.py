@@ -96,10 +96,9 @@ def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None
     if words is None:
         return None
     never = [each._replace(says=f"in it {each.says}") for each in words.never]
-    if dtype.inner == pl.String:
-        says = f"an id in it holds the splitter {splitter!r}"
-        holds = _WORDS.str.contains(splitter, literal=True)
-        never.append(Never(holds, says, "set another splitter in feature_cols"))
+    says = f"an id in it holds the splitter {splitter!r}"
+    holds = words.values.str.contains(splitter, literal=True)
+    never.append(Never(holds, says, "set another splitter in feature_cols"))
     return Typed(
         raw.list.eval(words.values.fill_null("")).list.join(splitter),
         [

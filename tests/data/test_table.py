@@ -330,9 +330,17 @@ def test_a_list_with_a_missing_id_keeps_its_place(tmp_path):
     assert [bool(i) for i in encoded(tmp_path)["item_history"][0]] == [True, False, True]
 
 
-def test_a_list_whose_ids_hold_the_splitter_is_refused(tmp_path):
-    written(tmp_path, table(item_history=[["i1", "i2"], ["i^2"], ["i1"], []]))
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["i1", "i2", "i^2"])])
+def test_a_list_whose_ids_hold_the_splitter_is_refused(tmp_path, dtype):
+    lists = pl.Series([["i1", "i2"], ["i^2"], ["i1"], []], dtype=pl.List(dtype))
+    written(tmp_path, table(item_history=lists))
     refused(tmp_path, r"row 2, column 'item_history'.*splitter")
+
+
+def test_a_list_whose_numbers_hold_the_splitter_is_refused(tmp_path):
+    written(tmp_path, table(item_id=[4, 7, 4, 7], item_history=[[4, 7], [-7], [4], []]))
+    features = [FEATURES[0], {**FEATURES[1], "splitter": "-"}]
+    refused(tmp_path, r"row 2, column 'item_history'.*splitter", feature_cols=features)
 
 
 @pytest.mark.parametrize(
