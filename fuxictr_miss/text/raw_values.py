@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def _id(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | 
 
 
 def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None:
-    """Histories that are lists, as text."""
+    """Histories that are lists, as text; missing ids at the end of a list are padding."""
     splitter = column.get("splitter", "^")
     raw = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
     words = _id(_WORDS, dtype.inner, {})
@@ -99,8 +100,9 @@ def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None
     says = f"an id in it holds the splitter {splitter!r}"
     holds = words.values.str.contains(splitter, literal=True)
     never.append(Never(holds, says, "set another splitter in feature_cols"))
+    text = raw.list.eval(words.values.fill_null("")).list.join(splitter)
     return Typed(
-        raw.list.eval(words.values.fill_null("")).list.join(splitter),
+        text.str.replace(f"(?:{re.escape(splitter)})+$", ""),
         [
             each._replace(broken=raw.list.eval(each.broken).list.any().fill_null(False))
             for each in never
