@@ -111,8 +111,9 @@ def _of_one_type(name: str, values: list[Any]) -> pl.Series | None:
     kinds = {_kind(each) for each in values if each is not None}
     lists = bool(kinds) and all(isinstance(kind, frozenset) for kind in kinds)
     words = frozenset().union(*kinds) if lists else frozenset(kinds)
-    dates = len(words) == 1 and issubclass(*words, date | time | Decimal)
-    inferred = [None] if dates or (len(words) == 1 and not lists) else []
+    one = len(words) == 1
+    dated = one and all(issubclass(word, date | time | Decimal) for word in words)
+    inferred = [None] if one and (dated or not lists) else []
     for dtype in _DTYPES.get(words, inferred):
         with suppress(TypeError, ValueError, OverflowError, *_POLARS):
             return pl.Series(name, values, dtype=pl.List(dtype) if lists and dtype else dtype)

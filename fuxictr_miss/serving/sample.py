@@ -139,7 +139,7 @@ def _and_one_more(values: Tensor, kind: str) -> Tensor:
     return values.float() if kind == "numeric" else values.long()
 
 
-def _shown(raw: pl.Expr, dtype: pl.DataType, ids: bool) -> pl.Expr:
+def _shown(raw: pl.Expr, dtype: Any, ids: bool) -> pl.Expr:
     """A raw column as JSON has it: ids of a type that it lacks are the text that training reads."""
     if isinstance(dtype, pl.Array):
         return _shown(raw.arr.to_list(), pl.List(dtype.inner), ids)
