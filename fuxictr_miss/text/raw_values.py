@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -90,7 +89,7 @@ def _id(raw: pl.Expr, dtype: pl.DataType, column: Mapping[str, Any]) -> Typed | 
 
 
 def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None:
-    """Histories that are lists, as text; missing ids at the end of a list are padding."""
+    """Histories that are lists, as text."""
     splitter = column.get("splitter", "^")
     raw = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
     words = _id(_WORDS, dtype.inner, {})
@@ -100,9 +99,8 @@ def _joined(raw: pl.Expr, dtype: Any, column: Mapping[str, Any]) -> Typed | None
     says = f"an id in it holds the splitter {splitter!r}"
     holds = words.values.str.contains(splitter, literal=True)
     never.append(Never(holds, says, "set another splitter in feature_cols"))
-    text = raw.list.eval(words.values.fill_null("")).list.join(splitter)
     return Typed(
-        text.str.replace(f"(?:{re.escape(splitter)})+$", ""),
+        raw.list.eval(words.values.fill_null("")).list.join(splitter),
         [
             each._replace(broken=raw.list.eval(each.broken).list.any().fill_null(False))
             for each in never

@@ -330,20 +330,6 @@ def test_a_list_with_a_missing_id_keeps_its_place(tmp_path):
     assert [bool(i) for i in encoded(tmp_path)["item_history"][0]] == [True, False, True]
 
 
-@pytest.mark.parametrize("dtype", [pl.List(pl.Float64), pl.Array(pl.Float64, 6)])
-@pytest.mark.parametrize("splitter", ["^", "||"])
-def test_missing_ids_at_the_end_of_a_list_are_padding(tmp_path, dtype, splitter):
-    """The newest three are ids, also where the list is longer than max_len."""
-    nan, lists = float("nan"), [[4, 7, 7, 4], [7, None, 4], [4], []]
-    filled = [(each + [None, nan] * 3)[:6] for each in lists]
-    written(tmp_path, table(item_id=[4, 7, 4, 7], item_history=pl.Series(filled, dtype=dtype)))
-    features = [FEATURES[0], {**FEATURES[1], "splitter": splitter}]
-    build_dataset(config(tmp_path, feature_cols=features))
-    four, seven = encoded(tmp_path)["item_id"][:2]
-    expected = [[seven, seven, four], [seven, 0, four], [four, 0, 0], [0, 0, 0]]
-    assert encoded(tmp_path)["item_history"].to_list() == expected
-
-
 @pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["i1", "i2", "i^2"])])
 def test_a_list_whose_ids_hold_the_splitter_is_refused(tmp_path, dtype):
     lists = pl.Series([["i1", "i2"], ["i^2"], ["i1"], []], dtype=pl.List(dtype))

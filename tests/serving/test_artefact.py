@@ -283,14 +283,8 @@ ENDS = (FLOATS.first() == FLOATS) | (FLOATS.last() == FLOATS)
         ),
         (ITEM.cast(pl.Int32).cast(pl.Date), PAST.eval(pl.element().cast(pl.Int32).cast(pl.Date))),
         (ITEM.cast(pl.String).cast(pl.Categorical), PAST.eval(pl.element().cast(pl.UInt8))),
-        (
-            ITEM,
-            pl.concat_list(PAST.eval(pl.element()), pl.lit([None] * 12))
-            .list.head(12)
-            .list.to_array(12),
-        ),
     ],
-    ids=["decimal", "fraction", "float with NaN", "date", "categorical", "padded"],
+    ids=["decimal", "fraction", "float with NaN", "date", "categorical"],
 )
 def test_a_split_of_any_type_that_training_takes_is_exported(params, tmp_path, item, past):
     """The export compares its sample's ids with those of training."""

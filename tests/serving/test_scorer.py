@@ -147,15 +147,6 @@ def test_moments_of_numpy_have_the_text_of_training(tmp_path):
         assert inputs["item_id"].tolist() == [1, 4]
 
 
-@pytest.mark.parametrize("dtype", [pl.List(pl.String), pl.Array(pl.String, 6)])
-def test_missing_ids_at_the_end_of_a_list_are_padding(artefact, dtype):
-    lists = [["i1", "i2", *[None] * 4], ["i9", "i1", "i2", "i3", None, None], [None] * 6]
-    rows = pl.DataFrame(ROWS).with_columns(pl.Series("item_history", lists, dtype=dtype))
-    wanted = Scorer(artefact).score(ROWS).tolist()
-    assert Scorer(artefact).score(rows).tolist() == wanted
-    assert Scorer(artefact).score(rows.to_dicts()).tolist() == wanted
-
-
 def test_dates_and_decimals_in_lists_have_the_text_of_training(tmp_path):
     ids = {"2020-01-01": 1, "7.5": 2, "9": 3}
     vocabularies = {**VOCABULARY["vocabularies"], "item_id": {"oov": 4, "ids": ids}}
