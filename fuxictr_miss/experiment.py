@@ -40,7 +40,7 @@ from fuxictr_miss.fuxictr_fixes.zoo_classes import is_of_fuxictr
 from fuxictr_miss.methods.base import list_methods
 from fuxictr_miss.mixin import backbone_of
 from fuxictr_miss.outputs.curves import plot_history
-from fuxictr_miss.outputs.logs import forget, set_logger
+from fuxictr_miss.outputs.logs import set_logger
 from fuxictr_miss.outputs.run_files import METRICS, read_run_file, versions, write_run_file
 from fuxictr_miss.outputs.trackers import check_tracker
 from fuxictr_miss.registry import get_model
@@ -122,7 +122,7 @@ def _run(
         watching(config) if writes else nullcontext() as watch,
     ):
         if writes:
-            earlier = set_logger(log_file)
+            set_logger(log_file)
         else:
             logging.basicConfig(handlers=[logging.NullHandler()], force=True)
         if processes.world_size() > 1:
@@ -135,8 +135,6 @@ def _run(
             settings["init_from"] = artefact.digest
         if config.table_sharding is not None:
             shard_tables(model)
-        if writes and not resume:  # not before: a start that is refused leaves the last run whole
-            forget(log_file, earlier)
         foreign = is_of_fuxictr(backbone_of(type(model)))
         with _as_input_error(config.model) if foreign else nullcontext():
             rows = fit(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -204,11 +205,15 @@ def test_a_start_that_is_refused_leaves_the_log_of_the_last_run(params):
     log = Path(params["model_root"]) / "small" / "DIN_small.log"
     before = log.read_text()
     assert "label epoch 1" in before
+    rows = pl.read_parquet(params["train_data"])
+    short = str(log.with_name("short.parquet"))  # nobody has a pair
+    rows.with_columns(item_history=pl.lit("i1"), cate_history=pl.lit("c1")).write_parquet(short)
     left = log.with_name(".DIN_small.7.tmp.state")
     left.write_bytes(b"half")
-    with pytest.raises(InputError):
-        experiment.run({**params, "epochs": 1, "ssl_sequences": ["nothing"], "model": "DIN_MISS"})
-    assert log.read_text().startswith(before)
+    for wrong in ({"ssl_sequences": ["nothing"]}, {"ssl_feature_weight": 0, "train_data": short}):
+        with pytest.raises(InputError):
+            experiment.run({**params, "epochs": 1, "model": "DIN_MISS", **wrong})
+        assert log.read_text().startswith(before)
     assert not left.exists()
     experiment.run({**params, "epochs": 1, "seed": 2})
     assert log.read_text().count("label epoch 1:") == 1

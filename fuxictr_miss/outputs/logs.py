@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -12,14 +13,27 @@ from fuxictr_miss.outputs.run_files import not_ours
 _OUR_LINE = re.compile(rb"\d\d:\d\d:\d\d [A-Z]+ ")
 
 
-def set_logger(path: Path) -> int:
+class _RunLog(logging.FileHandler):
+    """A log that goes on behind the lines of an earlier run, until it forgets them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.earlier = path.stat().st_size  # bytes
+
+    def forget(self) -> None:
+        with open(self.baseFilename, "rb+") as file:
+            own = file.read()[self.earlier :]
+            file.seek(0)
+            file.write(own)
+            file.truncate()
+        self.earlier = 0
+
+
+def set_logger(path: Path) -> None:
     """Log to the screen and to a file, behind the lines of an earlier run.
 
     Args:
         path: the log; the plot beside it ends in .png.
-
-    Returns:
-        The bytes of these lines, for `forget`.
 
     Raises:
         InputError: a log or a plot of that name exists that this package did not write.
@@ -33,22 +47,16 @@ def set_logger(path: Path) -> int:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[
-            logging.FileHandler(path, encoding="utf-8"),
-            logging.StreamHandler(),
-        ],
+        handlers=[_RunLog(path), logging.StreamHandler()],
         force=True,
     )
-    return path.stat().st_size
 
 
-def forget(path: Path, size: int) -> None:
-    """Take the lines of an earlier run, so many bytes, off a log that goes on being written."""
-    with open(path, "rb+") as file:
-        own = file.read()[size:]
-        file.seek(0)
-        file.write(own)
-        file.truncate()
+def forget_earlier(path: Path) -> None:
+    """Take the lines of an earlier run off a log, if `set_logger` has opened it."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, _RunLog) and handler.baseFilename == os.path.abspath(path):
+            handler.forget()
 
 
 def _is_ours(path: Path) -> bool:

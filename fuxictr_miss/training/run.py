@@ -20,6 +20,7 @@ from fuxictr_miss.distributed import processes
 from fuxictr_miss.distributed.sharded_tables import gathered, load_optimizer, spread_as
 from fuxictr_miss.errors import InputError
 from fuxictr_miss.fuxictr_fixes.root_logger import without_fuxictr_info
+from fuxictr_miss.outputs.logs import forget_earlier
 from fuxictr_miss.outputs.run_files import METRICS, TRACKER, remove_run_file
 from fuxictr_miss.self_supervision import self_supervision_of
 from fuxictr_miss.training.checkpoint import data_of, load, remove_own, save
@@ -127,6 +128,7 @@ class Run:
                 remove_own(self.loop.checkpoint)
                 for ending in (METRICS, TRACKER):
                     remove_run_file(self.path.with_suffix(ending))
+                forget_earlier(self.path.with_suffix(".log"))
             self._begin()
         watch = self.loop.watch
         if watch is not None:

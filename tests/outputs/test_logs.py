@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fuxictr_miss.errors import InputError
-from fuxictr_miss.outputs.logs import forget, set_logger
+from fuxictr_miss.outputs.logs import forget_earlier, set_logger
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def run(tmp_path):
 
 def test_a_second_run_replaces_its_own_log_and_a_resumed_one_goes_on(run):
     for resumed, expected in ((False, ["one"]), (False, ["two"]), (True, ["two", "three é"])):
-        earlier = set_logger(run)
+        set_logger(run)
         logging.getLogger("x").info(expected[-1])
         if not resumed:
-            forget(run, earlier)
+            forget_earlier(run)
         lines = run.read_text(encoding="utf-8").splitlines()
         assert [line.split(" INFO ")[1] for line in lines] == expected
 
@@ -35,9 +35,9 @@ def test_a_run_that_forgets_the_earlier_lines_goes_on_behind_its_own(run):
     log = logging.getLogger("x")
     set_logger(run)
     log.info("of an earlier run")
-    earlier = set_logger(run)
+    set_logger(run)
     log.info("two")
-    forget(run, earlier)
+    forget_earlier(run)
     log.info("three")
     lines = run.read_text(encoding="utf-8").splitlines()
     assert [line.split(" INFO ")[1] for line in lines] == ["two", "three"]
